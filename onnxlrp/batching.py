@@ -1,0 +1,53 @@
+"""Proof that a batch was freed without mixing up its samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from onnxlrp.errors import ModelError
+
+
+def prove_batch(explainer: onnx.ModelProto, target_input: str | None) -> None:
+    """Run two random samples at once and one by one, and compare all outputs.
+
+    Parameters
+    ----------
+    explainer : with a symbolic batch
+    target_input : name of the input that takes the class, or None if it is written in
+
+    Raises
+    ------
+    ModelError
+        If the model cannot run two samples at once, or the results differ by more than 1e-4 of
+        the largest.
+
+    """
+    from onnxlrp.explainer import _session
+
+    session = _session(explainer.SerializeToString(), "the explainer", "cpu", None)
+    generator = np.random.default_rng(0)
+    batch: dict[str, np.ndarray] = {}  # type: ignore[type-arg]
+    for value in explainer.graph.input:
+        kind = value.type.tensor_type
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        shape = [2, *(d.dim_value or 64 for d in list(kind.shape.dim)[1:])]
+        if value.name == target_input:
+            batch[value.name] = np.full(2, -1, np.int64)
+        else:
+            batch[value.name] = (generator.random(shape) * 255).astype(dtype)
+    advice = "convert without --dynamic-batch, or export the model with a symbolic batch"
+    try:
+        together = session.run(None, batch)
+        single = [
+            session.run(None, {name: array[i : i + 1] for name, array in batch.items()})
+            for i in (0, 1)
+        ]
+    except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common base
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"the model cannot take two samples at once ({reason}); {advice}") from None
+    for value, both, *each in zip(explainer.graph.output, together, *single, strict=True):
+        apart = np.concatenate(each)
+        scale = max(float(np.abs(apart).max()), 1e-30)
+        if both.shape != apart.shape or float(np.abs(both - apart).max()) > 1e-4 * scale:
+            raise ModelError(f"output '{value.name}' mixes up the samples of a batch; {advice}")

@@ -1,0 +1,358 @@
+"""Composites: which rule each node gets, as data.
+
+A composite is a TOML file: an ordered list of lines, of which the first that matches a node
+decides. The field calls such a mapping a composite (zennit).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from onnxlrp.errors import CompositeError
+from onnxlrp.propagation.formulas import BIAS_TREATMENTS, RULES, Parameter
+from onnxlrp.propagation.registry import OPERATORS
+
+POSITIONS = ("first", "last", "preprocessing")
+"""`first` (`last`): layers that the input (the score) reaches with no other layer between;
+`preprocessing`: constant factors and terms between the input and the first layers."""
+
+_CHOOSABLE = {rule for operator in OPERATORS.values() for rule in operator.rules}
+_MATCHERS: Mapping[str, type] = {"operators": list, "nodes": list, "position": str}
+_TEXTS = ("description", "good_for", "source")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a composite.
+
+    Attributes
+    ----------
+    rule : name of the rule
+    parameters : that this line sets; the composite's own apply to the rest
+    operators : ONNX operator types it matches; empty for all
+    nodes : node names, with shell wildcards, it matches; empty for all
+    position : one of `POSITIONS`, or None for anywhere
+    origin : where it was written, `file:line`
+    by_user : not one of a shipped composite; a line of the user's that matches nothing is a mistake
+
+    """
+
+    rule: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    operators: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    position: str | None = None
+    origin: str = ""
+    by_user: bool = True
+
+    def matches(self, node: str, operator: str, positions: Iterable[str]) -> bool:
+        """Tell whether the line speaks of a node of that name, operator and positions."""
+        return (
+            (not self.operators or operator in self.operators)
+            and (not self.nodes or any(fnmatchcase(node, pattern) for pattern in self.nodes))
+            and (self.position is None or self.position in positions)
+        )
+
+
+@dataclass(frozen=True)
+class Composite:
+    """An ordered list of lines, and parameters for all of them.
+
+    Attributes
+    ----------
+    name : of the shipped composite, or the path of the file
+    lines : the first that matches a node, with a rule the node's operator takes, decides
+    parameters : values for every rule that takes them, below what a line sets itself
+    description, good_for, source : for people
+
+    """
+
+    name: str
+    lines: tuple[Line, ...]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    description: str = ""
+    good_for: str = ""
+    source: str = ""
+
+    @classmethod
+    def load(cls, name: str | Path | Composite) -> Composite:
+        """Read a shipped composite by name, or a file by path.
+
+        Raises
+        ------
+        CompositeError
+            If it is unknown, or malformed (the message names file and line).
+
+        """
+        if isinstance(name, Composite):
+            return name
+        shipped = _shipped()
+        if str(name) in shipped:
+            return _parse(str(name), shipped[str(name)].read_text("utf-8"), by_user=False)
+        path = Path(name)
+        if not path.is_file():
+            raise CompositeError(
+                f"there is no composite '{name}'; give the path of a TOML file or one of "
+                f"{', '.join(sorted(shipped))}"
+            )
+        try:
+            return _parse(str(path), path.read_text("utf-8"), by_user=True)
+        except (OSError, UnicodeDecodeError) as error:
+            raise CompositeError(f"{path} cannot be read: {error}") from None
+
+    def with_parameters(self, parameters: Mapping[str, Parameter]) -> Composite:
+        """Return the composite with parameters that win over everything written in it.
+
+        Raises
+        ------
+        CompositeError
+            If no rule of the composite takes a parameter, or its value has the wrong type.
+
+        """
+        for key, value in parameters.items():
+            if not any(key in _defaults(line.rule) for line in self.lines):
+                raise CompositeError(f"no rule of {self.name} takes a parameter '{key}'")
+            _check_parameter(key, value, "--set")
+        lines = tuple(
+            replace(
+                line, parameters={k: v for k, v in line.parameters.items() if k not in parameters}
+            )
+            for line in self.lines
+        )
+        return replace(self, lines=lines, parameters={**self.parameters, **parameters})
+
+    def with_lines(self, lines: Sequence[str]) -> Composite:
+        """Return the composite with lines in front, written `SELECTOR: RULE [KEY=VALUE ...]`.
+
+        The selector is `*`, or words that must all hold: operator types joined by commas, a
+        position (`first`, `last`, `preprocessing`), `name=GLOB`.
+
+        >>> Composite.load("epsilon_plus").with_lines(["Conv first: flat"]).lines[0].rule
+        'flat'
+
+        Raises
+        ------
+        CompositeError
+            If a line cannot be understood.
+
+        """
+        return replace(self, lines=(*(_inline(line) for line in lines), *self.lines))
+
+    def parameters_of(self, line: Line) -> dict[str, Parameter]:
+        """All parameters of a line's rule, with the values that apply."""
+        defaults = _defaults(line.rule)
+        return {
+            key: line.parameters.get(key, self.parameters.get(key, default))
+            for key, default in defaults.items()
+        }
+
+    def to_toml(self) -> str:
+        """Return the composite as the text of a file that `load` reads."""
+        texts = {key: getattr(self, key) for key in _TEXTS if getattr(self, key)}
+        lines = []
+        for line in self.lines:
+            entry: dict[str, Any] = {}
+            if line.operators:
+                entry["operators"] = list(line.operators)
+            if line.nodes:
+                entry["nodes"] = list(line.nodes)
+            if line.position:
+                entry["position"] = line.position
+            lines.append({**entry, "rule": line.rule, **line.parameters})
+        return tomli_w.dumps({**texts, "parameters": dict(self.parameters), "rules": lines})
+
+
+def available() -> list[Composite]:
+    """Return the composites that ship, by name."""
+    return [Composite.load(name) for name in sorted(_shipped())]
+
+
+def _shipped() -> dict[str, Traversable]:
+    folder = resources.files("onnxlrp.composites")
+    return {
+        file.name.removesuffix(".toml"): file
+        for file in folder.iterdir()
+        if file.name.endswith(".toml")
+    }
+
+
+def _defaults(rule: str) -> Mapping[str, Parameter]:
+    return RULES[rule].defaults if rule in RULES else {}
+
+
+def _parse(name: str, text: str, by_user: bool) -> Composite:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CompositeError(f"{name}: {error}") from None
+    where = _Places(name, text)
+    for key, value in data.items():
+        if key not in (*_TEXTS, "parameters", "rules"):
+            raise CompositeError(
+                f"{where.key(key)}: unknown key '{key}'; a composite has "
+                f"{', '.join(_TEXTS)}, [parameters] and [[rules]]"
+            )
+        wanted = {"parameters": dict, "rules": list}.get(key, str)
+        if not isinstance(value, wanted):
+            kind = {"parameters": "a table", "rules": "an array of tables [[rules]]"}
+            raise CompositeError(f"{where.key(key)}: '{key}' must be {kind.get(key, 'a text')}")
+    parameters = data.get("parameters", {})
+    for key, value in parameters.items():
+        _check_parameter(key, value, where.key(key))
+    if not data.get("rules"):
+        raise CompositeError(f"{name}: it has no [[rules]]")
+    lines = tuple(_line(entry, where, index, by_user) for index, entry in enumerate(data["rules"]))
+    texts = {key: " ".join(data.get(key, "").split()) for key in _TEXTS}
+    return Composite(name, lines, parameters, **texts)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Finds the line of a TOML file in which something stands, for messages."""
+
+    name: str
+    text: str
+
+    def key(self, key: str, start: int = 1) -> str:
+        """Return `file:line` of the first assignment to a key from a line on."""
+        pattern = re.compile(rf"\s*(\[+\s*)?[\"']?{re.escape(key)}[\"']?\s*(=|\])")
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if number >= start and pattern.match(line):
+                return f"{self.name}:{number}"
+        return f"{self.name}:{start}"
+
+    def rule(self, index: int) -> int:
+        """Return the line of the index-th [[rules]]."""
+        heads = [
+            number
+            for number, line in enumerate(self.text.splitlines(), 1)
+            if re.match(r"\s*\[\[\s*rules\s*\]\]", line)
+        ]
+        return heads[index] if index < len(heads) else 1
+
+
+def _line(entry: Any, where: _Places, index: int, by_user: bool) -> Line:
+    start = where.rule(index)
+    origin = f"{where.name}:{start}"
+    if not isinstance(entry, dict) or not isinstance(entry.get("rule"), str):
+        raise CompositeError(f'{origin}: a line needs a rule = "NAME"')
+    for key, wanted in _MATCHERS.items():
+        value = entry.get(key, wanted())
+        if not isinstance(value, wanted) or (
+            wanted is list and not all(isinstance(item, str) for item in value)
+        ):
+            kind = "a list of texts" if wanted is list else "a text"
+            raise CompositeError(f"{where.key(key, start)}: '{key}' must be {kind}")
+    parameters = {k: v for k, v in entry.items() if k not in (*_MATCHERS, "rule")}
+    line = Line(
+        rule=entry["rule"],
+        parameters=parameters,
+        operators=tuple(entry.get("operators", ())),
+        nodes=tuple(entry.get("nodes", ())),
+        position=entry.get("position"),
+        origin=origin,
+        by_user=by_user,
+    )
+    _check_line(line, lambda key: where.key(key, start))
+    return line
+
+
+def _check_line(line: Line, place: Any) -> None:
+    if line.rule not in _CHOOSABLE:
+        raise CompositeError(
+            f"{place('rule')}: unknown rule '{line.rule}'; there are {', '.join(sorted(_CHOOSABLE))}"
+        )
+    for operator in line.operators:
+        if operator not in OPERATORS:
+            raise CompositeError(f"{place('operators')}: unknown operator '{operator}'")
+        if line.rule not in OPERATORS[operator].rules:
+            raise CompositeError(
+                f"{place('operators')}: {operator} does not take rule '{line.rule}', but "
+                f"{', '.join(OPERATORS[operator].rules) or 'none'}"
+            )
+    if line.position not in (None, *POSITIONS):
+        raise CompositeError(
+            f"{place('position')}: unknown position '{line.position}'; there are "
+            f"{', '.join(POSITIONS)}"
+        )
+    known = _defaults(line.rule)
+    for key, value in line.parameters.items():
+        if key not in known:
+            raise CompositeError(
+                f"{place(key)}: rule '{line.rule}' takes no parameter '{key}', but "
+                f"{', '.join(known) or 'none'}"
+            )
+        _check_parameter(key, value, place(key))
+
+
+def _check_parameter(key: str, value: Any, place: str) -> None:
+    kinds = {k: v for rule in RULES.values() for k, v in rule.defaults.items()}
+    if key not in kinds:
+        raise CompositeError(
+            f"{place}: no rule takes a parameter '{key}'; there are {', '.join(sorted(kinds))}"
+        )
+    if key == "bias":
+        if value not in BIAS_TREATMENTS:
+            raise CompositeError(f"{place}: bias must be one of {', '.join(BIAS_TREATMENTS)}")
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise CompositeError(f"{place}: '{key}' must be a number, not {value!r}")
+    if key in ("epsilon", "stabiliser") and not 0 < value < float("inf"):
+        raise CompositeError(f"{place}: '{key}' must be greater than 0")
+    if key == "power" and (not isinstance(value, int) or value < 1):
+        raise CompositeError(f"{place}: 'power' must be a whole number from 1 on")
+
+
+def _inline(text: str) -> Line:
+    selector, colon, rule = text.rpartition(": ") if ": " in text else text.rpartition(":")
+    words = rule.split()
+    if not colon or not words:
+        raise CompositeError(
+            f"--rule '{text}': write it as 'SELECTOR: RULE KEY=VALUE ...', "
+            "for example 'Conv first: flat'"
+        )
+    operators: list[str] = []
+    nodes: list[str] = []
+    position = None
+    for word in selector.split():
+        if word.startswith("name="):
+            nodes.append(word.removeprefix("name="))
+        elif word in POSITIONS:
+            position = word
+        elif word != "*":
+            operators.extend(word.split(","))
+    parameters = dict(parse_assignment(word) for word in words[1:])
+    origin = f"--rule '{text}'"
+    line = Line(words[0], parameters, tuple(operators), tuple(nodes), position, origin)
+    _check_line(line, lambda _: origin)
+    return line
+
+
+def parse_assignment(text: str) -> tuple[str, Parameter]:
+    """Read `KEY=VALUE`; a value that is no number is a text.
+
+    Raises
+    ------
+    CompositeError
+        If there is no `=`.
+
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key or not value:
+        raise CompositeError(f"'{text}' is not of the form KEY=VALUE")
+    for kind in (int, float):
+        try:
+            return key, kind(value)
+        except ValueError:
+            continue
+    return key, value

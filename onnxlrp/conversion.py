@@ -1,0 +1,395 @@
+"""From a model to its explainer: walks the graph in reverse and adds up relevance at forks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnxlrp import assembly
+from onnxlrp.assignment import Assignment, assign, unmatched
+from onnxlrp.composite import Composite
+from onnxlrp.errors import InputError, ModelError, Obstacle, UnsupportedError
+from onnxlrp.graph.analysis import Facts, analyse
+from onnxlrp.graph.canonical import Operation, operations
+from onnxlrp.graph.head import explained_inputs, find_score
+from onnxlrp.graph.loading import load
+from onnxlrp.graph.shapes import dims_of
+from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.propagation.elementwise import KEEPS_NON_ZERO
+from onnxlrp.propagation.expression import Emitter, Sign, Tensor
+from onnxlrp.propagation.formulas import Parameter
+from onnxlrp.propagation.registry import OPERATORS, Crossing, ObstacleError, Relevance
+
+DEFAULT_COMPOSITE = "epsilon_plus_flat"
+
+
+@dataclass(frozen=True)
+class ExplainedNode:
+    """A node of the model and the rule it got.
+
+    Attributes
+    ----------
+    name, operator : of the node; `merged` names the nodes that were taken together with it
+    rule, parameters : the rule's name, "" where the operator leaves no choice
+    line : the line of the composite that decided, `file:line`
+
+    """
+
+    name: str
+    operator: str
+    rule: str
+    parameters: Mapping[str, Parameter]
+    line: str
+    merged: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """An explainer, and how it came about.
+
+    Attributes
+    ----------
+    model : the explainer in memory
+    nodes : what relevance crosses, in the model's order
+    composite : the effective composite
+    score : name of the value that relevance starts from
+    warnings : what the user should know
+
+    """
+
+    model: ir.Model
+    nodes: tuple[ExplainedNode, ...]
+    composite: Composite
+    score: str
+    warnings: tuple[str, ...]
+
+    @property
+    def inputs(self) -> list[tuple[str, str, tuple[int | str | None, ...]]]:
+        """Name, type and shape of the explainer's inputs."""
+        return [assembly.signature(value) for value in self.model.graph.inputs]
+
+    @property
+    def outputs(self) -> list[tuple[str, str, tuple[int | str | None, ...]]]:
+        """Name, type and shape of the explainer's outputs."""
+        return [assembly.signature(value) for value in self.model.graph.outputs]
+
+    def to_proto(self) -> onnx.ModelProto:
+        """Return the explainer as a protobuf, all weights in it."""
+        return ir.to_proto(ir.external_data.load_to_model(self.model))
+
+    def save(self, path: str | os.PathLike[str], *, external_data: bool = False) -> None:
+        """Write the explainer; a file is only there once it is complete.
+
+        Parameters
+        ----------
+        path : of the .onnx file
+        external_data : put the weights into a file beside it, `<name>.data`
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        ModelError
+            If it is larger than 2 GB, which a protobuf cannot hold, without external data.
+
+        """
+        assembly.save(self.model, Path(path), external_data)
+
+
+def convert(
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    composite: str | Path | Composite = DEFAULT_COMPOSITE,
+    *,
+    inputs: Sequence[str] | None = None,
+    output: str | None = None,
+    target: int | Literal["top"] | None = None,
+    intermediates: Sequence[str] = (),
+    dynamic_batch: bool = False,
+    fold_weights: bool = False,
+    preprocessing: Preprocessing | None = None,
+) -> Conversion:
+    """Compile a classifier into an explainer.
+
+    Parameters
+    ----------
+    model : path of an ONNX file, or the model itself; it is not changed
+    composite : which rule each node gets: a name, a TOML file, or a `Composite`
+    inputs : names of the inputs to explain; by default all that look like images or signals
+    output : name of the output to explain; by default the one with a class axis
+    target : class written into the explainer, or "top"; None makes it the input `target`
+    intermediates : values of the model whose relevance becomes an output too
+    dynamic_batch : make a fixed batch symbolic, and prove with onnxruntime that two samples at
+        once give what they give one by one
+    fold_weights : write out tensors derived from weights, for runtimes that do not fold constants
+    preprocessing : stored in the explainer, for whoever feeds it images
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be read, or has no input or output to explain.
+    UnsupportedError
+        If relevance would have to cross an operator that it cannot; it lists every such node.
+    CompositeError
+        If the composite is malformed or has no line for a node.
+    InputError
+        If `target` or `intermediates` name what does not exist.
+
+    """
+    loaded = load(model, dynamic_batch)
+    graph = loaded.model.graph
+    found = operations(graph)
+    score, leads_to = find_score(graph, output)
+    sources = explained_inputs(graph, found, score, inputs)
+    facts = analyse(graph, found, sources, score)
+    chosen = Composite.load(composite)
+    _check_operators(facts, graph)
+    assigned = assign(chosen, facts, sources, score)
+    classes = _check_target(target, score)
+
+    emitter = Emitter()
+    for node in graph:
+        if node.domain in ("", "ai.onnx"):
+            emitter.known(node)
+    target_input = assembly.target_input(graph) if target is None else None
+    start = _start(emitter, score, target_input, target, classes)
+    relevance = _propagate(emitter, graph, facts, assigned, score, start)
+    names = assembly.assemble(
+        loaded.model, emitter, relevance, sources, target_input, _values(graph, intermediates)
+    )
+    assembly.describe(
+        loaded.model,
+        names,
+        {
+            "version": version("onnxlrp"),
+            "composite": chosen.to_toml(),
+            "model_sha256": loaded.sha256,
+            "score": score.name or "",
+            "output": leads_to.name or "",
+            "target": "" if target is None else str(target),
+            "target_input": target_input.name or "" if target_input is not None else "",
+            **({} if preprocessing is None else {"preprocessing": preprocessing.to_json()}),
+        },
+    )
+    if fold_weights:
+        assembly.fold_weights(loaded.model, emitter)
+    warnings = [
+        f"{line.origin}: this line matched no node that an earlier line had not decided"
+        for line in unmatched(chosen, assigned.values())
+    ]
+    warnings += assembly.renamed(target_input, sources, names.relevance)
+    result = Conversion(
+        loaded.model,
+        tuple(_explained(operation, assigned[operation]) for operation in facts.operations),
+        chosen,
+        score.name or "",
+        tuple(warnings),
+    )
+    if dynamic_batch:
+        from onnxlrp.batching import prove_batch
+
+        prove_batch(result.to_proto(), target_input.name if target_input is not None else None)
+    return result
+
+
+def _explained(operation: Operation, assignment: Assignment) -> ExplainedNode:
+    return ExplainedNode(
+        operation.name,
+        operation.operator,
+        assignment.rule,
+        assignment.parameters,
+        assignment.line.origin if assignment.line is not None else "",
+        tuple(node.name or "" for node in operation.nodes if node is not operation.node),
+    )
+
+
+def _check_operators(facts: Facts, graph: ir.Graph) -> None:
+    obstacles = []
+    for operation in facts.operations:
+        domain = operation.node.domain
+        problem: tuple[str, str] | None = None
+        if domain not in ("", "ai.onnx") or operation.operator not in OPERATORS:
+            problem = "no rule is known for this operator", _advice(domain)
+        else:
+            try:
+                OPERATORS[operation.operator].check(operation, facts.live)
+            except ObstacleError as error:
+                problem = error.args[0], error.args[1]
+        if problem is not None:
+            opset = graph.opset_imports.get(domain, 0)
+            obstacles.append(Obstacle(operation.name, operation.operator, domain, opset, *problem))
+    if obstacles:
+        raise UnsupportedError(obstacles)
+
+
+def _advice(domain: str) -> str:
+    if domain == "com.microsoft.nchwc" or domain == "com.microsoft":
+        return "give the original model, not one optimised or quantised by onnxruntime"
+    if domain == "ai.onnx.ml":
+        return "trees and feature pipelines are outside LRP; give the network alone"
+    return "replace the operator, or explain an --output in front of it"
+
+
+def _check_target(target: int | Literal["top"] | None, score: ir.Value) -> int | None:
+    assert score.shape is not None
+    sizes = dims_of(score.shape)
+    classes = sizes[1] if len(sizes) > 1 else 1
+    if isinstance(target, int) and not (
+        target >= 0 and (not isinstance(classes, int) or target < classes)
+    ):
+        raise InputError(
+            f"target {target} is not a class; '{score.name}' has classes 0 to "
+            f"{classes - 1 if isinstance(classes, int) else '?'}; use 'top' for the best scoring"
+        )
+    return classes if isinstance(classes, int) else None
+
+
+def _values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
+    by_name = {value.name: value for node in graph for value in node.outputs}
+    for name in names:
+        if name not in by_name:
+            close = [known for known in by_name if known and name.lower() in known.lower()][:5]
+            raise InputError(
+                f"the model computes no value '{name}'"
+                + (f"; did you mean {', '.join(close)}?" if close else "")
+            )
+    return [by_name[name] for name in names]
+
+
+def _start(
+    emitter: Emitter,
+    score: ir.Value,
+    target_input: ir.Value | None,
+    target: int | Literal["top"] | None,
+    classes: int | None,
+) -> Tensor:
+    """Relevance of the scores: the target's score, and 0 for all other classes.
+
+    GatherElements picks the score, so that a class that does not exist is a run-time error.
+    """
+    emitter.explain(score.name or "score", "start", {})
+    scores = emitter.tensor(score)
+    batch = scores.shape[0]
+    flat = emitter.reshape(scores, (batch, classes or 1))
+    int64 = ir.DataType.INT64
+    top = emitter.node(
+        "ArgMax", flat, shape=(batch, 1), dtype=int64, axis=1, keepdims=1, select_last_index=0
+    )
+    if target_input is not None:
+        asked = emitter.reshape(emitter.tensor(target_input), (None, 1))
+        minus = emitter.constant(np.array([[-1]], np.int64))
+        index = emitter.where(emitter.compare("Equal", asked, minus), top, asked, Sign.UNKNOWN)
+    elif target == "top":
+        index = top
+    else:
+        assert isinstance(target, int)
+        index = emitter.expand(emitter.constant(np.array([[target]], np.int64)), top)
+    picked = emitter.node(
+        "GatherElements", flat, index, shape=(batch, 1), dtype=scores.dtype, axis=1
+    )
+    numbers = emitter.constant(np.arange(classes or 1, dtype=np.int64)[None])
+    chosen = emitter.compare("Equal", numbers, index)
+    start = emitter.where(chosen, picked, emitter.scalar(0.0, picked), Sign.UNKNOWN)
+    return emitter.reshape(start, scores.shape)
+
+
+def _propagate(
+    emitter: Emitter,
+    graph: ir.Graph,
+    facts: Facts,
+    assigned: Mapping[Operation, Assignment],
+    score: ir.Value,
+    start: Tensor,
+) -> dict[ir.Value, Tensor]:
+    """Relevance of every value on a path from an explained input to the score."""
+    activated = _activations(facts)
+    messages: dict[ir.Value, list[Relevance]] = {score: [Relevance(start, True)]}
+    result: dict[ir.Value, Relevance] = {}
+
+    def collected(value: ir.Value) -> Relevance | None:
+        """Add up what a value got from all that consume it."""
+        if value not in result and value in messages:
+            total, grounded = emitter.zero, True
+            for message in messages[value]:
+                total = total + message.tensor
+                grounded = grounded and (message.grounded or message.tensor.is_zero)
+            result[value] = Relevance(total, grounded)
+        return result.get(value)
+
+    for operation in reversed(facts.operations):
+        relevance = [collected(value) for value in operation.outputs]
+        if all(incoming is None or incoming.tensor.is_zero for incoming in relevance):
+            continue
+        assignment = assigned[operation]
+        metadata = {
+            "onnxlrp.node": operation.name,
+            "onnxlrp.rule": assignment.rule or operation.operator,
+        }
+        if assignment.parameters:
+            pairs = (f"{key}={value}" for key, value in assignment.parameters.items())
+            metadata["onnxlrp.parameters"] = " ".join(pairs)
+        emitter.explain(operation.name, assignment.rule or operation.operator.lower(), metadata)
+        crossing = Crossing(
+            operation,
+            relevance,
+            assignment.rule,
+            assignment.parameters,
+            emitter,
+            facts.live,
+            facts.non_negative,
+            _stand_ins(operation, activated, result, emitter),
+            [],
+        )
+        try:
+            sent = OPERATORS[operation.operator].propagate(crossing)
+        except ObstacleError as error:
+            opset = graph.opset_imports.get("", 0)
+            obstacle = Obstacle(operation.name, operation.operator, "", opset, *error.args)
+            raise UnsupportedError([obstacle]) from None
+        for value, message in sent:
+            if id(value) in facts.relevant:
+                messages.setdefault(value, []).append(message)
+        assembly.record(crossing.accounts)
+    return {
+        value: relevance.tensor for value in messages if (relevance := collected(value)) is not None
+    }
+
+
+def _activations(facts: Facts) -> dict[ir.Value, ir.Value]:
+    """Values that only an activation with f(z) = z or 0 reads, with what it makes of them."""
+    return {
+        value: operation.outputs[0]
+        for operation in facts.operations
+        if operation.operator in KEEPS_NON_ZERO
+        and (value := operation.inputs[0]) is not None
+        and not value.is_graph_output()
+        and len(value.uses()) == 1
+    }
+
+
+def _stand_ins(
+    operation: Operation,
+    activated: Mapping[ir.Value, ir.Value],
+    relevance: Mapping[ir.Value, Relevance],
+    emitter: Emitter,
+) -> dict[int, Tensor]:
+    """Divide by the activation instead of the pre-activation where relevance allows it.
+
+    Where the activation is 0 there is no relevance (it is grounded), elsewhere the two are the
+    same; the activation is never negative, so its stabiliser needs no sign.
+    """
+    value = operation.outputs[0]
+    active = activated.get(value)
+    if active is None or active not in relevance or not relevance[active].grounded:
+        return {}
+    return {id(value): emitter.tensor(active, Sign.NON_NEGATIVE)}
+
+
+__all__ = ["Conversion", "ExplainedNode", "ModelError", "convert"]

@@ -1,0 +1,156 @@
+"""What is known of every value before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+import onnx_ir as ir
+
+from onnxlrp.graph.canonical import Operation, constant_of
+
+_SIZES_ONLY = ("Shape", "Size")
+
+_ALWAYS = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs", "Sqrt", "Softplus"}
+# Non-negative if their (first) input is; cubic Resize and LRN with bias <= 0 are not.
+_CARRY = {
+    "MaxPool", "GlobalMaxPool", "ReduceMax", "AveragePool", "GlobalAveragePool", "ReduceMean",
+    "ReduceSum", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split",
+    "Identity", "Dropout", "Gather", "Pow", "Expand", "Tile", "LeakyRelu", "Elu", "HardSwish",
+    "Tanh", "Erf",
+}  # fmt: skip
+_ALL = {"Add", "Sum", "Mul", "Concat", "Min", "Mean", "Div"}
+
+_FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+_UNSIGNED = {ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.BOOL}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Static facts of a model.
+
+    Attributes
+    ----------
+    operations : those on a path from an explained input to the score, in topological order
+    relevant : ids of the values on such a path; relevance is propagated to these
+    live : ids of the values that depend on an explained input
+    non_negative : ids of the values that are never below zero
+    graph : values (by id) and operations, an edge from each to what reads or follows it
+
+    """
+
+    operations: Sequence[Operation]
+    relevant: frozenset[int]
+    live: frozenset[int]
+    non_negative: frozenset[int]
+    graph: nx.DiGraph[int | Operation]
+
+
+def analyse(
+    model: ir.Graph, found: Sequence[Operation], inputs: Iterable[ir.Value], score: ir.Value
+) -> Facts:
+    """Find out what relevance has to cross between the score and the explained inputs."""
+    graph = dependencies(found)
+    sources = [id(value) for value in inputs]
+    live = reachable(graph, sources, nx.descendants)
+    used = reachable(graph, [id(score)], nx.ancestors)
+    path = live & used
+    return Facts(
+        [operation for operation in found if operation in path],
+        frozenset(node for node in path if isinstance(node, int)),
+        frozenset(node for node in live if isinstance(node, int)),
+        non_negative(model),
+        graph,
+    )
+
+
+def dependencies(found: Sequence[Operation]) -> nx.DiGraph[int | Operation]:
+    """Which operation reads which value; reading only a value's shape is no dependency."""
+    graph: nx.DiGraph[int | Operation] = nx.DiGraph()
+    for operation in found:
+        graph.add_node(operation)
+        for value in operation.inputs:
+            if value is not None and operation.operator not in _SIZES_ONLY:
+                graph.add_edge(id(value), operation)
+        for value in _captured(operation):
+            graph.add_edge(id(value), operation)
+        for value in operation.outputs:
+            graph.add_edge(operation, id(value))
+    return graph
+
+
+def _captured(operation: Operation) -> Iterable[ir.Value]:
+    """Yield the outer values that the subgraphs of an If, Loop or Scan read."""
+    for attribute in operation.node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            for node in attribute.value.all_nodes():
+                yield from (value for value in node.inputs if value is not None)
+
+
+def reachable(
+    graph: nx.DiGraph[int | Operation],
+    sources: Iterable[int],
+    search: Callable[[nx.DiGraph[int | Operation], int], set[int | Operation]],
+) -> set[int | Operation]:
+    """Return the sources and all that `networkx.descendants` or `ancestors` finds from them."""
+    result: set[int | Operation] = set()
+    for source in sources:
+        result.add(source)
+        if source in graph:
+            result |= search(graph, source)
+    return result
+
+
+def non_negative(graph: ir.Graph) -> frozenset[int]:
+    """Ids of the values of which the operators guarantee that no element is below zero.
+
+    An operator that is not listed guarantees nothing.
+    """
+    known: set[int] = set()
+    for value in graph.inputs:
+        if value.dtype in _UNSIGNED:
+            known.add(id(value))
+    for node in graph:
+        if _guarantees(node, known):
+            known.update(id(output) for output in node.outputs)
+    return frozenset(known)
+
+
+def _guarantees(node: ir.Node, known: set[int]) -> bool:
+    def holds(index: int) -> bool:
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if value is None:
+            return False
+        constant = constant_of(value)
+        return bool((constant >= 0).all()) if constant is not None else id(value) in known
+
+    operator = node.op_type
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    if operator in _ALWAYS:
+        return True
+    if operator in _CARRY:
+        return holds(0)
+    if operator == "Mul" and node.inputs[0] is node.inputs[1]:
+        return True
+    if operator in _ALL:
+        return all(holds(index) for index in range(len(node.inputs)))
+    if operator == "Cast":
+        # An integer may overflow into the negative.
+        return node.outputs[0].dtype in _FLOATS and holds(0)
+    if operator == "Max":
+        return any(holds(index) for index in range(len(node.inputs)))
+    if operator == "Clip":
+        high = node.inputs[2] if len(node.inputs) > 2 else None
+        capped = high is not None and not holds(2)
+        return not capped and (holds(1) or holds(0))
+    if operator == "Pad":
+        mode = node.attributes["mode"].value if "mode" in node.attributes else "constant"
+        fill = node.inputs[2] if len(node.inputs) > 2 else None
+        return holds(0) and (mode != "constant" or fill is None or holds(2))
+    if operator == "LRN":
+        bias = node.attributes["bias"].value if "bias" in node.attributes else 1.0
+        alpha = node.attributes["alpha"].value if "alpha" in node.attributes else 1e-4
+        return bool(bias > 0 and alpha >= 0) and holds(0)
+    return False

@@ -1,0 +1,254 @@
+"""From a file to an `onnx_ir.Model` that the compiler can walk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from google.protobuf.message import DecodeError
+from onnx import version_converter
+from onnxscript.optimizer import fold_constants
+
+from onnxlrp.errors import ModelError
+
+MINIMUM_OPSET = 18
+"""Opset that older models are lifted to; explainers are never written below it."""
+
+METADATA_PREFIX = "onnxlrp."
+"""What the keys of an explainer's metadata begin with."""
+
+# Shape arithmetic, axes and pads stay below this; weights are set aside while a C++ pass runs.
+_SMALL = 1024
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to be analysed.
+
+    Attributes
+    ----------
+    model : flat (functions inlined), opset 18 or later, constants folded into initializers,
+        initializers no longer listed as inputs, every node and value named, shapes inferred
+    sha256 : hex digest of the model file's bytes (of the serialised proto if it was in memory)
+
+    """
+
+    model: ir.Model
+    sha256: str
+
+
+def load(
+    source: str | os.PathLike[str] | onnx.ModelProto, dynamic_batch: bool = False
+) -> LoadedModel:
+    """Read a model and normalise how it is written, never what it computes.
+
+    1. The protobuf is parsed, and every piece of external data is looked for.
+    2. The opset is lifted to at least 18 by onnx's own converter.
+    3. Functions are inlined, initializers removed from the inputs, constants folded.
+    4. Nodes without a name are named after their first output; shapes are inferred.
+
+    Parameters
+    ----------
+    source : path of the model, or the model itself
+    dynamic_batch : give every input's axis 0 the symbolic size `batch` first
+
+    Raises
+    ------
+    ModelError
+        If the file is not a complete ONNX model, or one that is an explainer already.
+
+    """
+    if isinstance(source, onnx.ModelProto):
+        proto, folder = onnx.ModelProto(), Path()
+        proto.CopyFrom(source)
+        digest = hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest()
+    else:
+        path = Path(source)
+        proto, digest = _parse(path)
+        folder = path.parent
+    _refuse_explainer(proto)
+    _check_external_data(proto, folder)
+    if dynamic_batch:
+        _free_batch(proto)
+    proto = _lift(proto)
+    try:
+        model = ir.from_proto(proto)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"the model's graph is malformed: {error}") from error
+    ir.external_data.set_base_dir(model.graph, folder)
+    _normalise(model)
+    return LoadedModel(model, digest)
+
+
+def _parse(path: Path) -> tuple[onnx.ModelProto, str]:
+    try:
+        content = path.read_bytes()
+    except IsADirectoryError:
+        raise ModelError(f"{path} is a folder; give the .onnx file in it") from None
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        proto = onnx.ModelProto.FromString(content)
+    except DecodeError:
+        raise ModelError(f"{path} is not an ONNX model, or it is truncated") from None
+    if not proto.graph.node or not proto.graph.output:
+        raise ModelError(f"{path} is not an ONNX model: it holds no graph with outputs")
+    return proto, hashlib.sha256(content).hexdigest()
+
+
+def _refuse_explainer(proto: onnx.ModelProto) -> None:
+    if any(entry.key.startswith(METADATA_PREFIX) for entry in proto.metadata_props):
+        raise ModelError(
+            "this model is an explainer already; give the original model, or run "
+            "`onnxlrp explain` on this one"
+        )
+
+
+def _check_external_data(proto: onnx.ModelProto, folder: Path) -> None:
+    root = folder.resolve()
+    for tensor in proto.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        info = {entry.key: entry.value for entry in tensor.external_data}
+        location = info.get("location", "")
+        file = (root / location).resolve()
+        if not file.is_relative_to(root):
+            raise ModelError(
+                f"the external data of '{tensor.name}' points outside the model's folder "
+                f"({location}); put the data file beside the model"
+            )
+        if not file.is_file():
+            raise ModelError(
+                f"external data file {location} of '{tensor.name}' is missing; "
+                f"put it beside the model, in {root}"
+            )
+        end = int(info.get("offset", 0)) + int(info.get("length", 0))
+        if file.stat().st_size < end:
+            raise ModelError(
+                f"external data file {location} is truncated: '{tensor.name}' ends at byte {end}, "
+                f"the file at {file.stat().st_size}"
+            )
+
+
+def _free_batch(proto: onnx.ModelProto) -> None:
+    """Make the batch symbolic, and drop every shape and reshape that fixed it."""
+    graph = proto.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for value in graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if dims and value.name not in constants:
+            dims[0].dim_param = "batch"
+    del graph.value_info[:]
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                constants[node.output[0]] = attribute.t
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in constants:
+            continue
+        tensor = constants[node.input[1]]
+        shape = onnx.numpy_helper.to_array(tensor).copy()
+        if shape.size and shape[0] == 1:
+            # 0 copies the input's own size, and stays right when another entry is -1.
+            shape[0] = 0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(shape, tensor.name))
+
+
+def _lift(proto: onnx.ModelProto) -> onnx.ModelProto:
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    opset = versions.get("", versions.get("ai.onnx", 0))
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise ModelError(
+            f"the model uses opset {opset}, but the installed onnx knows opsets up to {newest}; "
+            "run `pip install --upgrade onnx`"
+        )
+    weights = _set_aside(proto.graph)
+    try:
+        if opset < MINIMUM_OPSET and (opset or not proto.functions):
+            try:
+                proto = version_converter.convert_version(proto, MINIMUM_OPSET)
+            except Exception as error:
+                raise ModelError(
+                    f"onnx cannot lift the model from opset {opset} to {MINIMUM_OPSET}: "
+                    f"{' '.join(str(error).split())}; export it again with opset 13 or later"
+                ) from error
+    finally:
+        _put_back(proto.graph, weights)
+    return proto
+
+
+def _set_aside(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """Take large initializers out, as inputs: the C++ converter copies and limits its input."""
+    large = [t for t in graph.initializer if _elements(t) > _SMALL]
+    small = [t for t in graph.initializer if _elements(t) <= _SMALL]
+    listed = {value.name for value in graph.input}
+    for tensor in large:
+        if tensor.name not in listed:
+            graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    del graph.initializer[:]
+    graph.initializer.extend(small)
+    return large
+
+
+def _put_back(graph: onnx.GraphProto, weights: list[onnx.TensorProto]) -> None:
+    graph.initializer.extend(weights)
+    names = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in names]
+    del graph.input[:]
+    graph.input.extend(inputs)
+
+
+def _elements(tensor: onnx.TensorProto) -> int:
+    count = 1
+    for size in tensor.dims:
+        count *= size
+    return count
+
+
+def _normalise(model: ir.Model) -> None:
+    passes.InlinePass()(model)
+    passes.RemoveInitializersFromInputsPass()(model)
+    _name(model.graph)
+    passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    limit = 1 << 31
+    fold_constants(
+        model,
+        onnx_shape_inference=True,
+        input_size_limit=limit,
+        output_size_limit=limit,
+        # The folding pass never fills constants by itself; zoo files write weights so.
+        should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
+    )
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    passes.RemoveUnusedNodesPass()(model)
+    passes.TopologicalSortPass()(model)
+    _name(model.graph)
+    passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    model.graph.opset_imports.setdefault("", MINIMUM_OPSET)
+    opsets = [onnx.helper.make_opsetid("", model.graph.opset_imports[""])]
+    model.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(opsets))
+
+
+def _name(graph: ir.Graph) -> None:
+    """Give every node a name that no other node has."""
+    taken: set[str] = set()
+    for node in graph:
+        name = node.name or next((v.name for v in node.outputs if v.name), None) or node.op_type
+        unique, count = name, 1
+        while unique in taken:
+            count += 1
+            unique = f"{name}_{count}"
+        taken.add(unique)
+        node.name = unique

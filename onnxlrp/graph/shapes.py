@@ -1,0 +1,26 @@
+"""Sizes of axes: known numbers, named symbols, or neither."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+Dim = int | str | None
+
+
+def dims_of(shape: ir.Shape) -> tuple[Dim, ...]:
+    """Sizes as int, name or None."""
+    return tuple(d if isinstance(d, int) else d.value for d in shape)
+
+
+def broadcast(*shapes: Sequence[Dim]) -> tuple[Dim, ...]:
+    """Shape of an elementwise result, by ONNX's multidirectional broadcasting."""
+    rank = max(len(shape) for shape in shapes)
+    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
+    result: list[Dim] = []
+    for sizes in zip(*padded, strict=True):
+        known = [size for size in sizes if isinstance(size, int) and size != 1]
+        other = [size for size in sizes if size != 1]
+        result.append(known[0] if known else other[0] if other else 1)
+    return tuple(result)

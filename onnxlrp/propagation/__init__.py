@@ -1,0 +1,11 @@
+"""How relevance crosses one operator."""
+
+# Importing a family registers its operators.
+from onnxlrp.propagation import (  # noqa: F401
+    elementwise,
+    linear,
+    normalization,
+    pooling,
+    structural,
+    sums,
+)

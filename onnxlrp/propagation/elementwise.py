@@ -1,0 +1,39 @@
+"""Activations: relevance passes on to where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from onnxlrp.graph.canonical import Operation, constant_of
+from onnxlrp.propagation.registry import Crossing, Relevance, operator
+
+KEEPS_NON_ZERO = ("Relu",)
+"""Activations with f(z) = z wherever f(z) is not 0."""
+
+_MAPS_ZERO_TO_ZERO = (
+    "Relu", "LeakyRelu", "PRelu", "Elu", "Celu", "Selu", "Tanh", "Erf", "Gelu", "HardSwish",
+    "Softsign", "ThresholdedRelu", "Mish", "Identity", "Dropout", "Abs", "Swish",
+)  # fmt: skip
+
+
+@operator(*_MAPS_ZERO_TO_ZERO, "Sigmoid", "HardSigmoid", "Softplus", "Clip", "Cast")
+def activation(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """R_in = R_out (zennit `Pass`)."""
+    incoming = crossing.incoming
+    value = crossing.operation.inputs[0]
+    assert value is not None
+    grounded = incoming.grounded and _maps_zero_to_zero(crossing.operation)
+    return [(value, Relevance(incoming.tensor, grounded))]
+
+
+def _maps_zero_to_zero(operation: Operation) -> bool:
+    if operation.operator == "Clip":
+        low, high = constant_of(operation.input(1)), constant_of(operation.input(2))
+        fixed = (operation.input(1) is None or low is not None) and (
+            operation.input(2) is None or high is not None
+        )
+        return fixed and (low is None or bool(low <= 0)) and (high is None or bool(high >= 0))
+    # A Cast to an integer type may turn 0.5 into 0, never 0 into something else.
+    return operation.operator in (*_MAPS_ZERO_TO_ZERO, "Cast")

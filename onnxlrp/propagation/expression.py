@@ -1,0 +1,466 @@
+"""Symbolic tensors: arithmetic that writes ONNX nodes.
+
+A `Tensor` stands for a value of the explainer under construction. Adding, multiplying or
+dividing tensors writes the node that computes the result, with its type and shape, unless the
+result is known: what is zero is never computed, what has been written once is not written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxlrp.graph.shapes import Dim, broadcast, dims_of
+
+
+class Sign(Enum):
+    """What is known of a tensor's elements before anything runs."""
+
+    ZERO = 0
+    NON_NEGATIVE = 1
+    NON_POSITIVE = -1
+    UNKNOWN = None
+
+    def __neg__(self) -> Sign:
+        return self if self.value is None else Sign(-self.value)
+
+    def __mul__(self, other: Sign) -> Sign:
+        if Sign.ZERO in (self, other):
+            return Sign.ZERO
+        if self.value is None or other.value is None:
+            return Sign.UNKNOWN
+        return Sign(self.value * other.value)
+
+    def __add__(self, other: Sign) -> Sign:
+        if Sign.ZERO in (self, other):
+            return other if self is Sign.ZERO else self
+        return self if self is other else Sign.UNKNOWN
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A value of the explainer: float (relevance and what it is made of) or int64 (sizes).
+
+    Attributes
+    ----------
+    emitter : writes the nodes that arithmetic on this tensor asks for
+    value : the ONNX value; None for a tensor known to be zero
+    sign : what is known of its elements
+
+    """
+
+    emitter: Emitter
+    value: ir.Value | None
+    sign: Sign = Sign.UNKNOWN
+
+    @property
+    def is_zero(self) -> bool:
+        return self.sign is Sign.ZERO
+
+    @property
+    def dtype(self) -> ir.DataType:
+        assert self.value is not None
+        assert self.value.dtype is not None
+        return self.value.dtype
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        """Sizes of the axes: int, the name of a symbolic size, or None."""
+        assert self.value is not None
+        assert self.value.shape is not None
+        return dims_of(self.value.shape)
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    def size(self, axis: int) -> int | Tensor:
+        """Size along an axis: an int where it is known, else an int64 tensor of shape [1]."""
+        size = self.shape[axis]
+        if isinstance(size, int):
+            return size
+        sizes = self.emitter.node("Shape", self, shape=(self.rank,), dtype=ir.DataType.INT64)
+        axis %= self.rank
+        return self.emitter.slice(sizes, [axis], [axis + 1], [0])
+
+    def __add__(self, other: Tensor | float) -> Tensor:
+        other = self._operand(other)
+        if self.is_zero or other.is_zero:
+            return other if self.is_zero else self
+        return self.emitter.elementwise("Add", self, other, sign=self.sign + other.sign)
+
+    def __radd__(self, other: float) -> Tensor:
+        return self._operand(other) + self
+
+    def __sub__(self, other: Tensor | float) -> Tensor:
+        other = self._operand(other)
+        if other.is_zero:
+            return self
+        if self.is_zero:
+            return -other
+        return self.emitter.elementwise("Sub", self, other, sign=self.sign + -other.sign)
+
+    def __rsub__(self, other: float) -> Tensor:
+        return self._operand(other) - self
+
+    def __neg__(self) -> Tensor:
+        if self.is_zero:
+            return self
+        return self.emitter.elementwise("Neg", self, sign=-self.sign)
+
+    def __mul__(self, other: Tensor | float) -> Tensor:
+        if isinstance(other, int | float) and other == 1:
+            return self
+        if isinstance(other, int | float) and other == -1:
+            return -self
+        other = self._operand(other)
+        if self.is_zero or other.is_zero:
+            return self if self.is_zero else other
+        left, right = _unexpanded(self, other), _unexpanded(other, self)
+        return self.emitter.elementwise("Mul", left, right, sign=self.sign * other.sign)
+
+    def __rmul__(self, other: float) -> Tensor:
+        return self * other
+
+    def __truediv__(self, other: Tensor | float) -> Tensor:
+        other = self._operand(other)
+        if self.is_zero:
+            return self
+        return self.emitter.elementwise("Div", self, other, sign=self.sign * other.sign)
+
+    def __pow__(self, exponent: float) -> Tensor:
+        if exponent == 1 or self.is_zero:
+            return self
+        if exponent == 2:
+            return self.emitter.elementwise("Mul", self, self, sign=Sign.NON_NEGATIVE)
+        even = exponent % 2 == 0
+        sign = Sign.NON_NEGATIVE if even or self.sign is Sign.NON_NEGATIVE else Sign.UNKNOWN
+        return self.emitter.elementwise("Pow", self, self._operand(exponent), sign=sign)
+
+    def _operand(self, other: Tensor | float) -> Tensor:
+        if isinstance(other, Tensor):
+            return other
+        return self.emitter.zero if other == 0 else self.emitter.scalar(other, self)
+
+
+def _unexpanded(tensor: Tensor, other: Tensor) -> Tensor:
+    """Return what `tensor` was expanded from, where multiplying by `other` expands it again."""
+    node = tensor.value.producer() if tensor.value is not None else None
+    if node is None or node.op_type != "Expand" or tensor.shape != other.shape:
+        return tensor
+    return Tensor(tensor.emitter, node.inputs[0], tensor.sign)
+
+
+def positive(tensor: Tensor) -> Tensor:
+    """max(x, 0), elementwise; x itself, or nothing at all, where the sign is known."""
+    if tensor.sign in (Sign.NON_NEGATIVE, Sign.ZERO):
+        return tensor
+    if tensor.sign is Sign.NON_POSITIVE:
+        return tensor.emitter.zero
+    return tensor.emitter.elementwise("Relu", tensor, sign=Sign.NON_NEGATIVE)
+
+
+def negative(tensor: Tensor) -> Tensor:
+    """min(x, 0), elementwise; x itself, or nothing at all, where the sign is known."""
+    if tensor.sign in (Sign.NON_POSITIVE, Sign.ZERO):
+        return tensor
+    if tensor.sign is Sign.NON_NEGATIVE:
+        return tensor.emitter.zero
+    zero = tensor.emitter.scalar(0.0, tensor)
+    return tensor.emitter.elementwise("Min", tensor, zero, sign=Sign.NON_POSITIVE)
+
+
+class Emitter:
+    """Writes the nodes of one explainer, each distinct expression once.
+
+    Attributes
+    ----------
+    nodes : what has been written, in topological order
+    initializers : constants that the nodes need
+    zero : the tensor that is known to be zero, of any shape
+
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[ir.Node] = []
+        self.initializers: list[ir.Value] = []
+        self.zero = Tensor(self, None, Sign.ZERO)
+        self._written: dict[Any, tuple[ir.Value, ...]] = {}
+        self._constants: dict[Any, ir.Value] = {}
+        self._label: tuple[str, str] = ("", "")
+        self._metadata: Mapping[str, str] = {}
+
+    def explain(self, node: str, rule: str, metadata: Mapping[str, str]) -> None:
+        """Say which node, by which rule, the nodes written from now on explain."""
+        self._label = (node, rule)
+        self._metadata = metadata
+
+    def known(self, node: ir.Node) -> None:
+        """Announce a node of the model, so that what it computes is not computed again."""
+        attributes = {name: a.value for name, a in node.attributes.items()}
+        self._written.setdefault(_key(node.op_type, node.inputs, attributes), tuple(node.outputs))
+
+    def same(self, tensor: Tensor, value: ir.Value) -> None:
+        """Announce that the model's `value` already holds what `tensor` would compute."""
+        node = tensor.value.producer() if tensor.value is not None else None
+        if node is not None and "key" in node.meta and value.dtype == tensor.dtype:
+            self._written[node.meta["key"]] = (value,)
+
+    def tensor(self, value: ir.Value, sign: Sign = Sign.UNKNOWN) -> Tensor:
+        """Take a value of the model; float16 and bfloat16 are computed with in float32."""
+        tensor = Tensor(self, value, sign)
+        if tensor.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64):
+            return tensor
+        return self.node(
+            "Cast", tensor, shape=tensor.shape, dtype=ir.DataType.FLOAT, sign=sign, to=1
+        )
+
+    def constant(
+        self, array: np.ndarray[Any, Any], sign: Sign = Sign.UNKNOWN, use: str = ""
+    ) -> Tensor:
+        """Write an initializer; equal arrays of the same use share one."""
+        key = (use, array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"onnxlrp/constant/{len(self._constants)}"
+            data = ir.tensor(array, name=name)
+            self._constants[key] = ir.Value(
+                name=name,
+                const_value=data,
+                shape=ir.Shape(array.shape),
+                type=ir.TensorType(data.dtype),
+            )
+            self.initializers.append(self._constants[key])
+        return Tensor(self, self._constants[key], sign)
+
+    def duplicate(self, value: ir.Value) -> ir.Value:
+        """Write an initializer of the model a second time, under another name."""
+        key = id(value)
+        if key not in self._constants:
+            copy = ir.Value(
+                name=f"onnxlrp/transposed/{value.name}",
+                const_value=value.const_value,
+                shape=value.shape,
+                type=value.type,
+            )
+            self._constants[key] = copy
+            self.initializers.append(copy)
+        return self._constants[key]
+
+    def scalar(self, number: float, like: Tensor) -> Tensor:
+        """Write a scalar of another tensor's type; a size stays a vector of one element."""
+        integer = like.dtype is ir.DataType.INT64
+        array = np.array([number] if integer else number, like.dtype.numpy())
+        sign = Sign.NON_NEGATIVE if number >= 0 else Sign.NON_POSITIVE
+        return self.constant(array, sign)
+
+    def vector(self, sizes: Sequence[int | Tensor]) -> Tensor:
+        """Join sizes into an int64 vector: a constant where all of them are known."""
+        if all(isinstance(size, int) for size in sizes):
+            return self.constant(np.array(sizes, np.int64))
+        parts = [
+            self.constant(np.array([size], np.int64)) if isinstance(size, int) else size
+            for size in sizes
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return self.node("Concat", *parts, shape=(len(parts),), dtype=ir.DataType.INT64, axis=0)
+
+    def node(
+        self,
+        op: str,
+        *inputs: Tensor | None,
+        shape: Sequence[Dim],
+        dtype: ir.DataType,
+        sign: Sign = Sign.UNKNOWN,
+        **attributes: Any,
+    ) -> Tensor:
+        """Write one node with one output of the given shape and type."""
+        return self.nodes_of(op, inputs, [shape], dtype, sign, attributes)[0]
+
+    def nodes_of(
+        self,
+        op: str,
+        inputs: Sequence[Tensor | None],
+        shapes: Sequence[Sequence[Dim]],
+        dtype: ir.DataType,
+        sign: Sign,
+        attributes: Mapping[str, Any],
+    ) -> list[Tensor]:
+        """Write one node with several outputs of one type."""
+        values = [None if tensor is None else tensor.value for tensor in inputs]
+        key = _key(op, values, attributes)
+        if key not in self._written:
+            outputs = [
+                ir.Value(shape=ir.Shape(list(shape)), type=ir.TensorType(dtype)) for shape in shapes
+            ]
+            node = ir.node(op, values, dict(attributes), outputs=outputs)
+            node.metadata_props.update(self._metadata)
+            node.meta["label"] = self._label
+            node.meta["key"] = key
+            self.nodes.append(node)
+            self._written[key] = tuple(outputs)
+        return [Tensor(self, value, sign) for value in self._written[key]]
+
+    def elementwise(self, op: str, *inputs: Tensor, sign: Sign = Sign.UNKNOWN) -> Tensor:
+        """Write an elementwise node of the inputs' common type, with broadcasting."""
+        shape = broadcast(*(tensor.shape for tensor in inputs))
+        return self.node(op, *inputs, shape=shape, dtype=inputs[0].dtype, sign=sign)
+
+    def where(self, condition: Tensor, yes: Tensor, no: Tensor, sign: Sign) -> Tensor:
+        """Write an elementwise choice."""
+        shape = broadcast(condition.shape, yes.shape, no.shape)
+        return self.node("Where", condition, yes, no, shape=shape, dtype=yes.dtype, sign=sign)
+
+    def compare(self, op: str, left: Tensor, right: Tensor) -> Tensor:
+        """Write an elementwise comparison."""
+        shape = broadcast(left.shape, right.shape)
+        return self.node(op, left, right, shape=shape, dtype=ir.DataType.BOOL)
+
+    def sizes(self, tensor: Tensor) -> Tensor:
+        """Shape of a tensor as an int64 vector: a constant where all of it is known."""
+        if all(isinstance(size, int) for size in tensor.shape):
+            return self.constant(np.array(tensor.shape, np.int64))
+        return self.node("Shape", tensor, shape=(tensor.rank,), dtype=ir.DataType.INT64)
+
+    def reshape(self, tensor: Tensor, shape: Sequence[Dim], like: Tensor | None = None) -> Tensor:
+        """Reshape to a shape with at most one unknown size, or to that of `like`."""
+        if tensor.is_zero or tensor.shape == tuple(shape):
+            return tensor
+        unknown = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+        if len(unknown) <= 1:
+            target = self.vector([size if isinstance(size, int) else -1 for size in shape])
+        else:
+            assert like is not None, "two sizes are unknown"
+            target = self.sizes(like)
+        return self.node(
+            "Reshape", tensor, target, shape=shape, dtype=tensor.dtype, sign=tensor.sign
+        )
+
+    def expand(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """Repeat along axes of size 1 up to the shape of `like`."""
+        if tensor.is_zero or tensor.shape == like.shape:
+            return tensor
+        return self.node(
+            "Expand",
+            tensor,
+            self.sizes(like),
+            shape=like.shape,
+            dtype=tensor.dtype,
+            sign=tensor.sign,
+        )
+
+    def slice(
+        self,
+        tensor: Tensor,
+        starts: Sequence[int | Tensor],
+        ends: Sequence[int | Tensor],
+        axes: Sequence[int],
+        steps: Sequence[int] | None = None,
+        sizes: Sequence[Dim] | None = None,
+    ) -> Tensor:
+        """Cut along some axes; `sizes` are the resulting ones (computed for known bounds)."""
+        shape = list(tensor.shape)
+        for position, axis in enumerate(axes):
+            start, end = starts[position], ends[position]
+            step = 1 if steps is None else steps[position]
+            if sizes is not None:
+                shape[axis] = sizes[position]
+            elif isinstance(start, int) and isinstance(end, int) and isinstance(shape[axis], int):
+                shape[axis] = len(range(*slice(start, end, step).indices(shape[axis])))
+            else:
+                shape[axis] = None
+        operands = [self.vector(starts), self.vector(ends), self.vector(axes)]
+        if steps is not None:
+            operands.append(self.vector(steps))
+        return self.node(
+            "Slice", tensor, *operands, shape=shape, dtype=tensor.dtype, sign=tensor.sign
+        )
+
+    def pad(
+        self,
+        tensor: Tensor,
+        begins: Sequence[int | Tensor],
+        ends: Sequence[int | Tensor],
+        shape: Sequence[Dim],
+        fill: float = 0.0,
+    ) -> Tensor:
+        """Pad every axis (negative: cut) to the given shape."""
+        if tensor.is_zero or all(isinstance(p, int) and p == 0 for p in [*begins, *ends]):
+            return tensor
+        sign = tensor.sign if fill == 0 else Sign.UNKNOWN
+        operands = [self.vector([*begins, *ends])]
+        if fill:
+            operands.append(self.scalar(fill, tensor))
+        return self.node(
+            "Pad", tensor, *operands, shape=shape, dtype=tensor.dtype, sign=sign, mode="constant"
+        )
+
+    def transpose(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
+        """Permute the axes."""
+        if tensor.is_zero or list(order) == list(range(len(order))):
+            return tensor
+        shape = [tensor.shape[axis] for axis in order]
+        return self.node(
+            "Transpose",
+            tensor,
+            shape=shape,
+            dtype=tensor.dtype,
+            sign=tensor.sign,
+            perm=list(order),
+        )
+
+    def reduce_sum(self, tensor: Tensor, axes: Sequence[int], keepdims: bool = True) -> Tensor:
+        """Sum over axes."""
+        if tensor.is_zero or not axes:
+            return tensor
+        chosen = {axis % tensor.rank for axis in axes}
+        shape = [1 if i in chosen else d for i, d in enumerate(tensor.shape)]
+        if not keepdims:
+            shape = [d for i, d in enumerate(tensor.shape) if i not in chosen]
+        return self.node(
+            "ReduceSum",
+            tensor,
+            self.vector(sorted(chosen)),
+            shape=shape,
+            dtype=tensor.dtype,
+            sign=tensor.sign,
+            keepdims=int(keepdims),
+        )
+
+
+def _key(
+    op: str, inputs: Iterable[ir.Value | None], attributes: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    frozen = tuple(
+        (name, tuple(value) if isinstance(value, list | tuple) else str(value))
+        for name, value in sorted(attributes.items())
+    )
+    return (op, tuple(None if value is None else id(value) for value in inputs), frozen)
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """The live inputs of a layer: one tensor, or the operands of a sum.
+
+    Arithmetic goes operand by operand, so a rule is written once for both.
+    """
+
+    parts: tuple[Tensor, ...]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Bundle:
+        """Apply a function to each operand."""
+        return Bundle(tuple(function(part) for part in self.parts))
+
+    def __add__(self, other: Bundle) -> Bundle:
+        return Bundle(tuple(a + b for a, b in zip(self.parts, other.parts, strict=True)))
+
+    def __mul__(self, other: Bundle) -> Bundle:
+        return Bundle(tuple(a * b for a, b in zip(self.parts, other.parts, strict=True)))
+
+    def __pow__(self, exponent: float) -> Bundle:
+        return self.map(lambda part: part**exponent)

@@ -1,0 +1,307 @@
+"""The LRP rules for linear layers, each as its equation.
+
+Notation: a layer computes z_j = sum_i z_ij + b_j with z_ij = x_i w_ij; `layer(x)` is the sum
+without bias, `layer.adjoint(s)` is sum_j w_ij s_j, `layer.positive` the same layer with
+max(w, 0) for w. A rule turns the relevance R_j of the outputs into that of the inputs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from onnxlrp.propagation.expression import Bundle, Sign, Tensor, negative, positive
+
+Parameter = float | str
+BIAS_TREATMENTS = ("absorb", "exclude", "distribute")
+
+
+class Layer(ABC):
+    """A linear operator of its live inputs, and its transpose.
+
+    Attributes
+    ----------
+    bias : constant term, one number per output channel or shaped like the output; may be zero
+
+    """
+
+    bias: Tensor
+
+    @abstractmethod
+    def __call__(self, x: Bundle) -> Tensor:
+        """Return sum_i x_i w_ij, without bias."""
+
+    @abstractmethod
+    def adjoint(self, s: Tensor) -> Bundle:
+        """Return sum_j w_ij s_j, in the inputs' shapes."""
+
+    @property
+    @abstractmethod
+    def positive(self) -> Layer:
+        """The operator with max(w, 0) for w, without bias."""
+
+    @property
+    @abstractmethod
+    def negative(self) -> Layer:
+        """The operator with min(w, 0) for w, without bias."""
+
+    @property
+    @abstractmethod
+    def ones(self) -> Layer:
+        """The operator with 1 for every w of a connected pair (padding is not connected)."""
+
+    @abstractmethod
+    def power(self, exponent: int) -> Layer:
+        """Return the operator with w**exponent for w, without bias."""
+
+    def biased(self, z: Tensor, bias: Tensor) -> Tensor:
+        """Return z + bias, the bias along the output's channels."""
+        return z + bias
+
+
+class UniformLayer(Layer):
+    """A layer whose weights are positive and alike: its own positive part, and its own ones."""
+
+    @property
+    def positive(self) -> Layer:
+        return self
+
+    @property
+    def negative(self) -> Layer:
+        return Nothing(self.bias.emitter.zero)
+
+    @property
+    def ones(self) -> Layer:
+        return self
+
+    def power(self, exponent: int) -> Layer:
+        return self
+
+
+class Nothing(UniformLayer):
+    """The negative part of weights that are all positive: it computes zero."""
+
+    def __init__(self, zero: Tensor) -> None:
+        self.bias = zero
+
+    def __call__(self, x: Bundle) -> Tensor:
+        return self.bias
+
+    def adjoint(self, s: Tensor) -> Bundle:
+        return Bundle((self.bias,))
+
+
+class Share:
+    """Divides relevance by a denominator: where bias treatment and stabiliser act.
+
+    s_j = R_j / stab(d_j), with stab(d) = d + epsilon * sign(d) and sign(0) = +1. The bias takes
+    part in the denominator and keeps its share (`absorb`, as zennit), is left out of it
+    (`exclude`, eq. 5 of Binder et al. 2016), or its share is spread evenly over the inputs that
+    the output is connected to (`distribute`, Bach et al. 2015, eq. 58).
+
+    Attributes
+    ----------
+    accounts : what was divided by what; an audit of conservation reads these terms
+
+    """
+
+    def __init__(
+        self, layer: Layer, stabiliser: float, bias: str, stand_ins: Mapping[int, Tensor]
+    ) -> None:
+        """Prepare to share out one layer's relevance.
+
+        Parameters
+        ----------
+        layer : whose bias is treated
+        stabiliser : epsilon
+        bias : one of `BIAS_TREATMENTS`
+        stand_ins : by id of a denominator's value, a tensor that may be divided by in its stead
+
+        """
+        self._layer = layer
+        self._stabiliser = stabiliser
+        self._bias = bias
+        self._stand_ins = stand_ins
+        self.accounts: list[Account] = []
+
+    def __call__(self, relevance: Tensor, denominator: Tensor, bias: Tensor) -> Tensor:
+        """Return R_j / stab(denominator_j + bias_j), under the layer's bias treatment."""
+        if self._bias == "exclude":
+            bias = bias.emitter.zero
+        total = self._layer.biased(denominator, bias)
+        total = self._stand_ins.get(id(total.value), total)
+        if relevance.is_zero or total.is_zero:
+            return relevance.emitter.zero
+        share = relevance / stabilised(total, self._stabiliser)
+        self.accounts.append(Account(relevance, total, bias, share))
+        return share
+
+    def spread(self, x: Bundle) -> Bundle | None:
+        """Return what every input gets of the biases' shares, or None where they keep it."""
+        if self._bias != "distribute":
+            return None
+        spread = None
+        ones = self._layer.ones
+        fan_in = ones(ones_like(x))
+        for account in self.accounts:
+            if not account.bias.is_zero:
+                part = self._layer.biased(account.share.emitter.zero, account.bias) * account.share
+                each = ones.adjoint(part / fan_in)
+                spread = each if spread is None else spread + each
+        return spread
+
+
+@dataclass(frozen=True)
+class Account:
+    """The terms of one division: sum_i R_i = sum_j (denominator_j - bias_j) share_j.
+
+    Of relevance_j, the bias takes bias_j share_j and the stabiliser what is left of
+    relevance_j - denominator_j share_j.
+    """
+
+    relevance: Tensor
+    denominator: Tensor
+    bias: Tensor
+    share: Tensor
+
+
+def stabilised(d: Tensor, epsilon: float) -> Tensor:
+    """D + epsilon * sign(d), with sign(0) = +1."""
+    if d.sign is Sign.NON_NEGATIVE:
+        return d + epsilon
+    if d.sign is Sign.NON_POSITIVE:
+        # Where d = 0 every contribution is 0 and the stabiliser's sign has no effect.
+        return d - epsilon
+    plus, minus = d.emitter.scalar(epsilon, d), d.emitter.scalar(-epsilon, d)
+    below = d.emitter.compare("Less", d, d.emitter.scalar(0.0, d))
+    return d + d.emitter.where(below, minus, plus, Sign.UNKNOWN)
+
+
+def ones_like(x: Bundle) -> Bundle:
+    """Ones in the shape of every operand."""
+    return x.map(lambda part: part.emitter.expand(part.emitter.scalar(1.0, part), part))
+
+
+def epsilon_rule(
+    layer: Layer, x: Bundle, relevance: Tensor, share: Share, power: int = 1
+) -> Bundle:
+    """R_i = sum_j z_ij / stab(z_j) R_j (Bach et al. 2015, eq. 58; zennit `Epsilon`).
+
+    With `power` p > 1, z_ij = (x_i w_ij)^p and the bias is left out (Binder et al. 2016, eq. 5).
+    """
+    if power != 1:
+        raised = layer.power(power)
+        s = share(relevance, raised(x**power), relevance.emitter.zero)
+        return x**power * raised.adjoint(s)
+    return x * layer.adjoint(share(relevance, layer(x), layer.bias))
+
+
+def norm(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+    """Share in proportion, R_i = sum_j z_ij / stab(z_j) R_j, bias absorbed (zennit `Norm`)."""
+    return epsilon_rule(layer, x, relevance, share)
+
+
+def alpha_beta(
+    layer: Layer, x: Bundle, relevance: Tensor, share: Share, alpha: float = 2, beta: float = 1
+) -> Bundle:
+    """R_i = sum_j (alpha z_ij⁺ / z_j⁺ - beta z_ij⁻ / z_j⁻) R_j (Bach et al. 2015, eq. 60).
+
+    The bias' positive part is in z_j⁺ and its negative part in z_j⁻; an empty part is not made
+    up for by the other (zennit `AlphaBeta`).
+    """
+    xp, xn = positive_part(x), negative_part(x)
+    plus, minus = layer.positive, layer.negative
+    s = share(alpha * relevance, plus(xp) + minus(xn), positive(layer.bias))
+    t = share(-beta * relevance, minus(xp) + plus(xn), negative(layer.bias))
+    return xp * (plus.adjoint(s) + minus.adjoint(t)) + xn * (minus.adjoint(s) + plus.adjoint(t))
+
+
+def z_plus(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+    """R_i = sum_j z_ij⁺ / z_j⁺ R_j: alpha-beta with alpha 1, beta 0 (zennit `ZPlus`)."""
+    return alpha_beta(layer, x, relevance, share, alpha=1, beta=0)
+
+
+def beta_rule(layer: Layer, x: Bundle, relevance: Tensor, share: Share, beta: float = 1) -> Bundle:
+    """Alpha-beta in the spelling of Binder et al. 2016, eq. 6: alpha = 1 + beta."""
+    return alpha_beta(layer, x, relevance, share, alpha=1 + beta, beta=beta)
+
+
+def flat(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+    """Share evenly, z_ij = 1 for every connected pair, without bias (zennit `Flat`)."""
+    ones = layer.ones
+    return ones.adjoint(share(relevance, ones(ones_like(x)), relevance.emitter.zero))
+
+
+def positive_part(x: Bundle) -> Bundle:
+    """max(x, 0), operand by operand."""
+    return x.map(positive)
+
+
+def negative_part(x: Bundle) -> Bundle:
+    """min(x, 0), operand by operand."""
+    return x.map(negative)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule and what it takes.
+
+    Attributes
+    ----------
+    formula : computes the inputs' relevance; None for `pass`, which hands relevance on
+    defaults : its parameters; `epsilon` or `stabiliser` and `bias` are applied by `Share`
+    grounded : an input that is 0 gets no relevance (unless the bias is distributed)
+
+    """
+
+    formula: Callable[..., Bundle] | None
+    defaults: Mapping[str, Parameter]
+    grounded: bool
+
+
+_STABLE: Mapping[str, Parameter] = {"stabiliser": 1e-6}
+_BIASED: Mapping[str, Parameter] = {**_STABLE, "bias": "absorb"}
+
+RULES: dict[str, Rule] = {
+    "epsilon": Rule(epsilon_rule, {"epsilon": 1e-6, "bias": "absorb", "power": 1}, True),
+    "norm": Rule(norm, _STABLE, True),
+    "z-plus": Rule(z_plus, _BIASED, True),
+    "alpha-beta": Rule(alpha_beta, {**_BIASED, "alpha": 2.0, "beta": 1.0}, True),
+    "beta": Rule(beta_rule, {**_BIASED, "beta": 1.0}, True),
+    "flat": Rule(flat, _STABLE, False),
+    "pass": Rule(None, {}, True),
+}
+"""Every rule for linear layers by the name that a composite gives it."""
+
+BiasTreatment = Literal["absorb", "exclude", "distribute"]
+
+
+def share_out(
+    layer: Layer,
+    x: Bundle,
+    relevance: Tensor,
+    rule: str,
+    parameters: Mapping[str, Parameter],
+    stand_ins: Mapping[int, Tensor],
+) -> tuple[Bundle, list[Account], bool]:
+    """Apply a rule to a layer.
+
+    Returns
+    -------
+    relevance of each live input, the accounts of the divisions, and whether an input that is 0
+    is sure to get none
+
+    """
+    chosen = RULES[rule]
+    assert chosen.formula is not None
+    own = dict(parameters)
+    stabiliser = float(own.pop("epsilon", own.pop("stabiliser", 0.0)))
+    bias = str(own.pop("bias", "absorb"))
+    share = Share(layer, stabiliser, bias, stand_ins)
+    result = chosen.formula(layer, x, relevance, share, **own)
+    spread = share.spread(x)
+    if spread is not None:
+        return result + spread, share.accounts, False
+    return result, share.accounts, chosen.grounded

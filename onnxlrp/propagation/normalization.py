@@ -1,0 +1,177 @@
+"""Local response normalisation, by first-order Taylor expansion and otherwise.
+
+With a = alpha / size, u = bias + a x_k², T the window's sum of x_j² without x_k, and
+S = u + a T, the operator computes y_k = x_k S^-beta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxlrp.graph.canonical import Operation
+from onnxlrp.propagation.expression import Sign, Tensor
+from onnxlrp.propagation.registry import (
+    Crossing,
+    Relevance,
+    fail,
+    only_first_live,
+    operator,
+    static_shape,
+)
+
+_DEFAULTS = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+
+
+def _check(operation: Operation, live: frozenset[int]) -> None:
+    only_first_live(operation, live)
+    value = operation.inputs[0]
+    assert value is not None
+    static_shape(value)
+    assert value.shape is not None
+    if not isinstance(value.shape[1], int):
+        fail("its number of channels is not known", "export the model with fixed channels")
+    bounds = {"bias": "> 0", "alpha": ">= 0", "beta": ">= 0"}
+    for name, bound in bounds.items():
+        number = float(operation.attributes.get(name, _DEFAULTS[name]))
+        if number < 0 or (name == "bias" and number == 0):
+            fail(
+                f"its {name} is {number:g}, and relevance is only defined for {name} {bound}",
+                "retrain or remove the normalisation",
+            )
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """The quantities of the module's docstring, for one LRN node."""
+
+    x: Tensor
+    squared: Tensor
+    a: float
+    beta: float
+    u: Tensor
+    others: Tensor
+    total: Tensor
+    window: Tensor
+    transposed: Tensor
+
+    def neighbours(self, tensor: Tensor) -> Tensor:
+        """Sum over the channels in whose windows each channel is, without itself."""
+        return _banded(tensor, self.transposed)
+
+
+def _terms(crossing: Crossing) -> _Terms:
+    operation = crossing.operation
+    x = crossing.input(0)
+    size = int(operation.attributes["size"])
+    alpha, beta, bias = (
+        float(operation.attributes.get(name, default)) for name, default in _DEFAULTS.items()
+    )
+    before = int(operation.attributes.get("before", (size - 1) // 2))
+    after = int(operation.attributes.get("after", size // 2))
+    channels = x.shape[1]
+    assert isinstance(channels, int)
+    band = np.zeros((channels, channels), x.dtype.numpy())
+    for k in range(channels):
+        band[k, max(0, k - before) : k + after + 1] = 1
+    np.fill_diagonal(band, 0)
+    a = alpha / size
+    squared = x**2
+    window = crossing.emitter.constant(band, Sign.NON_NEGATIVE)
+    transposed = crossing.emitter.constant(np.ascontiguousarray(band.T), Sign.NON_NEGATIVE)
+    others = _banded(squared, window)
+    u = squared * a + bias
+    return _Terms(x, squared, a, beta, u, others, u + others * a, window, transposed)
+
+
+def _banded(tensor: Tensor, band: Tensor) -> Tensor:
+    """Weighted sums over the channels: a convolution of size 1."""
+    emitter = tensor.emitter
+    if tensor.is_zero:
+        return tensor
+    ones = (1,) * (max(tensor.rank, 3) - 2)
+    # Conv wants a spatial axis.
+    lifted = tensor if tensor.rank > 2 else emitter.reshape(tensor, (*tensor.shape, 1))
+    weights = emitter.reshape(band, (*band.shape, *ones))
+    result = emitter.node(
+        "Conv",
+        lifted,
+        weights,
+        shape=lifted.shape,
+        dtype=tensor.dtype,
+        sign=tensor.sign * band.sign,
+        kernel_shape=list(ones),
+    )
+    return emitter.reshape(result, tensor.shape)
+
+
+def taylor(crossing: Crossing, relevance: Tensor) -> Tensor:
+    """First-order Taylor shares around the activation without neighbours.
+
+    Binder et al. 2016, eqs. 10-15, divided by their own sum as eqs. 3 and 7 ask, x_k cancelled:
+    with r = (u / S)^beta / S, Q = 2 a beta T r and g = R / (1 - Q),
+
+        R_in = g - 2 a beta x² (sum of r g over the channels that have x in their window)
+
+    It conserves relevance exactly, and 1 - Q > 0 needs no stabiliser.
+    """
+    terms = _terms(crossing)
+    r = (terms.u / terms.total) ** terms.beta / terms.total
+    factor = 2 * terms.a * terms.beta
+    g = relevance / (1.0 - terms.others * r * factor)
+    return g - terms.squared * terms.neighbours(r * g) * factor
+
+
+def taylor_unnormalised(crossing: Crossing, relevance: Tensor) -> Tensor:
+    """Eq. 15's terms times relevance, not divided by their sum (LRP Toolbox, Caffe).
+
+    It multiplies relevance by the activation; only for comparison with maps made so.
+    """
+    terms = _terms(crossing)
+    own = terms.x * terms.u ** (-terms.beta) * relevance
+    slope = terms.x * terms.total ** (-terms.beta - 1) * relevance
+    return own - terms.squared * terms.neighbours(slope) * (2 * terms.a * terms.beta)
+
+
+def path_integral(crossing: Crossing, relevance: Tensor) -> Tensor:
+    """What the neighbours took away is shared among them in proportion to x_j².
+
+    y_k without neighbours stays with k, the rest is theirs, all divided by y_k: with
+    own = (S / u)^beta, R_in = own R + x² (sum of R (1 - own) / T over the transposed window).
+    Exact, but the own share is unbounded.
+    """
+    terms = _terms(crossing)
+    own = (terms.total / terms.u) ** terms.beta
+    # Where T = 0 no neighbour has anything to share, and own = 1.
+    tiny = terms.others.emitter.scalar(float(np.finfo(np.float32).tiny), terms.others)
+    bounded = terms.others.emitter.elementwise("Max", terms.others, tiny, sign=Sign.NON_NEGATIVE)
+    rest = relevance * (1.0 - own) / bounded
+    return own * relevance + terms.squared * terms.neighbours(rest)
+
+
+def identity(crossing: Crossing, relevance: Tensor) -> Tensor:
+    """R_in = R_out (the paper's baseline)."""
+    return relevance
+
+
+TREATMENTS = {
+    "taylor": taylor,
+    "identity": identity,
+    "taylor-unnormalised": taylor_unnormalised,
+    "path-integral": path_integral,
+}
+"""The treatments of LRN by the name that a composite gives them."""
+
+
+@operator("LRN", rules=tuple(TREATMENTS), check=_check)
+def local_response_normalisation(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """Propagate through LRN by one of `TREATMENTS`."""
+    value = crossing.operation.inputs[0]
+    assert value is not None
+    incoming = crossing.incoming
+    result = TREATMENTS[crossing.rule](crossing, incoming.tensor)
+    # Every treatment gives an element R_out at x = 0, which is 0 if relevance was grounded.
+    return [(value, Relevance(result, incoming.grounded))]

@@ -1,0 +1,319 @@
+"""Pooling: means are linear layers, maxima hand relevance to the winner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxlrp.graph.canonical import Operation, constant_of
+from onnxlrp.propagation.expression import Bundle, Sign, Tensor
+from onnxlrp.propagation.formulas import Layer, UniformLayer
+from onnxlrp.propagation.registry import (
+    Crossing,
+    Relevance,
+    fail,
+    layer,
+    live_inputs,
+    only_first_live,
+    operator,
+    require_constant,
+    static_shape,
+)
+from onnxlrp.propagation.windows import Window, fit, interleave, window_of
+
+
+@dataclass(frozen=True)
+class Mean(UniformLayer):
+    """A mean, or a sum, over whole axes.
+
+    Attributes
+    ----------
+    x, z : the operator's input and output in the model, for their shapes
+    axes : that are averaged over
+    keepdims : whether they stay, with size 1
+    weight : of each element: None for 1 / their number (a mean), else a number
+
+    """
+
+    x: Tensor
+    z: Tensor
+    axes: tuple[int, ...]
+    keepdims: bool
+    weight: float | None
+    bias: Tensor
+
+    def __call__(self, x: Bundle) -> Tensor:
+        total = x.parts[0].emitter.reduce_sum(x.parts[0], self.axes, self.keepdims)
+        return self._weighted(total)
+
+    def _weighted(self, tensor: Tensor) -> Tensor:
+        if self.weight is not None:
+            return tensor * self.weight
+        emitter = tensor.emitter
+        sizes = [self.x.size(axis) for axis in self.axes]
+        if all(isinstance(size, int) for size in sizes):
+            return tensor * (1 / float(np.prod([size for size in sizes if isinstance(size, int)])))
+        count: int | Tensor = 1
+        for size in sizes:
+            count = size * count if isinstance(size, Tensor) else count * size
+        assert isinstance(count, Tensor)
+        number = emitter.node(
+            "Cast", count, shape=(1,), dtype=tensor.dtype, sign=Sign.NON_NEGATIVE, to=tensor.dtype.value
+        )  # fmt: skip
+        return tensor / number
+
+    def adjoint(self, s: Tensor) -> Bundle:
+        emitter = s.emitter
+        if not self.keepdims and not s.is_zero:
+            shape = tuple(1 if i in self.axes else d for i, d in enumerate(self.x.shape))
+            s = emitter.node(
+                "Unsqueeze",
+                s,
+                emitter.vector(list(self.axes)),
+                shape=shape,
+                dtype=s.dtype,
+                sign=s.sign,
+            )
+        return Bundle((emitter.expand(self._weighted(s), self.x),))
+
+    @property
+    def ones(self) -> Layer:
+        return replace(self, weight=1.0)
+
+    def power(self, exponent: int) -> Layer:
+        fail("a mean has no weights of its own for `power`", "use power = 1 for it")
+
+
+def _check_mean(operation: Operation, live: frozenset[int]) -> None:
+    only_first_live(operation, live)
+    value = operation.inputs[0]
+    assert value is not None
+    static_shape(value)
+    require_constant(operation, 1, "list of axes")
+
+
+@layer("GlobalAveragePool", "ReduceMean", "ReduceSum", check=_check_mean)
+def mean(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
+    """Build the layer of a mean or sum over whole axes."""
+    operation = crossing.operation
+    x = crossing.input(0)
+    axes = range(2, x.rank) if operation.operator == "GlobalAveragePool" else range(x.rank)
+    chosen = constant_of(operation.input(1))
+    if chosen is not None and chosen.size:
+        axes = [int(axis) % x.rank for axis in chosen.reshape(-1)]  # type: ignore[assignment]
+    elif crossing.attribute("noop_with_empty_axes", 0):
+        axes = range(0)
+    keepdims = operation.operator == "GlobalAveragePool" or bool(crossing.attribute("keepdims", 1))
+    weight = 1.0 if operation.operator == "ReduceSum" else None
+    built = Mean(x, crossing.output(), tuple(sorted(axes)), keepdims, weight, crossing.emitter.zero)
+    return built, live_inputs(operation, crossing.live)
+
+
+@dataclass(frozen=True)
+class WindowMean(UniformLayer):
+    """AveragePool: the mean, or with `scaled` False the sum, over a sliding window.
+
+    Attributes
+    ----------
+    x, z : the operator's input and output in the model, for their shapes
+    window : geometry; `ends` reach as far as the last window does
+    count : what each window's sum is divided by: a number, or a tensor [1, 1, ...] where windows
+        that reach into the padding have fewer elements
+
+    """
+
+    x: Tensor
+    z: Tensor
+    window: Window
+    count: float | Tensor
+    bias: Tensor
+    scaled: bool = True
+
+    def __call__(self, x: Bundle) -> Tensor:
+        """Pool the padded input with AveragePool, which then counts every element."""
+        padded = _padded(x.parts[0], self.window, self.z, 0.0)
+        means = _pool(padded, self.window, self.window.strides, self.z.shape)
+        return self._scaled(means * float(np.prod(self.window.kernel)))
+
+    def _scaled(self, sums: Tensor) -> Tensor:
+        if not self.scaled:
+            return sums
+        return sums / self.count if isinstance(self.count, Tensor) else sums * (1 / self.count)
+
+    def adjoint(self, s: Tensor) -> Bundle:
+        """Space the outputs out by the strides, and pool that with stride 1.
+
+        Every input then collects the outputs whose windows cover it.
+        """
+        if s.is_zero:
+            return Bundle((s,))
+        window = self.window
+        spread = self._scaled(s)
+        if spread.shape != self.z.shape:
+            spread = spread.emitter.expand(spread, self.z)
+        if not window.dense:
+            zeros = spread - spread
+            keys = product(*(range(stride) for stride in window.strides))
+            spread = interleave({key: zeros if any(key) else spread for key in keys}, window)
+        front = [r - p for r, p in zip(window.reach, window.begins, strict=True)]
+        emitter, before, after = s.emitter, [0] * s.rank, [0] * s.rank
+        begins: list[int | Tensor] = [*before]
+        ends: list[int | Tensor] = [*after]
+        shape = list(self.x.shape)
+        for axis, begin, reach in zip(window.axes, front, window.reach, strict=True):
+            begins[axis] = begin
+            size = self.x.size(axis)
+            ends[axis] = size + reach - (spread.size(axis) + begin)
+            known = shape[axis]
+            shape[axis] = known + reach if isinstance(known, int) else None
+        padded = emitter.pad(spread, begins, ends, shape)
+        dense = (1,) * len(window.strides)
+        means = _pool(padded, window, dense, self.x.shape)
+        return Bundle((means * float(np.prod(window.kernel)),))
+
+    @property
+    def ones(self) -> Layer:
+        return replace(self, scaled=False)
+
+    def power(self, exponent: int) -> Layer:
+        fail("a mean has no weights of its own for `power`", "use power = 1 for it")
+
+
+def _pool(x: Tensor, window: Window, strides: Sequence[int], shape: Sequence[object]) -> Tensor:
+    attributes: dict[str, object] = {"kernel_shape": list(window.kernel), "strides": list(strides)}
+    if any(dilation != 1 for dilation in window.dilations):
+        attributes["dilations"] = list(window.dilations)
+    return x.emitter.node(
+        "AveragePool", x, shape=tuple(shape), dtype=x.dtype, sign=x.sign, **attributes  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _padded(x: Tensor, window: Window, z: Tensor, fill: float) -> Tensor:
+    """Pad so that windows start at 0 and exactly fill the result; cut what no window reaches."""
+    begins: list[int | Tensor] = [0] * x.rank
+    ends: list[int | Tensor] = [0] * x.rank
+    shape = list(x.shape)
+    for i, axis in enumerate(window.axes):
+        begins[axis] = window.begins[i]
+        needed = (z.size(axis) - 1) * window.strides[i] + window.reach[i] + 1
+        ends[axis] = needed - (x.size(axis) + window.begins[i])
+        shape[axis] = needed if isinstance(needed, int) else None
+    return x.emitter.pad(x, begins, ends, shape, fill)
+
+
+def _check_window(operation: Operation, live: frozenset[int]) -> None:
+    only_first_live(operation, live)
+    for value in (operation.inputs[0], operation.outputs[0]):
+        assert value is not None
+        static_shape(value)
+    window_of(operation, operation.attributes["kernel_shape"])
+
+
+@layer("AveragePool", check=_check_window)
+def average_pool(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
+    """Build the layer of an AveragePool."""
+    operation, emitter = crossing.operation, crossing.emitter
+    x, z = crossing.input(0), crossing.output()
+    window = window_of(operation, operation.attributes["kernel_shape"])
+    built = WindowMean(x, z, window, float(np.prod(window.kernel)), emitter.zero)
+    padded = any(window.begins + window.ends)
+    inclusive = bool(crossing.attribute("count_include_pad", 0))
+    if crossing.attribute("ceil_mode", 0) or (padded and not inclusive):
+        # A window's elements are those that lie in the input, or in its padding if that counts.
+        one = emitter.expand(emitter.scalar(1.0, x), emitter.slice(x, [0, 0], [1, 1], [0, 1]))
+        inside = one
+        frame = window
+        if inclusive and padded:
+            amounts = [0, 0, *window.begins], [0, 0, *window.ends]
+            shape = [
+                d + amounts[0][i] + amounts[1][i] if isinstance(d, int) else None
+                for i, d in enumerate(one.shape)
+            ]
+            inside = emitter.pad(one, *amounts, shape, fill=1.0)
+            frame = replace(window, begins=(0,) * len(window.begins))
+        counter = replace(built, x=inside, z=_first(z), window=frame, scaled=False)
+        built = replace(built, count=counter(Bundle((inside,))))
+    return built, live_inputs(operation, crossing.live)
+
+
+def _first(tensor: Tensor) -> Tensor:
+    """Return the first channel of the first sample; it is as large as all others."""
+    return tensor.emitter.slice(tensor, [0, 0], [1, 1], [0, 1])
+
+
+@operator("MaxPool", rules=("winner-takes-all",), check=_check_window)
+def max_pool(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """Give all of a window's relevance to its first maximum, in row-major order (torch).
+
+    The window's positions are visited in order. What is left of the relevance goes to a position
+    that holds the maximum, and nothing is left for later ones. No index is ever computed:
+    scattering by index is slow, and TensorRT has no MaxPool with indices.
+    """
+    operation = crossing.operation
+    value = operation.inputs[0]
+    assert value is not None
+    x, y = crossing.input(0), crossing.output()
+    emitter = x.emitter
+    window = window_of(operation, operation.attributes["kernel_shape"])
+    padded = _padded(x, window, y, float("-inf"))
+    rest = crossing.incoming.tensor
+    nothing = emitter.scalar(0.0, rest)
+    positions = list(product(*(range(k) for k in window.kernel)))
+    shares: dict[tuple[int, ...], list[tuple[tuple[int, ...], Tensor]]] = {}
+    for position in positions:
+        offset = tuple(p * d for p, d in zip(position, window.dilations, strict=True))
+        share = rest
+        if position != positions[-1]:
+            wins = emitter.compare("Equal", _strided(padded, offset, window, y), y)
+            share = emitter.where(wins, rest, nothing, Sign.UNKNOWN)
+            rest = rest - share
+        block = tuple(o // s for o, s in zip(offset, window.strides, strict=True))
+        remainder = tuple(o % s for o, s in zip(offset, window.strides, strict=True))
+        shares.setdefault(remainder, []).append((block, share))
+    result = _gathered(shares, window, y)
+    fitted = fit(result, window.begins, x, window.axes)
+    return [(value, Relevance(fitted, crossing.incoming.grounded))]
+
+
+def _strided(padded: Tensor, offset: Sequence[int], window: Window, y: Tensor) -> Tensor:
+    """Element `offset` of every window, in the output's shape."""
+    if all(size == 1 for size in (*window.kernel, *window.strides)):
+        return padded
+    ends = [
+        o + (y.size(axis) - 1) * stride + 1
+        for o, axis, stride in zip(offset, window.axes, window.strides, strict=True)
+    ]
+    return padded.emitter.slice(
+        padded, list(offset), ends, list(window.axes), list(window.strides), sizes=y.shape[2:]
+    )
+
+
+def _gathered(
+    shares: dict[tuple[int, ...], list[tuple[tuple[int, ...], Tensor]]], window: Window, y: Tensor
+) -> Tensor:
+    """Add up what each element of the padded input got from all windows.
+
+    Element s * h + a, with s the stride, gets the shares of remainder a, shifted by whole strides.
+    """
+    emitter = y.emitter
+    most = [reach // stride for reach, stride in zip(window.reach, window.strides, strict=True)]
+    woven: dict[tuple[int, ...], Tensor] = {}
+    shape = [
+        *y.shape[:2],
+        *(d + m if isinstance(d, int) else None for d, m in zip(y.shape[2:], most, strict=True)),
+    ]
+    for remainder in product(*(range(stride) for stride in window.strides)):
+        total = emitter.zero
+        for block, share in shares.get(remainder, []):
+            begins = [0, 0, *block]
+            ends = [0, 0, *(m - b for m, b in zip(most, block, strict=True))]
+            total = total + emitter.pad(share, begins, ends, shape)
+        woven[remainder] = total
+    some = next(tensor for tensor in woven.values() if not tensor.is_zero)
+    return interleave(
+        {key: some - some if tensor.is_zero else tensor for key, tensor in woven.items()}, window
+    )

@@ -1,0 +1,230 @@
+"""Which operators can be explained, and how relevance crosses each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+import onnx_ir as ir
+
+from onnxlrp.graph.canonical import Operation, constant_of
+from onnxlrp.propagation.expression import Bundle, Emitter, Sign, Tensor
+from onnxlrp.propagation.formulas import RULES, Account, Layer, Parameter, share_out
+
+
+class ObstacleError(Exception):
+    """An operation cannot be propagated through; args are the reason and the advice."""
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Relevance of one value.
+
+    Attributes
+    ----------
+    tensor : in the value's shape
+    grounded : known to be 0 wherever the value itself is 0
+
+    """
+
+    tensor: Tensor
+    grounded: bool
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """One operation at the moment relevance crosses it.
+
+    Attributes
+    ----------
+    operation : what is crossed
+    relevance : of each of its outputs; None where an output gets none
+    rule, parameters : from the composite; the rule is "" where an operator leaves no choice
+    emitter : writes the nodes
+    live : ids of the values that depend on an explained input
+    non_negative : ids of the values that are never below zero
+    stand_ins : by id of a value, a tensor that denominators may be divided by in its stead
+    accounts : filled with the divisions made
+
+    """
+
+    operation: Operation
+    relevance: Sequence[Relevance | None]
+    rule: str
+    parameters: Mapping[str, Parameter]
+    emitter: Emitter
+    live: frozenset[int]
+    non_negative: frozenset[int]
+    stand_ins: Mapping[int, Tensor]
+    accounts: list[Account]
+
+    def tensor(self, value: ir.Value | None) -> Tensor:
+        """Return a value of the model as a tensor, zero for an absent one."""
+        if value is None:
+            return self.emitter.zero
+        sign = Sign.NON_NEGATIVE if id(value) in self.non_negative else Sign.UNKNOWN
+        return self.emitter.tensor(value, sign)
+
+    def input(self, index: int) -> Tensor:
+        """Return an input of the operation as a tensor, zero for an absent one."""
+        return self.tensor(self.operation.input(index))
+
+    def output(self, index: int = 0) -> Tensor:
+        """Return an output of the operation as a tensor."""
+        return self.tensor(self.operation.outputs[index])
+
+    @property
+    def incoming(self) -> Relevance:
+        """Relevance of the first output."""
+        relevance = self.relevance[0]
+        assert relevance is not None
+        return relevance
+
+    @property
+    def live_inputs(self) -> list[ir.Value]:
+        """Inputs that depend on an explained input, once for each place they stand in."""
+        return live_inputs(self.operation, self.live)
+
+    def attribute(self, name: str, default: Parameter) -> Parameter:
+        """Return an attribute of the operator, or its default."""
+        value = self.operation.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+
+def live_inputs(operation: Operation, live: frozenset[int]) -> list[ir.Value]:
+    """Inputs that depend on an explained input, once for each place they stand in."""
+    return [value for value in operation.inputs if value is not None and id(value) in live]
+
+
+Propagation = Callable[[Crossing], Sequence[tuple[ir.Value, Relevance]]]
+Check = Callable[[Operation, frozenset[int]], None]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """How relevance crosses an operator.
+
+    Attributes
+    ----------
+    propagate : returns (input, its relevance) pairs
+    rules : the rules a composite may give it; empty where there is nothing to choose
+    check : raises `ObstacleError` where this use of the operator cannot be explained
+
+    """
+
+    propagate: Propagation
+    rules: tuple[str, ...]
+    check: Check
+
+
+OPERATORS: dict[str, Operator] = {}
+"""Every operator (of domain ai.onnx) that can be explained."""
+
+_F = TypeVar("_F", bound=Propagation)
+
+
+def only_first_live(operation: Operation, live: frozenset[int]) -> None:
+    """Check that nothing but the first input depends on the explained input."""
+    others = [v.name for v in operation.inputs[1:] if v is not None and id(v) in live]
+    if others:
+        raise ObstacleError(
+            f"its input '{others[0]}' depends on the explained input as well",
+            "only its first input may",
+        )
+
+
+def operator(
+    *names: str, rules: tuple[str, ...] = (), check: Check = only_first_live
+) -> Callable[[_F], _F]:
+    """Register how relevance crosses some operators.
+
+    Parameters
+    ----------
+    names : ONNX operator types
+    rules : what a composite may choose from; without them the operator leaves no choice
+    check : raises `ObstacleError` for uses that cannot be explained
+
+    """
+
+    def register(propagate: _F) -> _F:
+        for name in names:
+            assert name not in OPERATORS, f"{name} is registered twice"
+            OPERATORS[name] = Operator(propagate, rules, check)
+        return propagate
+
+    return register
+
+
+_L = TypeVar("_L", bound=Callable[[Crossing], tuple[Layer, list[ir.Value]]])
+
+
+def layer(*names: str, check: Check) -> Callable[[_L], _L]:
+    """Register linear operators by the function that builds their `Layer` and its live inputs."""
+
+    def register(build: _L) -> _L:
+        def propagate(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+            return _cross_layer(crossing, *build(crossing))
+
+        operator(*names, rules=tuple(RULES), check=check)(propagate)
+        return build
+
+    return register
+
+
+def _cross_layer(
+    crossing: Crossing, built: Layer, inputs: list[ir.Value]
+) -> Sequence[tuple[ir.Value, Relevance]]:
+    incoming = crossing.incoming
+    if RULES[crossing.rule].formula is None:
+        if len(inputs) != 1 or crossing.tensor(inputs[0]).shape != incoming.tensor.shape:
+            raise ObstacleError(
+                "rule 'pass' needs one input of the output's shape", "give it another rule"
+            )
+        # Where 0 becomes something else, relevance may sit on zeros from here on.
+        grounded = incoming.grounded and built.bias.is_zero
+        return [(inputs[0], Relevance(incoming.tensor, grounded))]
+    x = Bundle(tuple(crossing.tensor(value) for value in inputs))
+    crossing.emitter.same(built.biased(built(x), built.bias), crossing.operation.outputs[0])
+    result, accounts, grounded = share_out(
+        built, x, incoming.tensor, crossing.rule, crossing.parameters, crossing.stand_ins
+    )
+    crossing.accounts.extend(accounts)
+    return [
+        (value, Relevance(part, grounded)) for value, part in zip(inputs, result.parts, strict=True)
+    ]
+
+
+def static_shape(value: ir.Value) -> None:
+    """Check that a value's rank is known.
+
+    Raises
+    ------
+    ObstacleError
+        If it is not.
+
+    """
+    if value.shape is None:
+        raise ObstacleError(
+            f"the number of dimensions of '{value.name}' cannot be inferred",
+            "run onnx's shape inference or simplify the model first",
+        )
+
+
+def require_constant(operation: Operation, index: int, what: str) -> None:
+    """Check that an input is absent or an initializer.
+
+    Raises
+    ------
+    ObstacleError
+        If it is computed.
+
+    """
+    value = operation.input(index)
+    if value is not None and constant_of(value) is None:
+        raise ObstacleError(f"its {what} '{value.name}' is not constant", "export it as a constant")
+
+
+def fail(reason: str, advice: str) -> NoReturn:
+    """Raise an `ObstacleError`."""
+    raise ObstacleError(reason, advice)

@@ -1,0 +1,203 @@
+"""Elementwise layers: sums of live values, and a constant factor or term that was not merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxlrp.graph.canonical import Operation, affine_of, constant_of
+from onnxlrp.propagation.expression import Bundle, Sign, Tensor, negative, positive
+from onnxlrp.propagation.formulas import Layer
+from onnxlrp.propagation.registry import (
+    Crossing,
+    fail,
+    layer,
+    live_inputs,
+    only_first_live,
+    static_shape,
+)
+
+
+@dataclass(frozen=True)
+class Sum(Layer):
+    """z = sum_k sign_k x_k + bias, with broadcasting; weights are 1 and -1.
+
+    Attributes
+    ----------
+    x : the operands, for their shapes
+    signs : 1, -1, or 0 for an operand that a weight function removed
+
+    """
+
+    x: Bundle
+    signs: tuple[int, ...]
+    bias: Tensor
+
+    def __call__(self, x: Bundle) -> Tensor:
+        total = self.bias.emitter.zero
+        for part, sign in zip(x.parts, self.signs, strict=True):
+            total = total + part * sign
+        return total
+
+    def adjoint(self, s: Tensor) -> Bundle:
+        return Bundle(
+            tuple(
+                reduced_to(s * sign, part)
+                for part, sign in zip(self.x.parts, self.signs, strict=True)
+            )
+        )
+
+    def _with_signs(self, function: Callable[[int], int]) -> Sum:
+        signs = tuple(function(sign) for sign in self.signs)
+        return replace(self, signs=signs, bias=self.bias.emitter.zero)
+
+    @property
+    def positive(self) -> Layer:
+        return self._with_signs(lambda sign: max(sign, 0))
+
+    @property
+    def negative(self) -> Layer:
+        return self._with_signs(lambda sign: min(sign, 0))
+
+    @property
+    def ones(self) -> Layer:
+        return self._with_signs(lambda _: 1)
+
+    def power(self, exponent: int) -> Layer:
+        return self._with_signs(lambda sign: sign**exponent)
+
+
+def reduced_to(s: Tensor, like: Tensor) -> Tensor:
+    """Sum over the axes along which `like` was broadcast to s."""
+    if s.is_zero or s.shape == like.shape:
+        return s
+    extra = s.rank - like.rank
+    axes = [
+        axis + extra
+        for axis, size in enumerate(like.shape)
+        if size == 1 and s.shape[axis + extra] != 1
+    ]
+    summed = s.emitter.reduce_sum(s, axes)
+    return s.emitter.reduce_sum(summed, list(range(extra)), keepdims=False)
+
+
+@dataclass(frozen=True)
+class Diagonal(Layer):
+    """z = w x + bias, elementwise, with constant w."""
+
+    weights: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Bundle) -> Tensor:
+        return x.parts[0] * self.weights
+
+    def adjoint(self, s: Tensor) -> Bundle:
+        return Bundle((s * self.weights,))
+
+    def _with_weights(self, function: Callable[[Tensor], Tensor]) -> Diagonal:
+        return Diagonal(function(self.weights), self.bias.emitter.zero)
+
+    @property
+    def positive(self) -> Layer:
+        return self._with_weights(positive)
+
+    @property
+    def negative(self) -> Layer:
+        return self._with_weights(negative)
+
+    @property
+    def ones(self) -> Layer:
+        return self._with_weights(lambda w: w.emitter.scalar(1.0, w))
+
+    def power(self, exponent: int) -> Layer:
+        return self._with_weights(lambda w: w**exponent)
+
+
+def _check_sum(operation: Operation, live: frozenset[int]) -> None:
+    static_shape(operation.outputs[0])
+    for value in live_inputs(operation, live):
+        static_shape(value)
+
+
+@layer("Add", "Sum", "Sub", check=_check_sum)
+def add(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
+    """Build the sum of the live operands; the others are its bias."""
+    operation, emitter = crossing.operation, crossing.emitter
+    bias, inputs, signs = emitter.zero, [], []
+    for position, value in enumerate(operation.inputs):
+        sign = -1 if operation.operator == "Sub" and position == 1 else 1
+        if value is None:
+            continue
+        if id(value) in crossing.live:
+            inputs.append(value)
+            signs.append(sign)
+        else:
+            bias = bias + crossing.tensor(value) * sign
+    x = Bundle(tuple(crossing.tensor(value) for value in inputs))
+    return Sum(x, tuple(signs), bias), inputs
+
+
+def _check_product(operation: Operation, live: frozenset[int]) -> None:
+    static_shape(operation.outputs[0])
+    inputs = live_inputs(operation, live)
+    if len(inputs) > 1:
+        fail(
+            "it combines two values that both depend on the explained input",
+            "products of two live values (gates, attention) have no rule yet",
+        )
+    if operation.operator == "Div" and inputs[0] is not operation.inputs[0]:
+        fail("it divides a constant by a value of the network", "no rule covers that")
+    other = [value for value in operation.inputs if value is not inputs[0]]
+    if any(value is not None and value.shape != inputs[0].shape for value in other):
+        shape, result = inputs[0].shape, operation.outputs[0].shape
+        if shape is None or result is None or len(shape) != len(result) or shape != result:
+            fail("it broadcasts its live operand", "expand the operand before")
+
+
+@layer("Mul", "Div", check=_check_product)
+def scale(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
+    """Build the product with a constant, or with a value that does not depend on the input."""
+    operation, emitter = crossing.operation, crossing.emitter
+    value = live_inputs(operation, crossing.live)[0]
+    other = next(v for v in operation.inputs if v is not value)
+    weights = crossing.tensor(other)
+    if operation.operator == "Div":
+        constant = constant_of(other)
+        weights = (
+            emitter.scalar(1.0, weights) / weights
+            if constant is None
+            else emitter.constant((1 / constant.astype(np.float64)).astype(weights.dtype.numpy()))
+        )
+    return Diagonal(weights, emitter.zero), [value]
+
+
+def _check_batch_normalization(operation: Operation, live: frozenset[int]) -> None:
+    only_first_live(operation, live)
+    value = operation.inputs[0]
+    assert value is not None
+    static_shape(value)
+    if affine_of(operation.node, value, 1) is None:
+        fail(
+            "it is in training mode, or its statistics are not constant",
+            "export the model for inference",
+        )
+
+
+@layer("BatchNormalization", check=_check_batch_normalization)
+def batch_normalization(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
+    """Build the scale and shift of a BatchNormalization that no layer could take."""
+    operation, emitter = crossing.operation, crossing.emitter
+    value = operation.inputs[0]
+    assert value is not None
+    affine = affine_of(operation.node, value, 1)
+    assert affine is not None
+    x = crossing.tensor(value)
+    column = (-1, *(1,) * (x.rank - 2))
+    weights, bias = (
+        emitter.constant(part.astype(x.dtype.numpy()).reshape(column), Sign.UNKNOWN)
+        for part in affine
+    )
+    return Diagonal(weights, bias), [value]

@@ -1,0 +1,180 @@
+"""Sliding windows: the geometry that convolutions and poolings share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onnxlrp.graph.canonical import Operation
+from onnxlrp.graph.shapes import Dim, dims_of
+from onnxlrp.propagation.expression import Tensor
+from onnxlrp.propagation.registry import ObstacleError
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a sliding window over the spatial axes.
+
+    Attributes
+    ----------
+    kernel, strides, dilations : one int per spatial axis
+    begins, ends : padding before and after each spatial axis, explicit whatever `auto_pad` said
+
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+
+    @property
+    def axes(self) -> range:
+        """The spatial axes of a tensor."""
+        return range(2, 2 + len(self.kernel))
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Distance between the first and the last position of a window, per axis."""
+        return tuple(d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True))
+
+    @property
+    def dense(self) -> bool:
+        """Whether the window moves by one position at a time."""
+        return all(stride == 1 for stride in self.strides)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the ONNX attributes, without `auto_pad`."""
+        return {
+            "kernel_shape": list(self.kernel),
+            "strides": list(self.strides),
+            "dilations": list(self.dilations),
+            "pads": [*self.begins, *self.ends],
+        }
+
+
+def window_of(operation: Operation, kernel: Sequence[int]) -> Window:
+    """Read the geometry of a Conv or pooling.
+
+    Raises
+    ------
+    ObstacleError
+        If `auto_pad` makes the padding depend on a size that is not known.
+
+    """
+    attributes = operation.attributes
+    rank = len(kernel)
+    strides = tuple(attributes.get("strides") or (1,) * rank)
+    dilations = tuple(attributes.get("dilations") or (1,) * rank)
+    pads = tuple(attributes.get("pads") or (0,) * (2 * rank))
+    automatic = _text(attributes, "auto_pad", "NOTSET")
+    if automatic.startswith("SAME"):
+        value = operation.inputs[0]
+        assert value is not None
+        assert value.shape is not None
+        sizes = dims_of(value.shape)[2:]
+        pads = _same(automatic, sizes, tuple(kernel), strides, dilations)
+    elif automatic == "VALID":
+        pads = (0,) * (2 * rank)
+    return Window(tuple(kernel), strides, dilations, pads[:rank], pads[rank:])
+
+
+def _same(
+    automatic: str,
+    sizes: Sequence[Dim],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> tuple[int, ...]:
+    begins, ends = [], []
+    for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+        reach = dilation * (k - 1)
+        if stride == 1:
+            total = reach
+        elif isinstance(size, int):
+            total = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
+        else:
+            raise ObstacleError(
+                f"auto_pad={automatic} with a stride pads by the size of its input, "
+                "which is symbolic",
+                "export the model with a fixed image size or explicit pads",
+            )
+        less = total // 2
+        begins.append(less if automatic == "SAME_UPPER" else total - less)
+        ends.append(total - begins[-1])
+    return (*begins, *ends)
+
+
+def _text(attributes: Mapping[str, Any], name: str, default: str) -> str:
+    value = attributes.get(name, default)
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def interleave(tensors: Mapping[tuple[int, ...], Tensor], window: Window) -> Tensor:
+    """Weave one tensor for every remainder by the strides into one of stride times the size.
+
+    `tensors[(a, b)]` [N, C, H, W] goes to positions (s h + a, s w + b) of [N, C, s H, s W].
+    """
+    emitter = next(iter(tensors.values())).emitter
+    woven = dict(tensors)
+    for axis, stride in reversed(list(zip(window.axes, window.strides, strict=True))):
+        if stride == 1:
+            woven = {key[:-1]: tensor for key, tensor in woven.items()}
+            continue
+        groups: dict[tuple[int, ...], list[Tensor]] = {}
+        for key in sorted(woven):
+            groups.setdefault(key[:-1], []).append(woven[key])
+        woven = {key: _weave(parts, axis) for key, parts in groups.items()}
+    assert emitter is not None
+    return woven[()]
+
+
+def _weave(parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Interleave tensors along an axis: position i of part k goes to i * len(parts) + k."""
+    emitter, shape = parts[0].emitter, parts[0].shape
+    lifted = [
+        emitter.node(
+            "Unsqueeze",
+            part,
+            emitter.vector([axis + 1]),
+            shape=(*shape[: axis + 1], 1, *shape[axis + 1 :]),
+            dtype=part.dtype,
+        )
+        for part in parts
+    ]
+    stacked = emitter.node(
+        "Concat",
+        *lifted,
+        shape=(*shape[: axis + 1], len(parts), *shape[axis + 1 :]),
+        dtype=parts[0].dtype,
+        axis=axis + 1,
+    )
+    size = shape[axis]
+    joined = size * len(parts) if isinstance(size, int) else None
+    result = (*shape[:axis], joined, *shape[axis + 1 :])
+    if sum(not isinstance(d, int) for d in result) <= 1:
+        return emitter.reshape(stacked, result)
+    # 0 copies a size that is not known; only the joined one is to be worked out.
+    keep = [d if isinstance(d, int) else 0 for d in result[:axis]]
+    behind = [
+        d if isinstance(d, int) else stacked.size(axis + 2 + i)
+        for i, d in enumerate(result[axis + 1 :])
+    ]
+    target = emitter.vector([*keep, -1, *behind])
+    return emitter.node("Reshape", stacked, target, shape=result, dtype=stacked.dtype)
+
+
+def fit(tensor: Tensor, begins: Sequence[int], like: Tensor, axes: range) -> Tensor:
+    """Cut `begins` off each spatial axis, then cut or pad at the end to the size of `like`."""
+    emitter = tensor.emitter
+    front: list[int | Tensor] = [0] * tensor.rank
+    back: list[int | Tensor] = [0] * tensor.rank
+    for axis, begin in zip(axes, begins, strict=True):
+        front[axis] = -begin
+        back[axis] = _difference(like.size(axis), _difference(tensor.size(axis), begin))
+    return emitter.pad(tensor, front, back, like.shape)
+
+
+def _difference(left: int | Tensor, right: int | Tensor) -> int | Tensor:
+    return left - right

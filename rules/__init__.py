@@ -1,0 +1,1 @@
+"""The composites that ship, one TOML file each, read as `onnxlrp.composites`."""
