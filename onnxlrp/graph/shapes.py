@@ -24,3 +24,11 @@ def broadcast(*shapes: Sequence[Dim]) -> tuple[Dim, ...]:
         other = [size for size in sizes if size != 1]
         result.append(known[0] if known else other[0] if other else 1)
     return tuple(result)
+
+
+def alike(left: Sequence[Dim], right: Sequence[Dim]) -> bool:
+    """Whether two shapes are the same as far as they are known."""
+    return len(left) == len(right) and all(
+        a == b or (isinstance(a, int) + isinstance(b, int) < 2 and 1 not in (a, b))
+        for a, b in zip(left, right, strict=True)
+    )

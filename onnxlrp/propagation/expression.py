@@ -114,13 +114,15 @@ class Tensor:
         return self.emitter.elementwise("Neg", self, sign=-self.sign)
 
     def __mul__(self, other: Tensor | float) -> Tensor:
+        if self.is_zero:
+            return self
         if isinstance(other, int | float) and other == 1:
             return self
         if isinstance(other, int | float) and other == -1:
             return -self
         other = self._operand(other)
-        if self.is_zero or other.is_zero:
-            return self if self.is_zero else other
+        if other.is_zero:
+            return other
         left, right = _unexpanded(self, other), _unexpanded(other, self)
         return self.emitter.elementwise("Mul", left, right, sign=self.sign * other.sign)
 
@@ -128,9 +130,9 @@ class Tensor:
         return self * other
 
     def __truediv__(self, other: Tensor | float) -> Tensor:
-        other = self._operand(other)
         if self.is_zero:
             return self
+        other = self._operand(other)
         return self.emitter.elementwise("Div", self, other, sign=self.sign * other.sign)
 
     def __pow__(self, exponent: float) -> Tensor:
@@ -145,7 +147,10 @@ class Tensor:
     def _operand(self, other: Tensor | float) -> Tensor:
         if isinstance(other, Tensor):
             return other
-        return self.emitter.zero if other == 0 else self.emitter.scalar(other, self)
+        if other == 0:
+            return self.emitter.zero
+        assert not self.is_zero, "a zero has no type that a number could take"
+        return self.emitter.scalar(other, self)
 
 
 def _unexpanded(tensor: Tensor, other: Tensor) -> Tensor:
@@ -216,9 +221,11 @@ class Emitter:
         tensor = Tensor(self, value, sign)
         if tensor.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64):
             return tensor
-        return self.node(
-            "Cast", tensor, shape=tensor.shape, dtype=ir.DataType.FLOAT, sign=sign, to=1
-        )
+        return self.cast(tensor, ir.DataType.FLOAT, sign)
+
+    def cast(self, tensor: Tensor, dtype: ir.DataType, sign: Sign) -> Tensor:
+        """Convert to another type."""
+        return self.node("Cast", tensor, shape=tensor.shape, dtype=dtype, sign=sign, to=dtype.value)
 
     def constant(
         self, array: np.ndarray[Any, Any], sign: Sign = Sign.UNKNOWN, use: str = ""

@@ -55,7 +55,6 @@ class _Terms:
     u: Tensor
     others: Tensor
     total: Tensor
-    window: Tensor
     transposed: Tensor
 
     def neighbours(self, tensor: Tensor) -> Tensor:
@@ -83,8 +82,10 @@ def _terms(crossing: Crossing) -> _Terms:
     window = crossing.emitter.constant(band, Sign.NON_NEGATIVE)
     transposed = crossing.emitter.constant(np.ascontiguousarray(band.T), Sign.NON_NEGATIVE)
     others = _banded(squared, window)
-    u = squared * a + bias
-    return _Terms(x, squared, a, beta, u, others, u + others * a, window, transposed)
+    # A scalar tensor, for alpha may be 0 and u still has the shape of x.
+    factor = crossing.emitter.scalar(a, x)
+    u = squared * factor + bias
+    return _Terms(x, squared, a, beta, u, others, u + others * factor, transposed)
 
 
 def _banded(tensor: Tensor, band: Tensor) -> Tensor:

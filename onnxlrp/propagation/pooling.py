@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
+from onnxlrp.graph.shapes import Dim
 from onnxlrp.propagation.expression import Bundle, Sign, Tensor
 from onnxlrp.propagation.formulas import Layer, UniformLayer
 from onnxlrp.propagation.registry import (
@@ -51,6 +52,8 @@ class Mean(UniformLayer):
         return self._weighted(total)
 
     def _weighted(self, tensor: Tensor) -> Tensor:
+        if tensor.is_zero:
+            return tensor
         if self.weight is not None:
             return tensor * self.weight
         emitter = tensor.emitter
@@ -61,9 +64,7 @@ class Mean(UniformLayer):
         for size in sizes:
             count = size * count if isinstance(size, Tensor) else count * size
         assert isinstance(count, Tensor)
-        number = emitter.node(
-            "Cast", count, shape=(1,), dtype=tensor.dtype, sign=Sign.NON_NEGATIVE, to=tensor.dtype.value
-        )  # fmt: skip
+        number = emitter.cast(count, tensor.dtype, Sign.NON_NEGATIVE)
         return tensor / number
 
     def adjoint(self, s: Tensor) -> Bundle:
@@ -136,8 +137,7 @@ class WindowMean(UniformLayer):
     def __call__(self, x: Bundle) -> Tensor:
         """Pool the padded input with AveragePool, which then counts every element."""
         padded = _padded(x.parts[0], self.window, self.z, 0.0)
-        means = _pool(padded, self.window, self.window.strides, self.z.shape)
-        return self._scaled(means * float(np.prod(self.window.kernel)))
+        return self._scaled(_summed(padded, self.window, self.window.strides, self.z.shape))
 
     def _scaled(self, sums: Tensor) -> Tensor:
         if not self.scaled:
@@ -172,8 +172,7 @@ class WindowMean(UniformLayer):
             shape[axis] = known + reach if isinstance(known, int) else None
         padded = emitter.pad(spread, begins, ends, shape)
         dense = (1,) * len(window.strides)
-        means = _pool(padded, window, dense, self.x.shape)
-        return Bundle((means * float(np.prod(window.kernel)),))
+        return Bundle((_summed(padded, window, dense, self.x.shape),))
 
     @property
     def ones(self) -> Layer:
@@ -183,13 +182,19 @@ class WindowMean(UniformLayer):
         fail("a mean has no weights of its own for `power`", "use power = 1 for it")
 
 
-def _pool(x: Tensor, window: Window, strides: Sequence[int], shape: Sequence[object]) -> Tensor:
+def _summed(x: Tensor, window: Window, strides: Sequence[int], shape: Sequence[Dim]) -> Tensor:
+    """Sum over windows that lie within x, as the mean of as many times x.
+
+    The product in front also keeps onnxruntime from fusing a Pad into the AveragePool, which it
+    then refuses for padding as large as the kernel.
+    """
+    x = x * float(np.prod(window.kernel))
+    if x.is_zero:
+        return x
     attributes: dict[str, object] = {"kernel_shape": list(window.kernel), "strides": list(strides)}
     if any(dilation != 1 for dilation in window.dilations):
         attributes["dilations"] = list(window.dilations)
-    return x.emitter.node(
-        "AveragePool", x, shape=tuple(shape), dtype=x.dtype, sign=x.sign, **attributes  # type: ignore[arg-type]
-    )  # fmt: skip
+    return x.emitter.node("AveragePool", x, shape=shape, dtype=x.dtype, sign=x.sign, **attributes)
 
 
 def _padded(x: Tensor, window: Window, z: Tensor, fill: float) -> Tensor:

@@ -9,6 +9,7 @@ from typing import NoReturn, TypeVar
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
+from onnxlrp.graph.shapes import alike
 from onnxlrp.propagation.expression import Bundle, Emitter, Sign, Tensor
 from onnxlrp.propagation.formulas import RULES, Account, Layer, Parameter, share_out
 
@@ -177,7 +178,7 @@ def _cross_layer(
 ) -> Sequence[tuple[ir.Value, Relevance]]:
     incoming = crossing.incoming
     if RULES[crossing.rule].formula is None:
-        if len(inputs) != 1 or crossing.tensor(inputs[0]).shape != incoming.tensor.shape:
+        if len(inputs) != 1 or not alike(crossing.tensor(inputs[0]).shape, incoming.tensor.shape):
             raise ObstacleError(
                 "rule 'pass' needs one input of the output's shape", "give it another rule"
             )

@@ -1,0 +1,23 @@
+"""The oracle: Layer-wise Relevance Propagation on its definition, in float64, slow and plain.
+
+It judges the compiler and shares no code with it. ``evaluate`` runs the operators of a model,
+``propagate`` takes relevance back across one node, and ``explain`` across a whole network.
+"""
+
+from oracle.contributions import gathered, probed
+from oracle.network import explain, live_names, start
+from oracle.operators import evaluate, forward
+from oracle.rules import Propagated, propagate, stab
+
+__all__ = [
+    "Propagated",
+    "evaluate",
+    "explain",
+    "forward",
+    "gathered",
+    "live_names",
+    "probed",
+    "propagate",
+    "stab",
+    "start",
+]

@@ -1,0 +1,107 @@
+"""Means and maxima over windows and axes, against the definition."""
+
+import numpy as np
+import pytest
+from support import crosses_as_defined, node, normal
+
+WINDOWS = {
+    "2x2": ((2, 3, 6, 6), {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    "2x2 remainder": ((2, 3, 7, 5), {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    "3x3 dense": ((1, 2, 5, 6), {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+    "3x3 stride 2": ((1, 2, 9, 8), {"kernel_shape": [3, 3], "strides": [2, 2]}),
+    "3x3 stride 2 padded": (
+        (1, 2, 8, 8),
+        {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
+    ),
+    "ceil": ((1, 2, 8, 7), {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
+    "ceil padded": (
+        (1, 2, 8, 8),
+        {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 1, 1, 1], "ceil_mode": 1},
+    ),
+    "asymmetric": ((1, 2, 6, 8), {"kernel_shape": [2, 3], "strides": [1, 2], "pads": [1, 0, 0, 2]}),
+    "stride over kernel": ((1, 2, 9, 9), {"kernel_shape": [2, 2], "strides": [3, 3]}),
+    "same upper": (
+        (1, 2, 6, 7),
+        {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER"},
+    ),
+    "same lower": ((1, 2, 6, 7), {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER"}),
+    "1-D": ((2, 2, 9), {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}),
+    "3-D": ((1, 2, 4, 5, 4), {"kernel_shape": [2, 3, 2], "strides": [2, 2, 1]}),
+    "dilated": ((1, 2, 8, 8), {"kernel_shape": [2, 3], "dilations": [3, 2], "strides": [2, 1]}),
+}
+SIZES = [(0,), (), (0, 2, 3, 4)]
+
+
+def axes(symbolic, x, attributes):
+    if "auto_pad" in attributes and 2 in symbolic and max(attributes.get("strides", [1])) > 1:
+        pytest.skip("auto_pad with a stride needs a known size")
+    return [axis for axis in symbolic if axis < x.ndim]
+
+
+@pytest.mark.parametrize("symbolic", SIZES, ids=["batch", "static", "sizes"])
+@pytest.mark.parametrize("values", ["distinct", "ties", "negative", "zeros"])
+@pytest.mark.parametrize("geometry", WINDOWS)
+def test_the_first_maximum_takes_all(geometry, values, symbolic):
+    """Ties are broken in row-major order; relevance also sits on zeros here (`spread`)."""
+    shape, attributes = WINDOWS[geometry]
+    x = {
+        "distinct": normal(*shape),
+        "ties": np.random.default_rng(0).integers(-1, 2, shape).astype(np.float32),
+        "negative": -np.abs(normal(*shape)) - 1,
+        "zeros": np.zeros(shape, np.float32),
+    }[values]
+    crosses_as_defined(
+        node("MaxPool", ["x"], **attributes),
+        x,
+        "winner-takes-all",
+        spread=True,
+        symbolic=axes(symbolic, x, attributes),
+    )
+
+
+@pytest.mark.parametrize("symbolic", SIZES, ids=["batch", "static", "sizes"])
+@pytest.mark.parametrize("include", [0, 1], ids=["exclude pads", "include pads"])
+@pytest.mark.parametrize("rule", ["norm", "flat"])
+@pytest.mark.parametrize("geometry", WINDOWS)
+def test_average_pool(geometry, rule, include, symbolic):
+    shape, attributes = WINDOWS[geometry]
+    x = normal(*shape)
+    tested = node("AveragePool", ["x"], count_include_pad=include, **attributes)
+    opset = 19 if "dilations" in attributes else 18
+    crosses_as_defined(tested, x, rule, symbolic=axes(symbolic, x, attributes), opset=opset)
+
+
+@pytest.mark.parametrize(
+    ("rule", "parameters"),
+    [
+        ("norm", {"stabiliser": 0.1}),
+        ("epsilon", {"epsilon": 0.5}),
+        ("z-plus", {}),
+        ("alpha-beta", {}),
+        ("beta", {"beta": 0.5}),
+    ],
+)
+@pytest.mark.parametrize("spread", [False, True])
+@pytest.mark.parametrize("geometry", ["2x2", "3x3 stride 2 padded", "ceil padded"])
+def test_every_rule_on_average_pools(geometry, spread, rule, parameters):
+    shape, attributes = WINDOWS[geometry]
+    tested = node("AveragePool", ["x"], **attributes)
+    crosses_as_defined(tested, normal(*shape), rule, spread=spread, **parameters)
+
+
+REDUCTIONS = [
+    pytest.param("GlobalAveragePool", None, {}, id="global"),
+    pytest.param("ReduceMean", [2, 3], {"keepdims": 0}, id="mean spatial"),
+    pytest.param("ReduceMean", [-1], {}, id="mean last"),
+    pytest.param("ReduceMean", [1], {"keepdims": 0}, id="mean channels"),
+    pytest.param("ReduceSum", [3, 2], {}, id="sum"),
+]
+
+
+@pytest.mark.parametrize("rule", ["norm", "epsilon", "z-plus", "flat"])
+@pytest.mark.parametrize("symbolic", [(0,), (0, 2, 3)], ids=["batch", "sizes"])
+@pytest.mark.parametrize(("op", "over", "attributes"), REDUCTIONS)
+def test_reductions(op, over, attributes, symbolic, rule):
+    weights = {} if over is None else {"axes": np.array(over, np.int64)}
+    tested = node(op, ["x", *weights], **attributes)
+    crosses_as_defined(tested, normal(2, 3, 4, 5), rule, weights, symbolic=symbolic)

@@ -1,0 +1,80 @@
+"""Operators that move elements, and activations: relevance returns to where it came from."""
+
+import numpy as np
+import oracle
+import pytest
+from support import close, crosses_as_defined, explain, lines, model, node, normal
+
+INT = np.int64
+MOVES = {
+    "Reshape": (node("Reshape", ["x", "s"]), {"s": np.array([0, -1, 2], INT)}),
+    "Flatten": (node("Flatten", ["x"]), {}),
+    "Unsqueeze": (node("Unsqueeze", ["x", "a"]), {"a": np.array([1, -1], INT)}),
+    "Transpose": (node("Transpose", ["x"], perm=[0, 2, 3, 1]), {}),
+    "Slice": (
+        node("Slice", ["x", "b", "e", "a"]),
+        {"b": np.array([1, -3], INT), "e": np.array([4, 99], INT), "a": np.array([1, 2], INT)},
+    ),
+    "Slice steps": (
+        node("Slice", ["x", "b", "e", "a", "t"]),
+        {
+            "b": np.array([0, -1], INT),
+            "e": np.array([6, -99], INT),
+            "a": np.array([3, 1], INT),
+            "t": np.array([2, -2], INT),
+        },
+    ),
+    "Pad": (node("Pad", ["x", "p"]), {"p": np.array([0, 1, 0, 2, 0, 0, 3, -1], INT)}),
+    "Pad axes": (
+        node("Pad", ["x", "p", "v", "a"]),
+        {
+            "p": np.array([1, 2], INT),
+            "v": np.array(3, np.float32),
+            "a": np.array([-1], INT),
+        },
+    ),
+    "Concat": (node("Concat", ["x", "c", "x"], axis=1), {"c": normal(2, 3, 4, 6, seed=2)}),
+    "Relu": (node("Relu", ["x"]), {}),
+    "Clip": (node("Clip", ["x", "l", "h"]), {"l": np.float32(-0.5), "h": np.float32(0.7)}),
+    "LeakyRelu": (node("LeakyRelu", ["x"], alpha=0.2), {}),
+    "Sigmoid": (node("Sigmoid", ["x"]), {}),
+    "Tanh": (node("Tanh", ["x"]), {}),
+    "Elu": (node("Elu", ["x"]), {}),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_moves(move):
+    tested, weights = MOVES[move]
+    weights = {name: np.asarray(array) for name, array in weights.items()}
+    symbolic = () if move == "Concat" else (0,)
+    crosses_as_defined(tested, normal(2, 5, 4, 6), "pass", weights, spread=True, symbolic=symbolic)
+
+
+def test_squeeze():
+    tested = node("Squeeze", ["x", "a"])
+    crosses_as_defined(tested, normal(2, 5, 1, 1), "pass", {"a": np.array([2, 3], np.int64)})
+
+
+@pytest.mark.parametrize("sizes", [None, [1, 4]])
+def test_split_joins_its_parts(sizes):
+    """A part that nobody uses gets no relevance; the others keep their places."""
+    from onnx import helper
+
+    inputs = ["x"] if sizes is None else ["x", "sizes"]
+    weights = {"readout": normal(4, 3, seed=1)}
+    kept = ["u", "v"] if sizes is None else ["v", "u"]
+    if sizes is None:
+        split = helper.make_node("Split", inputs, ["u", "v"], axis=1, num_outputs=2, name="split")
+        width = 8
+    else:
+        split = helper.make_node("Split", inputs, ["u", "v"], axis=1, name="split")
+        weights["sizes"] = np.array(sizes, np.int64)
+        width = 5
+    body = [split, node("Gemm", [kept[0], "readout"], "logits")]
+    proto = model(body, {"x": ["N", width]}, ["logits"], weights)
+    x = normal(2, width)
+    explained = explain(proto, lines("Gemm: epsilon"), {"x": x})
+    rule = ("epsilon", {})
+    expected = oracle.explain(proto, {"x": x}, lambda _: rule, ["x"], "logits")
+    close(explained.values["relevance"], expected["x"])
