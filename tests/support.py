@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+import oracle
 from onnx import helper, numpy_helper
 
 import onnxlrp
-import oracle
 
 Array = np.ndarray[Any, Any]
 

@@ -1,0 +1,200 @@
+"""One spelling for each thing: what is merged into a layer, and what must not be."""
+
+import numpy as np
+import oracle
+import pytest
+from support import close, crosses_as_defined, explain, lines, model, node, normal
+
+C = 4
+BN = {
+    "gamma": normal(C, seed=1),
+    "beta": normal(C, seed=2),
+    "mean": normal(C, seed=3),
+    "variance": np.abs(normal(C, seed=4)) + 0.1,
+}
+W = normal(C, 3, 3, 3, seed=5)
+B = normal(C, seed=6)
+
+
+def merged(composite, body, x_shape, weights):
+    """Explain a network, and the names of the nodes that were merged into `node_z`."""
+    proto = model([*body, *HEAD], {"x": x_shape}, ["logits"], {**weights, "readout": READOUT})
+    x = normal(*[d if isinstance(d, int) else 2 for d in x_shape], seed=9)
+    explained = explain(proto, composite, {"x": x})
+    found = {entry.name: entry.merged for entry in explained.conversion.nodes}
+    return explained, proto, x, found
+
+
+HEAD = [
+    node("Relu", ["y"], "a"),
+    node("GlobalAveragePool", ["a"], "g"),
+    node("Flatten", ["g"], "f"),
+    node("Gemm", ["f", "readout"], "logits"),
+]
+READOUT = normal(C, 3, seed=7)
+COMPOSITE = lines("Conv,Gemm: z-plus", "*: norm")
+
+AFFINE = {
+    "BatchNormalization": (
+        [node("BatchNormalization", ["z", *BN])],
+        BN,
+        BN["gamma"] / np.sqrt(BN["variance"] + 1e-5),
+        BN["beta"] - BN["mean"] * BN["gamma"] / np.sqrt(BN["variance"] + 1e-5),
+    ),
+    "Mul, Add": (
+        [node("Mul", ["z", "s"], "m"), node("Add", ["t", "m"])],
+        {"s": normal(C, 1, 1, seed=10), "t": normal(1, C, 1, 1, seed=11)},
+        normal(C, seed=10),
+        normal(C, seed=11),
+    ),
+    "Sub": ([node("Sub", ["t", "z"])], {"t": np.float32(2)}, -np.ones(C), np.full(C, 2.0)),
+    "Div": ([node("Div", ["z", "s"])], {"s": normal(C, 1, 1)}, 1 / normal(C), np.zeros(C)),
+}
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "z-plus", "alpha-beta"])
+@pytest.mark.parametrize("affine", AFFINE)
+def test_what_follows_a_convolution_is_merged_into_it(affine, rule):
+    """The oracle explains the network with weights merged by hand."""
+    behind, constants, scale, shift = AFFINE[affine]
+    constants = {name: np.asarray(array) for name, array in constants.items()}
+    body = [node("Conv", ["x", "w", "b"], "z"), *behind]
+    composite = lines(f"Conv: {rule}", "*: norm", "Gemm: epsilon")
+    explained, _, x, found = merged(
+        composite, body, ["N", 3, 6, 6], {"w": W, "b": B, **constants}
+    )
+    assert found["node_z"] == tuple(entry.name for entry in behind)
+    by_hand = model(
+        [node("Conv", ["x", "w", "b"], "y"), *HEAD],
+        {"x": ["N", 3, 6, 6]},
+        ["logits"],
+        {
+            "w": (W * scale[:, None, None, None]).astype(np.float32),
+            "b": (B * scale + shift).astype(np.float32),
+            "readout": READOUT,
+        },
+    )
+    rules = {e.name.replace("z", "y"): (e.rule, dict(e.parameters)) for e in explained.conversion.nodes}
+    expected = oracle.explain(by_hand, {"x": x}, lambda n: rules[n.name], ["x"], "logits")
+    close(explained.values["relevance"], expected["x"], 1e-4)
+
+
+def test_a_convolution_with_another_reader_is_not_merged():
+    body = [
+        node("Conv", ["x", "w", "b"], "z"),
+        node("BatchNormalization", ["z", *BN], "n"),
+        node("Add", ["n", "z"]),
+    ]
+    _, _, _, found = merged(COMPOSITE, body, ["N", 3, 6, 6], {"w": W, "b": B, **BN})
+    assert found["node_z"] == ()
+    assert "node_n" in found
+
+
+def test_a_constant_that_varies_over_the_image_is_not_merged():
+    body = [node("Conv", ["x", "w", "b"], "z"), node("Add", ["z", "t"])]
+    weights = {"w": W, "b": B, "t": normal(1, 1, 4, 4)}
+    _, _, _, found = merged(COMPOSITE, body, ["N", 3, 6, 6], weights)
+    assert found["node_z"] == ()
+
+
+def test_a_separate_pad_belongs_to_its_convolution():
+    """Flat puts no ones into the padding, wherever that was written."""
+    composite = lines("Conv: flat", "Gemm: epsilon", "*: norm")
+    pads = np.array([0, 0, 1, 0, 0, 0, 2, 1], np.int64)
+    apart, _, _, found = merged(
+        composite,
+        [node("Pad", ["x", "p"], "z0"), node("Conv", ["z0", "w", "b"], "z"), node("Relu", ["z"])],
+        ["N", 3, 6, 6],
+        {"w": W, "b": B, "p": pads},
+    )
+    inside, _, _, _ = merged(
+        composite,
+        [node("Conv", ["x", "w", "b"], "z", pads=[1, 0, 2, 1]), node("Relu", ["z"])],
+        ["N", 3, 6, 6],
+        {"w": W, "b": B},
+    )
+    assert found["node_z"] == ("node_z0",)
+    np.testing.assert_array_equal(apart.values["relevance"], inside.values["relevance"])
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (4, 5)])
+def test_matmul_takes_its_bias(shape):
+    weights = {"w": normal(5, 4, seed=1), "t": normal(4, seed=2)}
+    body = [
+        node("MatMul", ["x", "w"], "z"),
+        node("Add", ["z", "t"], "y"),
+        node("ReduceMean", ["y", "axes"], "g", keepdims=0),
+        node("Gemm", ["g", "readout"], "logits"),
+    ]
+    if len(shape) == 2:
+        body[2] = node("Relu", ["y"], "g")
+    constants = {**weights, "readout": normal(4, 3, seed=3)}
+    if len(shape) == 3:
+        constants["axes"] = np.array([1], np.int64)
+    proto = model(body, {"x": ["N", *shape[1:]]}, ["logits"], constants)
+    x = normal(*shape, seed=4)
+    explained = explain(proto, lines("*: norm", "MatMul: epsilon bias=distribute"), {"x": x})
+    assert {e.name: e.merged for e in explained.conversion.nodes}["node_z"] == ("node_y",)
+
+
+def torch_lrn(size):
+    """`torch.nn.functional.local_response_norm` as torch exports it."""
+    before, after = size // 2, (size - 1) // 2
+    nodes = [
+        node("Mul", ["x", "x"], "sq"),
+        node("Reshape", ["sq", "five"], "v"),
+        node("Pad", ["v", "pads"], "p"),
+        node("AveragePool", ["p"], "m", kernel_shape=[size, 1, 1], strides=[1, 1, 1]),
+        node("Squeeze", ["m", "one"], "u"),
+        node("Reshape", ["u", "four"], "r"),
+        node("Mul", ["r", "alpha"], "ra"),
+        node("Add", ["ra", "k"], "rk"),
+        node("Pow", ["rk", "beta"], "d"),
+        node("Div", ["x", "d"]),
+    ]
+    weights = {
+        "five": np.array([0, 1, 7, 3, -1], np.int64),
+        "four": np.array([-1, 7, 3, 2], np.int64),
+        "pads": np.array([0, 0, before, 0, 0, 0, 0, after, 0, 0], np.int64),
+        "one": np.array([1], np.int64),
+        "alpha": np.float32(0.8),
+        "k": np.float32(1.5),
+        "beta": np.float32(0.75),
+    }
+    return nodes, {name: np.asarray(array) for name, array in weights.items()}
+
+
+@pytest.mark.parametrize("treatment", ["taylor", "path-integral"])
+def test_a_decomposed_lrn_is_one_operation(treatment):
+    nodes, weights = torch_lrn(5)
+    readout = [node("Flatten", ["y"], "f"), node("Gemm", ["f", "readout"], "logits")]
+    weights["readout"] = normal(42, 3)
+    proto = model([*nodes, *readout], {"x": [2, 7, 3, 2]}, ["logits"], weights)
+    x = normal(2, 7, 3, 2, seed=1)
+    explained = explain(proto, lines("Gemm: epsilon", f"LRN: {treatment}"), {"x": x})
+    lrn = node("LRN", ["x"], size=5, alpha=0.8, beta=0.75, bias=1.5)
+    whole = model([lrn, *readout], {"x": [2, 7, 3, 2]}, ["logits"], {"readout": weights["readout"]})
+    rules = {"LRN": (treatment, {}), "Gemm": ("epsilon", {})}
+    expected = oracle.explain(whole, {"x": x}, lambda n: rules[n.op_type], ["x"], "logits")
+    close(explained.values["relevance"], expected["x"])
+
+
+def test_an_even_window_is_torchs_not_its_mirror_image():
+    """Taylor conserves for either window; only the neighbours' relevance tells them apart."""
+    nodes, weights = torch_lrn(4)
+    readout = [node("Flatten", ["y"], "f"), node("Gemm", ["f", "readout"], "logits")]
+    # Only channel 3 of the output counts; torch's window around it is channels 1 to 4.
+    read = np.zeros((7, 3, 2, 3), np.float32)
+    read[3] = 1
+    weights["readout"] = read.reshape(42, 3)
+    proto = model([*nodes, *readout], {"x": [1, 7, 3, 2]}, ["logits"], weights)
+    x = np.abs(normal(1, 7, 3, 2, seed=1))
+    explained = explain(proto, lines("Gemm: epsilon", "LRN: taylor"), {"x": x})
+    channels = np.abs(explained.values["relevance"]).sum((0, 2, 3))
+    assert [c for c in range(7) if channels[c] > 1e-6] == [1, 2, 3, 4]
+
+
+def test_every_operator_of_a_merge_keeps_its_outputs():
+    """The model inside its explainer is untouched."""
+    tested = node("Conv", ["x", "w"])
+    crosses_as_defined(tested, normal(1, 3, 5, 5), "z-plus", {"w": W})

@@ -1,0 +1,150 @@
+"""Whole networks: the topologies of the model zoo, and real trained ones."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import oracle
+import pytest
+from balance import balance
+from PIL import Image
+from support import run
+
+import onnxlrp
+
+LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
+ZOO = {
+    "bvlc_alexnet": True, "densenet121": True, "inception_v1": False, "inception_v2": False,
+    "resnet50": True, "shufflenet": False, "squeezenet": False, "vgg19": True, "zfnet512": True,
+}  # fmt: skip
+"""Every light topology in the onnx wheel, and whether it takes long."""
+
+SHARED = Path(__file__).parents[2] / "shared"
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs the trained networks of the development machine"
+)
+
+
+def with_random_weights(name: str, bias: float) -> onnx.ModelProto:
+    """Fill a topology, whose weights are all 0.02, with weights and biases that keep its scale."""
+    model = onnx.load(LIGHT / f"light_{name}.onnx")
+    random = np.random.default_rng(0)
+    sizes = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    roles = {}
+    for node in model.graph.node:
+        for position, value in enumerate(node.input):
+            roles[value] = (node, position)
+    kept, filled = [], []
+    for node in model.graph.node:
+        if node.op_type != "ConstantOfShape":
+            kept.append(node)
+            continue
+        shape = tuple(int(d) for d in sizes[node.input[0]])
+        user, position = roles.get(node.output[0], (None, 0))
+        array = random.normal(size=shape) * bias
+        if user is not None and user.op_type in ("Conv", "Gemm") and position == 1:
+            fan_in = np.prod(shape[1:])
+            array = random.normal(size=shape) * np.sqrt(2 / fan_in)
+        elif user is not None and user.op_type == "BatchNormalization" and position in (1, 4):
+            array = random.uniform(0.5, 1.5, shape)
+        elif user is not None and user.op_type in ("Mul", "Unsqueeze") and len(shape) <= 1:
+            array = random.uniform(0.5, 1.5, shape) if user.op_type == "Mul" else array + 1
+        filled.append(onnx.numpy_helper.from_array(array.astype(np.float32), node.output[0]))
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    model.graph.initializer.extend(filled)
+    for tensor in filled:
+        if tensor.name not in {i.name for i in model.graph.input}:
+            model.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return model
+
+
+@pytest.mark.parametrize("treatment", ["absorb", "exclude"])
+@pytest.mark.parametrize("bias", [0.0, 0.1], ids=["no bias", "biased"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if slow else ()) for n, slow in ZOO.items()]
+)
+def test_relevance_adds_up_in_every_layer(name, bias, treatment):
+    model = with_random_weights(name, bias)
+    composite = onnxlrp.Composite.load("epsilon_plus").with_parameters({"bias": treatment})
+    explainer = onnxlrp.convert(model, composite).to_proto()
+    onnx.checker.check_model(explainer, full_check=True)
+    inputs = [i for i in explainer.graph.input if i.name != "target"]
+    shape = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim]
+    x = {inputs[0].name: np.random.default_rng(1).normal(size=shape).astype(np.float32)}
+    ours, theirs = run(explainer, {**x, "target": np.array([-1])}), run(model, x)
+    for output, value in theirs.items():
+        assert np.abs(ours[output] - value).max() <= 1e-5 * np.abs(value).max()
+    entries = balance(explainer, {**x, "target": np.array([-1])})
+    worst = max(entries, key=lambda entry: entry.leak)
+    assert worst.leak <= 1e-5, worst
+    assert len(entries) > 10
+
+
+COMPOSITES = [composite.name for composite in onnxlrp.composite.available()]
+
+
+def images(network, count):
+    """Feed what each trained network was made for."""
+    if network == "cifar10_resnet20_bn":
+        pixels = np.load(SHARED / "data/cifar10_test.npz")["x"][:count] / 255.0
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        return ((pixels - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    files = sorted((SHARED / "data/imagenet100").iterdir())[:count]
+    pixels = [np.asarray(Image.open(f).convert("RGB"), np.float32)[16:240, 16:240] for f in files]
+    return (np.stack(pixels)[..., ::-1] - (104, 117, 123)).transpose(0, 3, 1, 2).astype(np.float32)
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize(
+    "network", ["cifar10_resnet20_bn", "squeezenet_winml_fp32", "googlenet_bvlc"]
+)
+def test_trained_networks_add_up(network, composite):
+    path = SHARED / f"models/{network}.onnx"
+    x = {"data": images(network, 2)}
+    explainer = onnxlrp.convert(path, composite).to_proto()
+    feeds = {**x, "target": np.array([-1])}
+    ours, theirs = run(explainer, feeds), run(onnx.load(path), x)
+    assert np.abs(ours["logits"] - theirs["logits"]).max() <= 1e-5 * np.abs(theirs["logits"]).max()
+    worst = max(balance(explainer, feeds), key=lambda entry: entry.leak)
+    assert worst.leak <= 1e-4, worst
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("composite", ["epsilon_plus_flat", "epsilon_alpha2_beta1"])
+def test_every_layer_of_googlenet_is_as_defined(composite):
+    """Each node's relevance recomputed in float64 from the values on both sides of it."""
+    model = onnx.load(SHARED / "models/googlenet_bvlc.onnx")
+    names = [name for node in model.graph.node for name in node.output if name != "logits"]
+    conversion = onnxlrp.convert(model, composite, intermediates=names)
+    explainer = conversion.to_proto()
+    x = {"data": images("googlenet_bvlc", 1)}
+    relevance = run(explainer, {**x, "target": np.array([-1])})
+    values = oracle.evaluate(model, x)
+    rules = {n.name: (n.rule, dict(n.parameters)) for n in conversion.nodes}
+    known = {n: relevance[f"onnxlrp/relevance/{n}"].astype(np.float64) for n in names}
+    known["data"] = relevance["relevance"].astype(np.float64)
+    known["logits"] = oracle.start(values["logits"], -1)
+    live = oracle.live_names(model, ["data"])
+    messages: dict[str, np.ndarray] = {}
+    for node in model.graph.node:
+        rule, parameters = rules[node.name] if rules[node.name][0] else ("pass", {})
+        result = oracle.propagate(
+            node,
+            [values[name] if name else None for name in node.input],
+            [known[node.output[0]], *[None] * (len(node.output) - 1)],
+            rule,
+            parameters,
+            [name in live for name in node.input],
+        )
+        for name, part in zip(node.input, result.relevance, strict=True):
+            if part is not None:
+                messages[name] = messages[name] + part if name in messages else part
+    for name, wanted in messages.items():
+        worst = np.abs(known[name] - wanted).max() / np.abs(wanted).max()
+        assert worst <= 1e-3, f"{name}: {worst:.2e}"
