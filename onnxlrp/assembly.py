@@ -16,7 +16,8 @@ from onnxscript.optimizer import fold_constants
 from onnxlrp.errors import InputError, ModelError
 from onnxlrp.graph.loading import METADATA_PREFIX
 from onnxlrp.graph.shapes import Dim, dims_of
-from onnxlrp.propagation.expression import Emitter, Tensor
+from onnxlrp.propagation.emitter import Emitter
+from onnxlrp.propagation.expression import Tensor
 from onnxlrp.propagation.formulas import Account
 
 _LIMIT = (1 << 31) - 1

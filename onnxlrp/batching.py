@@ -27,7 +27,7 @@ def prove_batch(explainer: onnx.ModelProto, target_input: str | None) -> None:
 
     session = _session(explainer.SerializeToString(), "the explainer", "cpu", None)
     generator = np.random.default_rng(0)
-    batch: dict[str, np.ndarray] = {}  # type: ignore[type-arg]
+    batch: dict[str, np.ndarray] = {}
     for value in explainer.graph.input:
         kind = value.type.tensor_type
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
@@ -43,9 +43,12 @@ def prove_batch(explainer: onnx.ModelProto, target_input: str | None) -> None:
             session.run(None, {name: array[i : i + 1] for name, array in batch.items()})
             for i in (0, 1)
         ]
-    except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common base
+    # onnxruntime's exceptions share no base class of their own.
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"the model cannot take two samples at once ({reason}); {advice}") from None
+        raise ModelError(
+            f"the model cannot take two samples at once ({reason}); {advice}"
+        ) from None
     for value, both, *each in zip(explainer.graph.output, together, *single, strict=True):
         apart = np.concatenate(each)
         scale = max(float(np.abs(apart).max()), 1e-30)

@@ -248,9 +248,8 @@ def _line(entry: Any, where: _Places, index: int, by_user: bool) -> Line:
         raise CompositeError(f'{origin}: a line needs a rule = "NAME"')
     for key, wanted in _MATCHERS.items():
         value = entry.get(key, wanted())
-        if not isinstance(value, wanted) or (
-            wanted is list and not all(isinstance(item, str) for item in value)
-        ):
+        items = value if isinstance(value, list) else []
+        if not isinstance(value, wanted) or not all(isinstance(item, str) for item in items):
             kind = "a list of texts" if wanted is list else "a text"
             raise CompositeError(f"{where.key(key, start)}: '{key}' must be {kind}")
     parameters = {k: v for k, v in entry.items() if k not in (*_MATCHERS, "rule")}
@@ -270,7 +269,8 @@ def _line(entry: Any, where: _Places, index: int, by_user: bool) -> Line:
 def _check_line(line: Line, place: Any) -> None:
     if line.rule not in _CHOOSABLE:
         raise CompositeError(
-            f"{place('rule')}: unknown rule '{line.rule}'; there are {', '.join(sorted(_CHOOSABLE))}"
+            f"{place('rule')}: unknown rule '{line.rule}'; there are "
+            f"{', '.join(sorted(_CHOOSABLE))}"
         )
     for operator in line.operators:
         if operator not in OPERATORS:

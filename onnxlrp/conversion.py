@@ -24,7 +24,8 @@ from onnxlrp.graph.loading import load
 from onnxlrp.graph.shapes import dims_of
 from onnxlrp.preprocessing import Preprocessing
 from onnxlrp.propagation.elementwise import KEEPS_NON_ZERO
-from onnxlrp.propagation.expression import Emitter, Sign, Tensor
+from onnxlrp.propagation.emitter import Emitter
+from onnxlrp.propagation.expression import Sign, Tensor
 from onnxlrp.propagation.formulas import Parameter
 from onnxlrp.propagation.registry import OPERATORS, Crossing, ObstacleError, Relevance
 
@@ -357,9 +358,8 @@ def _propagate(
             if id(value) in facts.relevant:
                 messages.setdefault(value, []).append(message)
         assembly.record(crossing.accounts)
-    return {
-        value: relevance.tensor for value in messages if (relevance := collected(value)) is not None
-    }
+    totals = {value: collected(value) for value in messages}
+    return {value: total.tensor for value, total in totals.items() if total is not None}
 
 
 def _activations(facts: Facts) -> dict[ir.Value, ir.Value]:

@@ -31,7 +31,7 @@ def balance(explainer: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Entr
     """Account for all relevance of an explainer on one input."""
     stored = {entry.key: entry.value for entry in explainer.metadata_props}
     by_input = json.loads(stored["onnxlrp.relevance"])
-    relevance_of = {value: name for value, name in by_input.items()}
+    relevance_of = dict(by_input)
     accounts: dict[str, list[dict[str, str]]] = {}
     model_nodes = []
     for node in explainer.graph.node:
@@ -83,7 +83,9 @@ def _groups(
     groups: dict[int, list[onnx.NodeProto]] = {}
     for index in sorted(on_path):
         groups.setdefault(find(index), []).append(nodes[index])
-    return [group for group in groups.values() if any(n in relevant for g in group for n in g.input)]
+    return [
+        group for group in groups.values() if any(n in relevant for g in group for n in g.input)
+    ]
 
 
 def _ancestors(nodes: list[onnx.NodeProto], score: str) -> set[int]:
@@ -120,6 +122,4 @@ def _entry(
                 bias += float((offset * share).sum())
     size = sum(float(np.abs(values[relevance_of[n]]).sum(dtype=np.float64)) for n in made | read)
     leak = total(made - read) - total(read - made) - bias - stabiliser
-    return Entry(
-        tuple(node.name for node in group), abs(leak) / max(size, 1e-30), bias, stabiliser
-    )
+    return Entry(tuple(node.name for node in group), abs(leak) / max(size, 1e-30), bias, stabiliser)

@@ -28,23 +28,33 @@ def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Array:
 def model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Mapping[str, Sequence[int | str | None]],
-    outputs: Sequence[str],
+    outputs: Sequence[str] | Mapping[str, Sequence[int | str]],
     weights: Mapping[str, Array],
     opset: int = 18,
     dtype: int = onnx.TensorProto.FLOAT,
 ) -> onnx.ModelProto:
-    """Build a model; the outputs' types are inferred."""
+    """Build a model; the outputs' types are inferred where no shape is given."""
     graph = helper.make_graph(
         list(nodes),
         "test",
         [helper.make_tensor_value_info(name, dtype, shape) for name, shape in inputs.items()],
-        [helper.make_empty_tensor_value_info(name) for name in outputs],
+        [
+            helper.make_tensor_value_info(name, dtype, outputs[name])
+            if isinstance(outputs, Mapping)
+            else helper.make_empty_tensor_value_info(name)
+            for name in outputs
+        ],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     opsets = [helper.make_opsetid("", opset)]
     proto = helper.make_model(
         graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets)
     )
+    if proto.ir_version < 4:
+        proto.graph.input.extend(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            for tensor in proto.graph.initializer
+        )
     proto = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     onnx.checker.check_model(proto)
     return proto

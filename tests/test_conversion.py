@@ -88,7 +88,9 @@ def test_an_unknown_intermediate_value(value):
 def test_a_value_without_relevance_of_its_own():
     side = [node("Neg", ["x"], "side")]
     with pytest.raises(InputError, match="no relevance of its own"):
-        onnxlrp.convert(small(["logits", "side"], side), EPSILON, output="logits", intermediates=["side"])
+        onnxlrp.convert(
+            small(["logits", "side"], side), EPSILON, output="logits", intermediates=["side"]
+        )
 
 
 def test_names_that_the_model_already_uses():
@@ -214,9 +216,7 @@ def test_no_classes_and_no_image():
     flat = model([node("ReduceSum", ["x"], "y", keepdims=0)], {"x": [2, 3]}, ["y"], {})
     with pytest.raises(ModelError, match="class axis"):
         onnxlrp.convert(flat, EPSILON)
-    text = model(
-        [node("Gather", ["w", "x"], "y")], {"x": [2]}, ["y"], W, dtype=TensorProto.INT64
-    )
+    text = model([node("Gather", ["w", "x"], "y")], {"x": [2]}, ["y"], W, dtype=TensorProto.INT64)
     with pytest.raises(ModelError, match="looks like an image"):
         onnxlrp.convert(text, EPSILON)
 
@@ -286,9 +286,7 @@ def test_other_float_types(kind):
         values = run(explainer, {"x": X.astype(dtype), "target": np.array([1])})
         tolerance = 1e-12 if kind == TensorProto.DOUBLE else 2e-2
         rule = ("epsilon", {"epsilon": 1e-6, "bias": "absorb", "power": 1})
-        wanted = oracle.explain(
-            proto, {"x": X.astype(dtype)}, lambda _: rule, ["x"], "logits", 1
-        )
+        wanted = oracle.explain(proto, {"x": X.astype(dtype)}, lambda _: rule, ["x"], "logits", 1)
         close(values["relevance"], wanted["x"], tolerance)
 
 
@@ -336,9 +334,7 @@ def test_fold_weights_computes_what_is_known_and_changes_nothing():
     folded = explain(proto, composite, {"x": x}, fold_weights=True)
     close(folded.values["relevance"], plain.values["relevance"], 1e-6)
     initializers = {i.name for i in folded.proto.graph.initializer}
-    constant = [
-        n.name for n in folded.proto.graph.node if n.input and set(n.input) <= initializers
-    ]
+    constant = [n.name for n in folded.proto.graph.node if n.input and set(n.input) <= initializers]
     assert constant == []
     assert len(folded.proto.graph.node) < len(plain.proto.graph.node)
 

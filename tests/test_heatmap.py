@@ -95,6 +95,12 @@ def test_the_overlay_is_coloured_where_the_map_is():
     assert drawn[2][2] > drawn[2][0] + 50
 
 
+def test_a_picture_with_more_pixels_shows_more_detail():
+    stripes = np.tile(np.uint8([0, 255]), (320, 160))
+    drawn = pixels(overlay(np.zeros((1, 32, 32)), Image.fromarray(stripes)))
+    np.testing.assert_array_equal(drawn[0, :4, 0], [96, 246, 96, 246])
+
+
 def test_an_overlay_on_another_picture_is_refused():
     with pytest.raises(InputError, match=r"5x6 pixels .* relevance 4x4"):
         overlay(np.zeros((3, 4, 4)), Image.new("RGB", (6, 5)))

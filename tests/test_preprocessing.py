@@ -74,6 +74,18 @@ def test_crop_of_is_what_the_model_sees():
     np.testing.assert_allclose(CAFFE(image), expected)
 
 
+@pytest.mark.parametrize(
+    "preprocessing", [CAFFE, IMAGENET, Preprocessing(), Preprocessing(resize=9)]
+)
+def test_enlarged_it_shows_the_same_part(preprocessing):
+    ramp = np.add.outer(np.arange(300), np.arange(400)) * (255 / 700)
+    image = Image.fromarray(ramp.astype(np.uint8))
+    seen, enlarged = preprocessing.crop_of(image), preprocessing.crop_of(image, factor=3)
+    assert enlarged.size == (3 * seen.width, 3 * seen.height)
+    middles = np.asarray(enlarged)[1::3, 1::3].astype(int)
+    assert np.abs(middles - np.asarray(seen)).max() <= 2
+
+
 def test_imagenet_preset_on_a_plain_grey_picture():
     array = IMAGENET(Image.new("RGB", (500, 400), (128, 128, 128)))
     assert array.shape == (3, 224, 224)

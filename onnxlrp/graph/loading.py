@@ -177,6 +177,7 @@ def _lift(proto: onnx.ModelProto) -> onnx.ModelProto:
         if opset < MINIMUM_OPSET and (opset or not proto.functions):
             try:
                 proto = version_converter.convert_version(proto, MINIMUM_OPSET)
+            # The C++ converter raises many types.
             except Exception as error:
                 raise ModelError(
                     f"onnx cannot lift the model from opset {opset} to {MINIMUM_OPSET}: "

@@ -2,8 +2,9 @@
 
 # Importing a family registers its operators.
 from onnxlrp.propagation import (  # noqa: F401
+    convolution,
+    dense,
     elementwise,
-    linear,
     normalization,
     pooling,
     structural,

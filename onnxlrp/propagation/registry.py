@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
 from onnxlrp.graph.shapes import alike
-from onnxlrp.propagation.expression import Bundle, Emitter, Sign, Tensor
+from onnxlrp.propagation.emitter import Emitter
+from onnxlrp.propagation.expression import Bundle, Sign, Tensor
 from onnxlrp.propagation.formulas import RULES, Account, Layer, Parameter, share_out
 
 

@@ -60,9 +60,7 @@ def test_what_follows_a_convolution_is_merged_into_it(affine, rule):
     constants = {name: np.asarray(array) for name, array in constants.items()}
     body = [node("Conv", ["x", "w", "b"], "z"), *behind]
     composite = lines(f"Conv: {rule}", "*: norm", "Gemm: epsilon")
-    explained, _, x, found = merged(
-        composite, body, ["N", 3, 6, 6], {"w": W, "b": B, **constants}
-    )
+    explained, _, x, found = merged(composite, body, ["N", 3, 6, 6], {"w": W, "b": B, **constants})
     assert found["node_z"] == tuple(entry.name for entry in behind)
     by_hand = model(
         [node("Conv", ["x", "w", "b"], "y"), *HEAD],
@@ -74,7 +72,9 @@ def test_what_follows_a_convolution_is_merged_into_it(affine, rule):
             "readout": READOUT,
         },
     )
-    rules = {e.name.replace("z", "y"): (e.rule, dict(e.parameters)) for e in explained.conversion.nodes}
+    rules = {
+        e.name.replace("z", "y"): (e.rule, dict(e.parameters)) for e in explained.conversion.nodes
+    }
     expected = oracle.explain(by_hand, {"x": x}, lambda n: rules[n.name], ["x"], "logits")
     close(explained.values["relevance"], expected["x"], 1e-4)
 

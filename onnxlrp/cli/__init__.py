@@ -1,0 +1,23 @@
+"""The `onnxlrp` command, one file for each of its own commands."""
+
+import click
+
+from onnxlrp.cli.composites import composites
+from onnxlrp.cli.convert import convert
+from onnxlrp.cli.demo import demo
+from onnxlrp.cli.explain import explain
+from onnxlrp.cli.group import OneLineErrors
+from onnxlrp.cli.inspect import inspect
+
+
+@click.group(
+    cls=OneLineErrors,
+    commands=[demo, convert, explain, inspect, composites],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="onnxlrp", message="%(prog)s %(version)s", prog_name="onnxlrp")
+def main() -> None:
+    """Ask an ONNX classifier why: Layer-wise Relevance Propagation, compiled into ONNX.
+
+    `onnxlrp demo` shows it on a bundled network and photograph.
+    """

@@ -1,0 +1,69 @@
+"""`onnxlrp convert`: a model in, its explainer out."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxlrp.cli.files import naming
+from onnxlrp.cli.options import (
+    composite_options,
+    conversion_arguments,
+    graph_options,
+    preprocessing_options,
+)
+from onnxlrp.errors import InputError
+
+
+@click.command(short_help="Compile a classifier into its explainer.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("explainer", type=click.Path(path_type=Path, dir_okay=False))
+@composite_options
+@graph_options
+@preprocessing_options
+@click.option("--external-data", is_flag=True, help="Write the weights into a file beside it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def convert(
+    model: Path, explainer: Path, external_data: bool, as_json: bool, **options: Any
+) -> None:
+    """Compile the classifier MODEL into EXPLAINER, both ONNX files.
+
+    EXPLAINER takes MODEL's inputs and `target` (int64, one class a picture, -1 for the top one)
+    and returns MODEL's outputs and `relevance`, in the input's shape.
+    """
+    start = time.perf_counter()
+    _refuse_own_model(model, explainer)
+    if not explainer.parent.is_dir():
+        raise InputError(f"{explainer.parent}: no such folder to write the explainer to")
+
+    import onnxlrp
+    from onnxlrp.cli import tables
+
+    conversion = onnxlrp.convert(model, **conversion_arguments(options))
+    with naming(explainer):
+        conversion.save(explainer, external_data=external_data)
+    seconds = time.perf_counter() - start
+    for warning in conversion.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if as_json:
+        files = {"model": tables.file_size(model), "explainer": tables.file_size(explainer)}
+        summary = tables.summary(conversion) | {"bytes": files, "seconds": round(seconds, 3)}
+        click.echo(json.dumps(summary, indent=2))
+        return
+    tables.show(tables.rules(conversion), tables.values(conversion.inputs, conversion.outputs))
+    click.echo(
+        f"{model} ({tables.size_text(model)}) -> {explainer} ({tables.size_text(explainer)}) "
+        f"in {seconds:.1f} s; relevance starts from '{conversion.score}'"
+    )
+
+
+def _refuse_own_model(model: Path, explainer: Path) -> None:
+    same = model.resolve() == explainer.resolve() or (
+        model.exists() and explainer.exists() and model.samefile(explainer)
+    )
+    if same:
+        raise InputError(f"EXPLAINER is MODEL ({model}): give the explainer a file of its own")

@@ -1,0 +1,42 @@
+"""How every command ends: well, with one line that says what is wrong, or interrupted."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import click
+
+from onnxlrp.errors import OnnxlrpError
+
+INTERRUPTED = 130
+
+
+class OneLineErrors(click.Group):
+    """A group of commands whose foreseen errors are one line on stderr and exit status 1.
+
+    Foreseen are `OnnxlrpError`, whose text is written for the user, and `OSError` (a full disk, a
+    folder that may not be written). Ctrl-C exits with status 130. Anything else is a defect of
+    this program and keeps its traceback.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands as they were given, in the order of a first use."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that `ctx` names."""
+        try:
+            return super().invoke(ctx)
+        except OnnxlrpError as error:
+            click.echo(f"Error: {error}", err=True)
+        except OSError as error:
+            # click ends quietly when the reader of a pipe has gone.
+            if error.errno == errno.EPIPE:
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            click.echo(f"Error: {place}{error.strerror or error}", err=True)
+        except KeyboardInterrupt:
+            click.echo("Interrupted", err=True)
+            return ctx.exit(INTERRUPTED)
+        return ctx.exit(1)

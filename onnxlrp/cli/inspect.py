@@ -1,0 +1,105 @@
+"""`onnxlrp inspect`: what `convert` would do, or what an explainer says about itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxlrp.cli.options import (
+    composite_options,
+    conversion_arguments,
+    graph_options,
+    preprocessing_options,
+)
+from onnxlrp.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxlrp.explainer import Contract
+
+
+@click.command(short_help="Show what convert would do, or what an explainer stores.")
+@click.argument("model", type=click.Path(path_type=Path))
+@composite_options
+@graph_options
+@preprocessing_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def inspect(model: Path, as_json: bool, **options: Any) -> None:
+    """Show what `convert` would make of MODEL, without writing anything.
+
+    A model that cannot be converted gets a table of every node that stands in the way, and exit
+    status 1. An explainer shows what is stored in it.
+    """
+    stored = _stored(model)
+    if stored is not None:
+        _show_explainer(*stored, as_json)
+        return
+
+    import onnxlrp
+    from onnxlrp.cli import tables
+
+    try:
+        conversion = onnxlrp.convert(model, **conversion_arguments(options))
+    except UnsupportedError as error:
+        if as_json:
+            obstacles = [asdict(obstacle) for obstacle in error.obstacles]
+            click.echo(json.dumps({"obstacles": obstacles}, indent=2))
+        else:
+            tables.show(tables.obstacles(error.obstacles))
+        count = len(error.obstacles)
+        click.echo(
+            f"Error: {model} cannot be converted: {count} node{'s' * (count > 1)} in the way",
+            err=True,
+        )
+        raise click.exceptions.Exit(1) from None
+    for warning in conversion.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if as_json:
+        click.echo(json.dumps(tables.summary(conversion), indent=2))
+        return
+    tables.show(tables.rules(conversion), tables.values(conversion.inputs, conversion.outputs))
+    click.echo(f"relevance starts from '{conversion.score}'")
+
+
+def _stored(path: Path) -> tuple[onnx.ModelProto, Contract] | None:
+    """Read an explainer and its contract; None where the file is anything else."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    from onnxlrp.explainer import Contract
+
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except (OSError, DecodeError):
+        # The compiler says better what is the matter.
+        return None
+    contract = Contract.read({entry.key: entry.value for entry in proto.metadata_props})
+    return None if contract is None else (proto, contract)
+
+
+def _show_explainer(proto: onnx.ModelProto, contract: Contract, as_json: bool) -> None:
+    from onnxlrp.cli import tables
+
+    inputs = [tables.value(info) for info in proto.graph.input]
+    outputs = [tables.value(info) for info in proto.graph.output]
+    if as_json:
+        summary = asdict(contract) | {
+            "inputs": [item._asdict() for item in inputs],
+            "outputs": [item._asdict() for item in outputs],
+        }
+        click.echo(json.dumps(summary, indent=2))
+        return
+    preprocessing = contract.preprocessing
+    click.echo(f"An explainer, written by onnxlrp {contract.version}")
+    click.echo(f"of the model with SHA-256 {contract.model_sha256}")
+    click.echo(f"relevance starts from '{contract.score}'")
+    target = contract.target or f"input '{contract.target_input}'"
+    click.echo(f"target: {target}")
+    click.echo(f"preprocessing: {preprocessing.to_json() if preprocessing else 'none stored'}")
+    tables.show(tables.values(inputs, outputs))
+    click.echo(contract.composite.rstrip())

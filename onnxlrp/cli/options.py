@@ -1,0 +1,222 @@
+"""The options that several commands share, and what they mean to the API."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from onnxlrp.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxlrp.composite import Composite
+    from onnxlrp.preprocessing import Preprocessing
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+TOP = -1
+
+
+def target_number(text: str) -> int:
+    """Read a class: a number from 0, or `top` (also -1), which is -1."""
+    try:
+        number = TOP if text == "top" else int(text)
+    except ValueError:
+        raise click.BadParameter(f"{text} is neither a class number nor 'top'") from None
+    if number < TOP:
+        raise click.BadParameter(f"{number} is not a class: they start at 0; -1 is the top one")
+    return number
+
+
+def size(text: str) -> int | tuple[int, int]:
+    """Read a length in pixels, or HEIGHTxWIDTH."""
+    height, _, width = text.partition("x")
+    try:
+        return (int(height), int(width)) if width else int(height)
+    except ValueError:
+        raise click.BadParameter(f"{text} is neither a length nor HEIGHTxWIDTH") from None
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Read numbers or fractions between commas."""
+    try:
+        return tuple(float(Fraction(number)) for number in text.split(","))
+    except (ValueError, ZeroDivisionError):
+        raise click.BadParameter(f"{text} is not numbers such as 104,117,123 or 1/255") from None
+
+
+def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+composite_options = _stack(
+    click.option(
+        "--composite",
+        default="epsilon_plus_flat",
+        show_default=True,
+        metavar="NAME|FILE",
+        help="Which rule each node gets: one that ships (see `onnxlrp composites`), or your TOML.",
+    ),
+    click.option(
+        "--rule",
+        "rules",
+        multiple=True,
+        metavar="LINE",
+        help="A line before the composite's, such as 'Conv: z-plus'. Repeatable.",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A parameter of the composite, such as epsilon=1e-3. Repeatable.",
+    ),
+    click.option(
+        "--lrn", metavar="TREATMENT", help="How relevance crosses LRN: taylor, identity, ..."
+    ),
+)
+
+graph_options = _stack(
+    click.option(
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="NAME",
+        help="An input to explain, where the model has several. Repeatable.",
+    ),
+    click.option("--output", metavar="NAME", help="The output to explain, if it has several."),
+    click.option(
+        "--intermediate",
+        "intermediates",
+        multiple=True,
+        metavar="NAME",
+        help="A value inside whose relevance becomes an output too. Repeatable.",
+    ),
+    click.option(
+        "--target",
+        type=target_number,
+        metavar="N|top",
+        help="Write the class into the file, instead of the input that chooses it.",
+    ),
+    click.option("--dynamic-batch", is_flag=True, help="Free a batch size that the model fixes."),
+    click.option(
+        "--fold-weights",
+        is_flag=True,
+        help="Store tensors derived from weights, for runtimes that do not fold constants.",
+    ),
+)
+
+preprocessing_options = _stack(
+    click.option("--preprocess", metavar="NAME", help="How pictures are made: imagenet, caffe."),
+    click.option("--resize", type=size, metavar="N|HxW", help="Shorter side, or height and width."),
+    click.option("--crop", type=size, metavar="N|HxW", help="Cut out of the middle."),
+    click.option("--scale", type=numbers, metavar="X", help="Factor on 0..255: 1/255."),
+    click.option("--mean", type=numbers, metavar="X,...", help="Subtracted after scaling."),
+    click.option("--std", type=numbers, metavar="X,...", help="Divisor after that."),
+    click.option(
+        "--channels", type=click.Choice(["RGB", "BGR", "grey"]), help="What the model reads."
+    ),
+    click.option(
+        "--layout", type=click.Choice(["NCHW", "NHWC"]), help="Where its channel axis is."
+    ),
+)
+
+
+def chosen_composite(
+    composite: str, rules: tuple[str, ...], settings: tuple[str, ...], lrn: str | None
+) -> Composite:
+    """Load the composite and put the command line's own lines and parameters on top.
+
+    Raises
+    ------
+    CompositeError
+        The composite, a line or a parameter is unknown or malformed.
+    InputError
+        A setting is not KEY=VALUE.
+
+    """
+    from onnxlrp.composite import Composite
+
+    chosen = Composite.load(composite)
+    lines = [*rules, *([f"LRN: {lrn}"] if lrn else [])]
+    if lines:
+        chosen = chosen.with_lines(lines)
+    # Last, for a parameter must be one that some rule takes.
+    return chosen.with_parameters(dict(map(_setting, settings))) if settings else chosen
+
+
+def conversion_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `onnxlrp.convert` that the three groups of options above say.
+
+    Raises
+    ------
+    CompositeError, InputError
+        As `chosen_composite` and `chosen_preprocessing`.
+
+    """
+    target = options["target"]
+    return {
+        "composite": chosen_composite(
+            options["composite"], options["rules"], options["settings"], options["lrn"]
+        ),
+        "inputs": options["inputs"] or None,
+        "output": options["output"],
+        "target": "top" if target == TOP else target,
+        "intermediates": options["intermediates"],
+        "dynamic_batch": options["dynamic_batch"],
+        "fold_weights": options["fold_weights"],
+        "preprocessing": chosen_preprocessing(options),
+    }
+
+
+def chosen_preprocessing(
+    options: Mapping[str, Any], stored: Preprocessing | None = None
+) -> Preprocessing | None:
+    """Apply the preprocessing options to the preset they name, or else to the stored settings.
+
+    Returns
+    -------
+    `stored` where no option is given
+
+    Raises
+    ------
+    InputError
+        The preset is unknown, or the settings make no sense.
+
+    """
+    from onnxlrp.preprocessing import PRESETS, Preprocessing
+
+    base, name = stored, options["preprocess"]
+    if name is not None:
+        if name not in PRESETS:
+            raise InputError(f"unknown preprocessing '{name}': it is one of {', '.join(PRESETS)}")
+        base = PRESETS[name]
+    keys = ("resize", "crop", "scale", "mean", "std", "channels", "layout")
+    changes = {key: options[key] for key in keys if options[key] is not None}
+    if isinstance(changes.get("crop"), int):
+        changes["crop"] = (changes["crop"], changes["crop"])
+    if "scale" in changes:
+        if len(changes["scale"]) != 1:
+            raise InputError("--scale is one number, such as 1/255")
+        changes["scale"] = changes["scale"][0]
+    return replace(base or Preprocessing(), **changes) if changes else base
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Split KEY=VALUE; VALUE is read as TOML, and as a bare word where it is none."""
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise InputError(f"--set {text}: write KEY=VALUE, such as epsilon=1e-3")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()

@@ -1,0 +1,162 @@
+"""What a conversion did, as tables and as one JSON object."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxlrp.composite import Composite
+    from onnxlrp.conversion import Conversion, ExplainedNode
+    from onnxlrp.errors import Obstacle
+
+NAMES = ("node", "operator", "line", "value", "name")
+NAME_WIDTH = 28
+
+Shape = tuple[int | str | None, ...]
+
+
+class Value(NamedTuple):
+    """An input or output of a graph; symbolic sizes are names, unknown ones None."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+def value(info: onnx.ValueInfoProto) -> Value:
+    """Read an input or output of a protobuf graph."""
+    from onnx import helper
+
+    tensor = info.type.tensor_type
+    shape = tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+        for dim in tensor.shape.dim
+    )
+    return Value(info.name, helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)
+
+
+def show(*tables: Table) -> None:
+    """Print tables on stdout, each with an empty line below."""
+    # Names of nodes and shapes hold brackets, which rich would read as markup.
+    console = Console(markup=False, highlight=False)
+    for table in tables:
+        console.print(table)
+        console.print()
+
+
+def rules(conversion: Conversion) -> Table:
+    """Count nodes by operator: how many got which rule, by which line of the composite."""
+    counts = Counter((node.operator, _rule(node), node.line) for node in conversion.nodes)
+    rows = ((operator, str(count), rule, line) for (operator, rule, line), count in counts.items())
+    return _table("operator nodes> rule line", rows)
+
+
+def nodes(conversion: Conversion) -> Table:
+    """List every node with its rule."""
+    rows = ((node.name, node.operator, _rule(node)) for node in conversion.nodes)
+    return _table("node operator rule", rows)
+
+
+def values(
+    inputs: Iterable[tuple[str, str, Shape]], outputs: Iterable[tuple[str, str, Shape]]
+) -> Table:
+    """List inputs and outputs with types and shapes."""
+    rows = [
+        (kind, name, dtype, shape_text(shape))
+        for kind, group in (("input", inputs), ("output", outputs))
+        for name, dtype, shape in group
+    ]
+    return _table("value name dtype shape", rows)
+
+
+def obstacles(found: Sequence[Obstacle]) -> Table:
+    """List every node that stands in the way of a conversion."""
+    rows = (
+        (
+            obstacle.node,
+            obstacle.operator,
+            f"{obstacle.domain or 'ai.onnx'} {obstacle.opset}",
+            f"{obstacle.reason}: {obstacle.advice}",
+        )
+        for obstacle in found
+    )
+    return _table("node operator opset what_to_do", rows)
+
+
+def composites(shipped: Iterable[Composite]) -> Table:
+    """List what ships."""
+    rows = ((item.name, item.good_for, item.source) for item in shipped)
+    return _table("name good_for source", rows)
+
+
+def summary(conversion: Conversion) -> dict[str, Any]:
+    """Return what the tables show, node by node, in types that JSON has."""
+    return {
+        "composite": conversion.composite.name,
+        "score": conversion.score,
+        "nodes": [
+            {
+                "name": node.name,
+                "operator": node.operator,
+                "rule": node.rule,
+                "parameters": dict(node.parameters),
+                "line": node.line,
+                "merged": list(node.merged),
+            }
+            for node in conversion.nodes
+        ],
+        "inputs": [Value(*item)._asdict() for item in conversion.inputs],
+        "outputs": [Value(*item)._asdict() for item in conversion.outputs],
+        "warnings": list(conversion.warnings),
+    }
+
+
+def shape_text(shape: Shape) -> str:
+    """Write a shape as [N, 3, ?]."""
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def file_size(path: Path) -> int:
+    """Return the bytes of a model's file, and of the data file that `convert` writes beside it."""
+    data = path.with_name(path.name + ".data")
+    return path.stat().st_size + (data.stat().st_size if data.exists() else 0)
+
+
+def size_text(path: Path) -> str:
+    """Write a model's size for people."""
+    size = file_size(path)
+    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def _rule(node: ExplainedNode) -> str:
+    parameters = (f"{key}={value}" for key, value in node.parameters.items())
+    return " ".join([node.rule or "passes on", *parameters])
+
+
+def _table(columns: str, rows: Iterable[tuple[str, ...]]) -> Table:
+    """Make a table; a column's name ends in > where it is set flush right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    cells = list(rows)
+    for index, column in enumerate(columns.split()):
+        name = column.removesuffix(">").replace("_", " ")
+        longest = max((len(row[index]) for row in cells), default=0)
+        table.add_column(
+            name,
+            justify="right" if ">" in column else "left",
+            # Without folding rich cuts long names short.
+            overflow="fold",
+            # Prose gives way before names do.
+            min_width=min(longest, NAME_WIDTH) if name in NAMES else None,
+        )
+    for row in cells:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,94 @@
+"""The bundled network explains the bundled photograph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from onnxlrp.composite import Composite
+from onnxlrp.conversion import Conversion, convert
+from onnxlrp.explainer import TOP, Explainer, Explanation
+from onnxlrp.heatmap import heatmap, overlay
+from onnxlrp.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MODEL = "cifar10_lrn.onnx"
+PHOTOGRAPH = "demo.png"
+CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+PREPROCESSING = Preprocessing(resize=32, crop=(32, 32), mean=(125.3, 123.0, 113.9))
+"""As the network was trained, see its card."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo shows.
+
+    Attributes
+    ----------
+    conversion : of the bundled network
+    explanation : of the bundled photograph
+    relevance : float32 [3, 32, 32]
+    heatmap, overlay : the relevance, drawn alone and over the photograph
+
+    """
+
+    conversion: Conversion
+    explanation: Explanation
+    relevance: NDArray[np.float32]
+    heatmap: Image.Image
+    overlay: Image.Image
+
+    @property
+    def label(self) -> str:
+        """The class explained, in words."""
+        return CLASSES[int(self.explanation.target[0])]
+
+
+def demo(target: int = TOP, composite: Composite | str = "epsilon_plus_flat") -> Demo:
+    """Convert the bundled network and explain the bundled photograph with it.
+
+    Parameters
+    ----------
+    target : class of CIFAR-10, 0 to 9, or -1 for the top one
+    composite : which rule each node gets
+
+    Raises
+    ------
+    CompositeError
+        The composite is unknown, or leaves one of the network's operators without a rule.
+    InputError
+        `target` is not a class.
+    DeviceError
+        onnxruntime is missing.
+
+    """
+    bundled = files("onnxlrp.bundled")
+    with as_file(bundled / MODEL) as path:
+        conversion = convert(path, composite, preprocessing=PREPROCESSING)
+    with (bundled / PHOTOGRAPH).open("rb") as file:
+        photograph = Image.open(file)
+        photograph.load()
+    run = Explainer(conversion.to_proto().SerializeToString())
+    explanation = run(PREPROCESSING(photograph)[None], target)
+    relevance = np.asarray(explanation.relevance)[0]
+    drawn = heatmap(relevance)
+    enlarged = drawn.width // PREPROCESSING.crop_of(photograph).width
+    over = overlay(relevance, PREPROCESSING.crop_of(photograph, enlarged))
+    return Demo(conversion, explanation, relevance, drawn, over)

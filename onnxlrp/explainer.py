@@ -1,0 +1,353 @@
+"""Run an explainer: pictures in, relevance out."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxlrp.errors import DeviceError, InputError, ModelError
+from onnxlrp.preprocessing import Preprocessing
+
+TOP = -1
+"""The target that stands for the class with the highest score."""
+
+Target = int | Sequence[int] | NDArray[np.integer[Any]]
+
+_DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    "bool": "bool",
+}
+
+_INSTALL = (
+    "pip install onnxruntime-gpu (Linux and Windows on x86-64) or pip install onnxruntime "
+    "(everywhere else); not both, for they overwrite each other's files"
+)
+
+
+class Tensor(NamedTuple):
+    """What an input or output looks like; symbolic sizes are names, unknown ones None."""
+
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} [{', '.join('?' if n is None else str(n) for n in self.shape)}]"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What an explainer says about itself in its metadata.
+
+    Attributes
+    ----------
+    version : of the onnxlrp that wrote it
+    composite : TOML text, which rule each node got
+    model_sha256 : hex digest of the explained model's file
+    score : name of the value explained, the logits
+    output : name of the model's output that the score leads to
+    target : the class that is written into the file, `"top"` or a number; "" where it is an input
+    target_input : name of the input that chooses the class; "" where it is written into the file
+    relevance : output holding the relevance, by explained input
+    intermediates : output holding the relevance, by value of the model
+    preprocessing : how pictures become the model's input, if it was stored
+
+    """
+
+    version: str
+    composite: str
+    model_sha256: str
+    score: str
+    output: str
+    target: str
+    target_input: str
+    relevance: Mapping[str, str]
+    intermediates: Mapping[str, str]
+    preprocessing: Preprocessing | None
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, str]) -> Contract | None:
+        """Read `metadata_props`; None where they are not an explainer's.
+
+        Raises
+        ------
+        ModelError
+            The metadata are an explainer's, but damaged.
+
+        """
+        if "onnxlrp.relevance" not in metadata:
+            return None
+        get = {key.removeprefix("onnxlrp."): text for key, text in metadata.items()}
+        try:
+            stored = get.get("preprocessing")
+            return cls(
+                version=get["version"],
+                composite=get["composite"],
+                model_sha256=get["model_sha256"],
+                score=get["score"],
+                output=get["output"],
+                target=get["target"],
+                target_input=get["target_input"],
+                relevance=json.loads(get["relevance"]),
+                intermediates=json.loads(get["intermediates"]),
+                preprocessing=Preprocessing.from_json(stored) if stored else None,
+            )
+        except (KeyError, json.JSONDecodeError, InputError) as error:
+            raise ModelError(
+                f"the explainer's metadata are damaged ({error}): convert again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a batch of N inputs scored as it did.
+
+    Attributes
+    ----------
+    relevance : floating, in the input's shape; by input name where several are explained
+    outputs : the model's own outputs, by name
+    target : int64 [N], the class explained
+    score : floating [N], the target's entry in the model's output: the logit where
+        `Explainer.score_is_output`, else what the model makes of it, say a probability
+    intermediates : relevance of the values inside that the explainer also outputs, by name
+
+    """
+
+    relevance: NDArray[Any] | dict[str, NDArray[Any]]
+    outputs: dict[str, NDArray[Any]]
+    target: NDArray[np.int64]
+    score: NDArray[Any]
+    intermediates: dict[str, NDArray[Any]]
+
+
+class Explainer:
+    """An explainer in an onnxruntime session.
+
+    Parameters
+    ----------
+    source : path of the explainer, or its bytes
+    device : where it runs
+    threads : for one operator on the CPU; onnxruntime's choice (one a core) if None
+
+    Attributes
+    ----------
+    contract : what the explainer says about itself
+    inputs : the model's own inputs, without the target
+    classes : number of classes; None if it depends on the input
+    score_is_output : whether the logits are among the model's outputs, not only what comes after
+
+    Raises
+    ------
+    ModelError
+        onnxruntime cannot load the file, or it is not an explainer.
+    DeviceError
+        onnxruntime is missing, or did not take the device.
+
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | bytes,
+        device: Literal["cpu", "cuda"] = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        name = "the explainer" if isinstance(source, bytes) else str(source)
+        if not isinstance(source, bytes) and not Path(source).is_file():
+            raise ModelError(f"{name}: no such file")
+        self._session = _session(source, name, device, threads)
+        contract = Contract.read(self._session.get_modelmeta().custom_metadata_map)
+        if contract is None:
+            raise ModelError(
+                f"{name} is a plain model, not an explainer: make one with "
+                "`onnxlrp convert MODEL EXPLAINER`"
+            )
+        self.contract = contract
+        inputs = {value.name: _tensor(value) for value in self._session.get_inputs()}
+        inputs.pop(contract.target_input, None)
+        self.inputs: Mapping[str, Tensor] = inputs
+        self._outputs = {value.name: _tensor(value) for value in self._session.get_outputs()}
+        self.score_is_output = contract.score in self._outputs
+        self._scores = contract.score if self.score_is_output else contract.output
+        self.classes = _class_count(self._outputs[self._scores].shape)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How pictures become the model's input, if `convert` was told."""
+        return self.contract.preprocessing
+
+    def __call__(
+        self, images: NDArray[Any] | Mapping[str, NDArray[Any]], target: Target = TOP
+    ) -> Explanation:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        images : the model's input, [N, ...]; by input name where it has several
+        target : one class for all, or one for each of N; -1 is the class with the highest score
+
+        Raises
+        ------
+        InputError
+            An input is missing, unknown, or of another dtype or shape than the model's; a target
+            is not a class; or onnxruntime fails on the values.
+
+        """
+        feeds = self._checked(images)
+        count = len(feeds[next(iter(self.contract.relevance))])
+        targets = self._targets(target, count)
+        if self.contract.target_input:
+            feeds[self.contract.target_input] = targets
+        try:
+            values = self._session.run(None, feeds)
+        # onnxruntime's exceptions share no base class of their own.
+        except Exception as error:
+            raise InputError(f"onnxruntime failed: {_first_line(error)}") from error
+        outputs = dict(zip(self._outputs, values, strict=True))
+        contract = self.contract
+        relevance = {name: outputs.pop(output) for name, output in contract.relevance.items()}
+        intermediates = {name: outputs.pop(out) for name, out in contract.intermediates.items()}
+        scores = outputs[self._scores].reshape(count, -1)
+        chosen = np.where(targets == TOP, scores.argmax(axis=1), targets)
+        return Explanation(
+            relevance if len(relevance) > 1 else next(iter(relevance.values())),
+            outputs,
+            chosen,
+            scores[np.arange(count), chosen],
+            intermediates,
+        )
+
+    def _checked(self, images: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        if not isinstance(images, Mapping):
+            if len(self.inputs) != 1:
+                names = ", ".join(f"'{name}'" for name in self.inputs)
+                raise InputError(f"the explainer has several inputs: give a mapping of {names}")
+            images = {next(iter(self.inputs)): images}
+        for name in images.keys() - self.inputs.keys():
+            names = ", ".join(f"'{known}'" for known in self.inputs)
+            raise InputError(f"the explainer has no input '{name}', only {names}")
+        for name, expected in self.inputs.items():
+            if name not in images:
+                raise InputError(f"input '{name}' is missing: it takes {expected}")
+            array = images[name]
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"input '{name}' takes a numpy array, not {type(array).__name__}")
+            given = Tensor(str(array.dtype), array.shape)
+            if given.dtype != expected.dtype or not _fits(array.shape, expected.shape):
+                raise InputError(f"input '{name}' takes {expected}, not {given}")
+        return dict(images)
+
+    def _targets(self, target: Target, count: int) -> NDArray[np.int64]:
+        """Return the class asked for of each of `count` inputs, -1 for the top one, int64 [N]."""
+        asked = np.asarray(target)
+        if asked.dtype.kind not in "iu" or asked.shape not in ((), (1,), (count,)):
+            raise InputError(
+                f"target is a class number, or one for each of the {count} inputs, not {target!r}"
+            )
+        targets = np.broadcast_to(asked.astype(np.int64).reshape(-1), count)
+        if targets.min() < TOP:
+            raise InputError(
+                f"{targets.min()} is not a class: -1 is the top class, the others start at 0"
+            )
+        if self.classes is not None and targets.max() >= self.classes:
+            raise InputError(
+                f"{targets.max()} is not a class: the model has {self.classes}, counted from 0"
+            )
+        if not self.contract.target_input:
+            if (targets != TOP).any():
+                raise InputError(
+                    f"the class is written into this explainer ({self.contract.target}): "
+                    "convert without --target to choose it here"
+                )
+            if self.contract.target != "top":
+                targets = np.full(count, int(self.contract.target))
+        return np.ascontiguousarray(targets)
+
+
+def _session(
+    source: str | os.PathLike[str] | bytes, name: str, device: str, threads: int | None
+) -> Any:
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    # Exceptions carry what onnxruntime would also log.
+    options.log_severity_level = 4
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    providers = ["CPUExecutionProvider"]
+    if device == "cuda":
+        _prepare_cuda(ort)
+        providers.insert(0, "CUDAExecutionProvider")
+    elif device != "cpu":
+        raise DeviceError(f"device is cpu or cuda, not {device!r}")
+    try:
+        session = ort.InferenceSession(
+            source if isinstance(source, bytes) else os.fspath(source),
+            options,
+            providers=providers,
+        )
+    # onnxruntime's exceptions share no base class of their own.
+    except Exception as error:
+        raise ModelError(f"onnxruntime cannot load {name}: {_first_line(error)}") from error
+    if providers[0] not in session.get_providers():
+        raise DeviceError(
+            "onnxruntime could not start CUDA; what it logged above says which library is missing"
+        )
+    return session
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise DeviceError(f"explaining needs onnxruntime ({error}): {_INSTALL}") from error
+    # What is left after one of the two packages was uninstalled from over the other.
+    if not hasattr(ort, "InferenceSession"):
+        raise DeviceError(
+            "onnxruntime is damaged: uninstall onnxruntime and onnxruntime-gpu, then " + _INSTALL
+        )
+    return ort
+
+
+def _prepare_cuda(ort: Any) -> None:
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise DeviceError(f"this onnxruntime is built without CUDA: {_INSTALL}")
+    # Finds the CUDA and cuDNN that pip installed; its prints repeat what the session will log.
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+
+
+def _tensor(value: Any) -> Tensor:
+    element = value.type.removeprefix("tensor(").removesuffix(")")
+    return Tensor(_DTYPES.get(element, element), tuple(value.shape))
+
+
+def _class_count(shape: tuple[int | str | None, ...]) -> int | None:
+    """Return how many classes a score of this shape, [N, C, 1, ...] or [C], tells apart."""
+    sizes = shape[1:] or shape
+    return int(np.prod([int(n) for n in sizes if n])) if all(map(_known, sizes)) else None
+
+
+def _known(size: int | str | None) -> bool:
+    return isinstance(size, int)
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | str | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        not isinstance(size, int) or size == actual
+        for actual, size in zip(shape, expected, strict=True)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,342 @@
+"""Conv and ConvTranspose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxlrp.graph.canonical import Operation
+from onnxlrp.graph.shapes import Dim, dims_of
+from onnxlrp.propagation.expression import Bundle, Sign, Tensor
+from onnxlrp.propagation.formulas import Layer, UniformLayer
+from onnxlrp.propagation.linear import WeightedLayer, check_weights, merged, with_third_input
+from onnxlrp.propagation.registry import (
+    Crossing,
+    fail,
+    layer,
+    live_inputs,
+    only_first_live,
+)
+from onnxlrp.propagation.windows import Window, window_of
+
+
+@dataclass(frozen=True)
+class Convolution(WeightedLayer):
+    """Conv over 1, 2, 3, ... spatial axes; weights [out, in / groups, *kernel].
+
+    Attributes
+    ----------
+    transposed_weights : the same weights for ConvTranspose, in an initializer of their own;
+        OpenVINO 2026.4 computes wrong numbers where Conv and ConvTranspose share one
+
+    """
+
+    window: Window
+    groups: int
+    transposed_weights: Tensor
+
+    def with_weights(self, function: Callable[[Tensor], Tensor]) -> Convolution:
+        return replace(
+            self,
+            weights=function(self.weights),
+            transposed_weights=function(self.transposed_weights),
+            bias=self.bias.emitter.zero,
+        )
+
+    def __call__(self, x: Bundle) -> Tensor:
+        return self.apply(
+            "Conv",
+            x.parts[0],
+            self.weights,
+            self.z.shape,
+            **self.window.attributes(),
+            group=self.groups,
+        )
+
+    def adjoint(self, s: Tensor) -> Bundle:
+        """Convolve with the flipped kernel where the stride is 1, else ConvTranspose."""
+        window = self.window
+        if self.weights.is_zero or s.is_zero:
+            return Bundle((self.emitter.zero,))
+        begins = tuple(r - p for r, p in zip(window.reach, window.begins, strict=True))
+        ends = tuple(r - p for r, p in zip(window.reach, window.ends, strict=True))
+        if window.dense and min(begins + ends) >= 0:
+            mirrored = replace(window, begins=begins, ends=ends)
+            result = self.apply(
+                "Conv",
+                s,
+                flipped(self.weights, self.groups),
+                self.x.shape,
+                **mirrored.attributes(),
+                group=self.groups,
+            )
+            return Bundle((result,))
+        return Bundle((_transposed(self, s),))
+
+    @property
+    def ones(self) -> Layer:
+        return BoxConvolution(self, self.emitter.zero)
+
+    def biased(self, z: Tensor, bias: Tensor) -> Tensor:
+        return _channels_biased(z, bias, self.z.rank)
+
+
+def _channels_biased(z: Tensor, bias: Tensor, rank: int) -> Tensor:
+    if bias.is_zero:
+        return z
+    fused = with_third_input(z, bias)
+    if fused is not None:
+        return fused
+    column = bias.emitter.reshape(bias, (*bias.shape, *(1,) * (rank - 2)))
+    return z + column
+
+
+def _transposed(conv: Convolution, s: Tensor) -> Tensor:
+    """Write the transpose of a strided convolution as a ConvTranspose.
+
+    Where the input's size is known, `output_padding` makes up for what the stride dropped; where
+    it is not, stride - 1 of it is always enough, and the rest is cut.
+    """
+    window, emitter = conv.window, conv.emitter
+    sizes = conv.x.shape[2:]
+    attributes = {**window.attributes(), "group": conv.groups}
+    covered = [
+        (n - 1) * stride + reach + 1 - begin - end if isinstance(n, int) else None
+        for n, stride, reach, begin, end in zip(
+            conv.z.shape[2:], window.strides, window.reach, window.begins, window.ends, strict=True
+        )
+    ]
+    if all(isinstance(size, int) for size in sizes) and None not in covered:
+        rest = [size - cover for size, cover in zip(sizes, covered, strict=True)]  # type: ignore[operator]
+        return conv.apply(
+            "ConvTranspose",
+            s,
+            conv.transposed_weights,
+            conv.x.shape,
+            **attributes,
+            output_padding=rest,
+        )
+    rest = [stride - 1 for stride in window.strides]
+    shape = (*conv.x.shape[:2], *(None,) * len(sizes))
+    whole = conv.apply(
+        "ConvTranspose", s, conv.transposed_weights, shape, **attributes, output_padding=rest
+    )
+    axes = list(window.axes)
+    return emitter.slice(
+        whole, [0] * len(axes), [conv.x.size(a) for a in axes], axes, sizes=conv.x.shape[2:]
+    )
+
+
+def flipped(weights: Tensor, groups: int) -> Tensor:
+    """Weights [out, in/g, *kernel] of a Conv's transpose as a Conv: [in, out/g, *kernel]."""
+    emitter = weights.emitter
+    out, per_group, *kernel = weights.shape
+    assert isinstance(out, int)
+    assert isinstance(per_group, int)
+    spatial = range(2, 2 + len(kernel))
+    if groups == 1:
+        turned = emitter.transpose(weights, [1, 0, *spatial])
+    else:
+        split = emitter.reshape(weights, (groups, out // groups, per_group, *kernel))
+        swapped = emitter.transpose(split, [0, 2, 1, *(axis + 1 for axis in spatial)])
+        turned = emitter.reshape(swapped, (groups * per_group, out // groups, *kernel))
+    axes = [axis for axis, size in zip(spatial, kernel, strict=True) if size != 1]
+    if not axes:
+        return turned
+    count = len(axes)
+    return emitter.slice(turned, [-1] * count, [-(1 << 62)] * count, axes, [-1] * count)
+
+
+@dataclass(frozen=True)
+class BoxConvolution(UniformLayer):
+    """A convolution whose weights are all 1: its channels are alike, so one stands for all."""
+
+    conv: Convolution
+    bias: Tensor
+
+    def _convolution(self, groups: int) -> Convolution:
+        """Return the convolution of one channel per group with ones."""
+        conv, emitter = self.conv, self.conv.emitter
+        kernel = np.ones((groups, 1, *conv.window.kernel), conv.x.dtype.numpy())
+        return Convolution(
+            weights=emitter.constant(kernel, Sign.NON_NEGATIVE),
+            bias=emitter.zero,
+            x=_channels(conv.x, groups),
+            z=_channels(conv.z, groups),
+            window=conv.window,
+            groups=groups,
+            transposed_weights=emitter.constant(kernel, Sign.NON_NEGATIVE, "transposed"),
+        )
+
+    def __call__(self, x: Bundle) -> Tensor:
+        """Sum over the window and the group's channels, [N, 1, ...] for all outputs alike.
+
+        Rules ask for it on ones only, where each channel contributes the same.
+        """
+        per_group = self.conv.weights.shape[1]
+        assert isinstance(per_group, int)
+        one = _channels(x.parts[0], 1)
+        return self._convolution(1)(Bundle((one,))) * per_group
+
+    def adjoint(self, s: Tensor) -> Bundle:
+        emitter, groups = self.conv.emitter, self.conv.groups
+        if s.is_zero:
+            return Bundle((emitter.zero,))
+        x = self.conv.x
+        spatial = s.shape[2:]
+        out, channels = s.shape[1], x.shape[1]
+        assert isinstance(out, int)
+        assert isinstance(channels, int)
+        if groups == 1:
+            total = emitter.reduce_sum(s, [1])
+            return self._convolution(1).adjoint(total).map(lambda one: emitter.expand(one, x))
+        grouped = _regroup(s, (s.shape[0], groups, out // groups, *spatial))
+        total = emitter.reduce_sum(grouped, [2], keepdims=False)
+        single = self._convolution(groups).adjoint(total).parts[0]
+        if channels == groups:
+            return Bundle((single,))
+        lifted = _regroup(single, (x.shape[0], groups, 1, *x.shape[2:]))
+        repeated = emitter.node(
+            "Tile",
+            lifted,
+            emitter.vector([1, 1, channels // groups, *(1,) * len(spatial)]),
+            shape=(x.shape[0], groups, channels // groups, *x.shape[2:]),
+            dtype=s.dtype,
+            sign=s.sign,
+        )
+        return Bundle((_regroup(repeated, x.shape),))
+
+
+def _channels(tensor: Tensor, channels: int) -> Tensor:
+    """Return the tensor's first channels."""
+    return tensor.emitter.slice(tensor, [0], [channels], [1])
+
+
+def _regroup(tensor: Tensor, shape: tuple[Dim, ...]) -> Tensor:
+    """Split or join channels; the other axes keep their sizes, known or not."""
+    emitter = tensor.emitter
+    if sum(not isinstance(d, int) for d in shape) <= 1:
+        return emitter.reshape(tensor, shape)
+    offset = tensor.rank - len(shape)
+    sizes = [
+        d if isinstance(d, int) else tensor.size(axis if axis == 0 else axis + offset)
+        for axis, d in enumerate(shape)
+    ]
+    return emitter.node(
+        "Reshape",
+        tensor,
+        emitter.vector(sizes),
+        shape=shape,
+        dtype=tensor.dtype,
+        sign=tensor.sign,
+    )
+
+
+@dataclass(frozen=True)
+class TransposedConvolution(WeightedLayer):
+    """ConvTranspose; weights [in, out / groups, *kernel]."""
+
+    attributes: dict[str, object]
+    window: Window
+    groups: int
+    convolution_weights: Tensor
+
+    def __call__(self, x: Bundle) -> Tensor:
+        return self.apply(
+            "ConvTranspose", x.parts[0], self.weights, self.z.shape, **self.attributes
+        )
+
+    def adjoint(self, s: Tensor) -> Bundle:
+        if self.weights.is_zero or s.is_zero:
+            return Bundle((self.emitter.zero,))
+        result = self.apply(
+            "Conv",
+            s,
+            self.convolution_weights,
+            self.x.shape,
+            **self.window.attributes(),
+            group=self.groups,
+        )
+        return Bundle((result,))
+
+    def with_weights(self, function: Callable[[Tensor], Tensor]) -> TransposedConvolution:
+        return replace(
+            self,
+            weights=function(self.weights),
+            convolution_weights=function(self.convolution_weights),
+            bias=self.bias.emitter.zero,
+        )
+
+    def biased(self, z: Tensor, bias: Tensor) -> Tensor:
+        return _channels_biased(z, bias, self.z.rank)
+
+
+def _check_convolution(operation: Operation, live: frozenset[int]) -> None:
+    only_first_live(operation, live)
+    check_weights(operation)
+    value = operation.inputs[1]
+    assert value is not None
+    assert value.shape is not None
+    window_of(operation, [size for size in dims_of(value.shape)[2:] if isinstance(size, int)])
+
+
+@layer("Conv", check=_check_convolution)
+def convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
+    """Build the layer of a Conv, with its zero padding and what is merged into it."""
+    operation = crossing.operation
+    x, z = crossing.input(0), crossing.output()
+    out, _, *kernel = (int(size) for size in crossing.input(1).shape if isinstance(size, int))
+    window = window_of(operation, kernel)
+    extent = (-1, *(1,) * (1 + len(kernel)))
+    weights, twin, bias = merged(crossing, out, extent, apart=not window.dense)
+    built = Convolution(
+        weights=weights,
+        bias=bias,
+        x=x,
+        z=z,
+        window=window,
+        groups=int(crossing.attribute("group", 1)),
+        transposed_weights=twin,
+    )
+    return built, live_inputs(operation, crossing.live)
+
+
+def _check_transposed(operation: Operation, live: frozenset[int]) -> None:
+    only_first_live(operation, live)
+    check_weights(operation)
+    automatic = operation.attributes.get("auto_pad", "NOTSET")
+    if automatic not in ("NOTSET", "VALID") or "output_shape" in operation.attributes:
+        fail(
+            "auto_pad and output_shape of ConvTranspose are not supported",
+            "export it with explicit pads and output_padding",
+        )
+
+
+@layer("ConvTranspose", check=_check_transposed)
+def transposed_convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
+    """Build the layer of a ConvTranspose."""
+    operation = crossing.operation
+    _, per_group, *kernel = (int(s) for s in crossing.input(1).shape if isinstance(s, int))
+    groups = int(crossing.attribute("group", 1))
+    if operation.scale is not None and operation.scale.size > 1 and groups > 1:
+        fail("a per-channel scale behind a grouped ConvTranspose cannot be merged", "unmerge it")
+    extent = (1, -1, *(1,) * len(kernel))
+    weights, twin, bias = merged(crossing, per_group * groups, extent, apart=True)
+    window = window_of(operation, kernel)
+    attributes: dict[str, object] = {**window.attributes(), "group": groups}
+    if "output_padding" in operation.attributes:
+        attributes["output_padding"] = list(operation.attributes["output_padding"])
+    built = TransposedConvolution(
+        weights=weights,
+        bias=bias,
+        x=crossing.input(0),
+        z=crossing.output(),
+        attributes=attributes,
+        window=window,
+        groups=groups,
+        convolution_weights=twin,
+    )
+    return built, live_inputs(operation, crossing.live)

@@ -1,0 +1,66 @@
+import re
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onnxlrp.demo import CLASSES, demo
+from onnxlrp.explainer import Explainer
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*arguments, **keywords):
+        raise AssertionError("the demo opened a socket")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+
+
+def test_the_demo_explains_a_cat(run):
+    result = run("demo")
+    assert result.exit_code == 0, result.output
+    folder = Path("onnxlrp-demo")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "explainer.onnx",
+        "heatmap.png",
+        "overlay.png",
+    ]
+    assert str(folder.resolve()) in result.stdout
+    assert re.search(
+        r"Why cat\? class 3, score \d+\.\d+, relevance sums to \S+ \(\S+% of the score\)",
+        result.stdout,
+    )
+    for word in ("Conv", "LRN", "taylor", "onnxlrp convert ", "onnxlrp explain "):
+        assert word in result.stdout
+    for name in ("heatmap", "overlay"):
+        with Image.open(folder / f"{name}.png") as drawing:
+            assert drawing.size == (320, 320)
+
+
+def test_another_target_is_another_map(run):
+    run("demo", "-o", "cat")
+    result = run("demo", "-o", "dog", "--target", CLASSES.index("dog"))
+    assert "Why dog? class 5," in result.stdout
+    cat, dog = (Path(name, "heatmap.png").read_bytes() for name in ("cat", "dog"))
+    assert cat != dog
+
+
+def test_another_composite_is_another_map():
+    default, epsilon = demo(), demo(composite="epsilon")
+    assert np.abs(default.relevance - epsilon.relevance).max() > 1e-3
+    assert default.explanation.score == epsilon.explanation.score
+
+
+def test_its_explainer_explains_other_pictures(run, photo: Path):
+    run("demo")
+    assert Explainer("onnxlrp-demo/explainer.onnx").preprocessing.crop == (32, 32)
+    result = run("explain", "onnxlrp-demo/explainer.onnx", photo, "-o", "maps")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_class_that_cifar_does_not_have(run):
+    result = run("demo", "--target", "10")
+    assert result.exit_code == 1
+    assert "10 is not a class: the model has 10" in result.stderr

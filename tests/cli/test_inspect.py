@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import onnx
+
+from onnxlrp.preprocessing import Preprocessing
+
+
+def test_it_shows_what_convert_would_do_and_writes_nothing(run, model: Path):
+    before = sorted(Path().iterdir())
+    shown = run("inspect", model)
+    assert shown.exit_code == 0, shown.output
+    assert "epsilon_plus_flat:" in shown.stdout
+    assert "relevance starts from 'logits'" in shown.stdout
+    assert sorted(Path().iterdir()) == before
+
+
+def test_json_is_what_convert_prints(run, model: Path):
+    seen = json.loads(run("inspect", model, "--json", "--composite", "epsilon").stdout)
+    done = run("convert", model, "explainer.onnx", "--json", "--composite", "epsilon")
+    converted = json.loads(done.stdout)
+    assert seen == {key: converted[key] for key in seen}
+    assert seen["composite"] == "epsilon"
+
+
+def test_every_node_in_the_way_is_a_row(run, classifier):
+    model = classifier(operator="Mystery", domain="com.example")
+    onnx.save(model, "model.onnx")
+    result = run("inspect", "model.onnx")
+    assert result.exit_code == 1
+    for word in ("activation", "Mystery", "com.example 1"):
+        assert word in result.stdout
+    assert result.stderr == "Error: model.onnx cannot be converted: 1 node in the way\n"
+
+
+def test_obstacles_as_json(run, classifier):
+    onnx.save(classifier(operator="Mystery", domain="com.example"), "model.onnx")
+    result = run("inspect", "model.onnx", "--json")
+    assert result.exit_code == 1
+    (obstacle,) = json.loads(result.stdout)["obstacles"]
+    assert obstacle["node"] == "activation"
+    assert obstacle["operator"] == "Mystery"
+    assert obstacle["domain"] == "com.example"
+    assert obstacle["opset"] == 1
+    assert obstacle["advice"]
+
+
+def test_an_explainer_shows_what_is_stored(run, explainer: Path, preprocessing):
+    result = run("inspect", explainer)
+    assert result.exit_code == 0, result.output
+    assert preprocessing.to_json() in result.stdout
+    assert "target: input 'target'" in result.stdout
+    assert "relevance starts from 'logits'" in result.stdout
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["output", "relevance", "float32", "[N,", "3,", "8,", "8]"] in lines
+
+
+def test_an_explainer_as_json(run, explainer: Path, preprocessing):
+    stored = json.loads(run("inspect", explainer, "--json").stdout)
+    assert stored["relevance"] == {"image": "relevance"}
+    assert stored["target_input"] == "target"
+    assert Preprocessing.from_json(json.dumps(stored["preprocessing"])) == preprocessing
+    assert [value["name"] for value in stored["inputs"]] == ["image", "target"]
+
+
+def test_a_file_that_is_no_model(run):
+    Path("notes.txt").write_text("no model")
+    result = run("inspect", "notes.txt")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: notes.txt is not an ONNX model")
+    assert result.stderr.count("\n") == 1
+    assert "missing.onnx" in run("inspect", "missing.onnx").stderr

@@ -1,0 +1,68 @@
+import click
+import pytest
+
+from onnxlrp.cli.options import chosen_preprocessing, numbers, size, target_number
+from onnxlrp.errors import InputError
+from onnxlrp.preprocessing import CAFFE, IMAGENET, Preprocessing
+
+NOTHING = dict.fromkeys(
+    ["preprocess", "resize", "crop", "scale", "mean", "std", "channels", "layout"]
+)
+
+
+@pytest.mark.parametrize(("text", "number"), [("7", 7), ("0", 0), ("top", -1), ("-1", -1)])
+def test_a_target_is_a_class_or_the_top_one(text, number):
+    assert target_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["-2", "cat", "1.5", ""])
+def test_other_targets_are_refused(text):
+    with pytest.raises(click.BadParameter):
+        target_number(text)
+
+
+def test_a_size_is_a_length_or_height_and_width():
+    assert size("224") == 224
+    assert size("224x200") == (224, 200)
+    with pytest.raises(click.BadParameter, match="neither a length nor HEIGHTxWIDTH"):
+        size("big")
+
+
+def test_numbers_may_be_fractions():
+    assert numbers("104,117.5,1e-3") == (104, 117.5, 0.001)
+    assert numbers("1/255") == (1 / 255,)
+    for wrong in ("a", "1,,2", "1/0"):
+        with pytest.raises(click.BadParameter):
+            numbers(wrong)
+
+
+def test_without_options_the_stored_settings_stay():
+    assert chosen_preprocessing(NOTHING) is None
+    assert chosen_preprocessing(NOTHING, CAFFE) is CAFFE
+
+
+def test_a_preset_replaces_the_stored_settings():
+    assert chosen_preprocessing(NOTHING | {"preprocess": "imagenet"}, CAFFE) is IMAGENET
+
+
+def test_single_options_change_the_preset_or_the_stored_settings():
+    crop = NOTHING | {"crop": 200}
+    assert chosen_preprocessing(crop, CAFFE).crop == (200, 200)
+    assert chosen_preprocessing(crop, CAFFE).mean == CAFFE.mean
+    assert chosen_preprocessing(crop | {"preprocess": "imagenet"}).std == IMAGENET.std
+
+
+def test_without_preset_they_start_from_rgb_of_0_to_255():
+    changed = chosen_preprocessing(NOTHING | {"scale": (0.5,), "resize": (8, 9)})
+    assert changed == Preprocessing(scale=0.5, resize=(8, 9))
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(
+        InputError, match="unknown preprocessing 'vgg': it is one of imagenet, caffe"
+    ):
+        chosen_preprocessing(NOTHING | {"preprocess": "vgg"})
+    with pytest.raises(InputError, match="--scale is one number"):
+        chosen_preprocessing(NOTHING | {"scale": (1.0, 2.0)})
+    with pytest.raises(InputError, match="mean"):
+        chosen_preprocessing(NOTHING | {"mean": (1.0, 2.0)})

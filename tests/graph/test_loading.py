@@ -1,0 +1,235 @@
+"""From a file to a model that can be walked, and what is refused on the way."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from support import close, explain, lines, model, node, normal, run
+
+import onnxlrp
+from onnxlrp.errors import ModelError
+from onnxlrp.graph.loading import load
+
+W = {"w": normal(6, 5, seed=1), "v": normal(5, 3, seed=3)}
+BODY = [
+    node("MatMul", ["x", "w"], "z"),
+    node("Relu", ["z"], "a"),
+    node("MatMul", ["a", "v"], "logits"),
+]
+X = normal(2, 6, seed=4)
+NEWEST_RUN = 26
+
+
+def small(opset=18):
+    return model(BODY, {"x": ["N", 6]}, {"logits": ["N", 3]}, W, opset)
+
+
+@pytest.mark.parametrize("opset", range(7, onnx.defs.onnx_opset_version() + 1))
+def test_every_opset(opset):
+    """Lifted to 18 if older, left alone if newer."""
+    explainer = onnxlrp.convert(small(opset), lines("*: epsilon")).to_proto()
+    onnx.checker.check_model(explainer, full_check=True)
+    written = {entry.domain: entry.version for entry in explainer.opset_import}
+    assert written == {"": max(18, opset)}
+    if opset > NEWEST_RUN:
+        pytest.skip(f"onnxruntime runs no opset above {NEWEST_RUN}; converted and checked only")
+    wanted = explain(small(18), lines("*: epsilon"), {"x": X})
+    values = run(explainer, {"x": X, "target": np.array([-1])})
+    np.testing.assert_array_equal(values["relevance"], wanted.values["relevance"])
+
+
+def test_a_newer_opset_than_onnx_knows():
+    proto = small()
+    proto.opset_import[0].version = 99
+    with pytest.raises(ModelError, match="upgrade onnx"):
+        load(proto)
+
+
+def test_the_lift_does_not_lose_large_weights():
+    weights = {"w": normal(6, 900, seed=1), "v": normal(900, 3, seed=3)}
+    proto = model(BODY, {"x": ["N", 6]}, ["logits"], weights, 9)
+    lifted = load(proto).model.graph
+    np.testing.assert_array_equal(lifted.initializers["w"].const_value.numpy(), weights["w"])
+    assert [value.name for value in lifted.inputs] == ["x"]
+
+
+def test_initializers_listed_as_inputs():
+    """IR 3 lists every weight as an input."""
+    proto = small(8)
+    assert [value.name for value in proto.graph.input] == ["x", "w", "v"]
+    assert [name for name, _, _ in onnxlrp.convert(proto).inputs] == ["x", "target"]
+
+
+def test_weights_filled_by_constant_of_shape():
+    shape = np.array([6, 5], np.int64)
+    value = numpy_helper.from_array(np.array([0.5], np.float32))
+    body = [node("ConstantOfShape", ["s"], "w", value=value), *BODY]
+    proto = model(body, {"x": ["N", 6]}, ["logits"], {"s": shape, "v": W["v"]})
+    weights = {"w": np.full((6, 5), 0.5, np.float32), "v": W["v"]}
+    plain = model(BODY, {"x": ["N", 6]}, ["logits"], weights)
+    maps = [explain(p, lines("*: epsilon"), {"x": X}).values["relevance"] for p in (proto, plain)]
+    close(*maps, 1e-7)
+
+
+def test_functions_are_inlined():
+    function = helper.make_function(
+        "test.functions",
+        "Layer",
+        ["i", "k"],
+        ["o"],
+        [helper.make_node("MatMul", ["i", "k"], ["m"]), helper.make_node("Relu", ["m"], ["o"])],
+        [helper.make_opsetid("", 18)],
+    )
+    body = [
+        helper.make_node("Layer", ["x", "w"], ["a"], domain="test.functions", name="layer"),
+        node("MatMul", ["a", "v"], "logits"),
+    ]
+    graph = helper.make_graph(
+        body,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(array, name) for name, array in W.items()],
+    )
+    proto = helper.make_model(
+        graph,
+        functions=[function],
+        opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("test.functions", 1)],
+        ir_version=8,
+    )
+    explained = explain(proto, lines("*: epsilon"), {"x": X})
+    assert not explained.proto.functions
+    wanted = explain(small(), lines("*: epsilon"), {"x": X})
+    close(explained.values["relevance"], wanted.values["relevance"], 1e-7)
+
+
+def test_external_data(tmp_path):
+    """Weights stay in their file, and are found again wherever the explainer goes."""
+    source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
+    source.mkdir()
+    elsewhere.mkdir()
+    weights = {"w": normal(6, 500, seed=1), "v": normal(500, 3, seed=3)}
+    proto = model(BODY, {"x": ["N", 6]}, ["logits"], weights)
+    wanted = explain(proto, lines("*: epsilon"), {"x": X}).values["relevance"]
+    onnx.save_model(
+        proto, source / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0
+    )
+    conversion = onnxlrp.convert(source / "m.onnx", lines("*: epsilon"))
+    feeds = {"x": X, "target": np.array([-1])}
+
+    conversion.save(elsewhere / "embedded.onnx")
+    close(run(onnx.load(elsewhere / "embedded.onnx"), feeds)["relevance"], wanted, 1e-7)
+    conversion.save(elsewhere / "apart.onnx", external_data=True)
+    assert sorted(file.name for file in elsewhere.iterdir()) == [
+        "apart.onnx",
+        "apart.onnx.data",
+        "embedded.onnx",
+    ]
+    close(run(onnx.load(elsewhere / "apart.onnx"), feeds)["relevance"], wanted, 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "m.data").unlink(), "m.data of 'w' is missing"),
+        (lambda folder: (folder / "m.data").write_bytes(b"short"), "m.data is truncated"),
+    ],
+)
+def test_damaged_external_data(tmp_path, damage, message):
+    onnx.save_model(
+        small(),
+        tmp_path / "m.onnx",
+        save_as_external_data=True,
+        location="m.data",
+        size_threshold=0,
+    )
+    damage(tmp_path)
+    with pytest.raises(ModelError, match=message):
+        load(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("location", ["../m.data", "/etc/passwd"])
+def test_external_data_outside_the_folder_is_not_read(tmp_path, location):
+    (tmp_path / "m.data").write_bytes(bytes(1000))
+    (tmp_path / "sub").mkdir()
+    proto = small()
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", location
+    (tmp_path / "sub/m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        load(tmp_path / "sub/m.onnx")
+
+
+def truncated(path):
+    path.write_bytes(small().SerializeToString()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.mkdir(), "is a folder"),
+        (lambda path: path.write_text("hello, I am no protobuf"), "not an ONNX model"),
+        (lambda path: path.write_bytes(b""), "not an ONNX model"),
+        (truncated, "truncated"),
+        (lambda path: onnxlrp.convert(small()).save(path), "an explainer already"),
+    ],
+)
+def test_what_is_no_model(tmp_path, write, message):
+    write(tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=message):
+        load(tmp_path / "m.onnx")
+
+
+def test_nodes_without_names_are_named_after_what_they_compute():
+    proto = small()
+    for entry in proto.graph.node:
+        entry.name = ""
+    assert [n.name for n in onnxlrp.convert(proto).nodes] == ["z", "a", "logits"]
+
+
+def test_a_fixed_batch_can_be_freed():
+    """The leading 1 of a Reshape is repaired, and inner shapes forgotten."""
+    body = [
+        node("Reshape", ["x", "s"], "r"),
+        node("MatMul", ["r", "w"], "z"),
+        node("MatMul", ["z", "v"], "logits"),
+    ]
+    weights = {**W, "s": np.array([1, 6], np.int64)}
+    proto = model(body, {"x": [1, 2, 3]}, ["logits"], weights)
+    explained = explain(proto, lines("*: epsilon"), {"x": X.reshape(2, 2, 3)}, dynamic_batch=True)
+    assert explained.conversion.inputs[0][2][0] == "batch"
+    for index in (0, 1):
+        single = explain(proto, lines("*: epsilon"), {"x": X[index].reshape(1, 2, 3)})
+        close(explained.values["relevance"][index : index + 1], single.values["relevance"], 1e-6)
+
+
+def test_a_batch_that_cannot_be_freed_is_refused():
+    """The scores are divided by a sum over the batch."""
+    body = [
+        node("ReduceSum", ["x", "axis"], "s"),
+        node("Sub", ["x", "s"], "c"),
+        node("MatMul", ["c", "w"], "z"),
+        node("MatMul", ["z", "v"], "logits"),
+    ]
+    weights = {**W, "axis": np.array([0], np.int64)}
+    proto = model(body, {"x": [1, 6]}, ["logits"], weights)
+    composite = lines("*: epsilon")
+    with pytest.raises(ModelError, match="mixes up the samples"):
+        onnxlrp.convert(proto, composite, dynamic_batch=True)
+
+
+def test_weights_are_mapped_and_not_loaded(tmp_path):
+    onnx.save_model(
+        small(),
+        tmp_path / "m.onnx",
+        save_as_external_data=True,
+        location="m.data",
+        size_threshold=0,
+    )
+    graph = load(tmp_path / "m.onnx").model.graph
+    assert isinstance(graph.initializers["w"].const_value, ir.ExternalTensor)

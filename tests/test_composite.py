@@ -1,0 +1,209 @@
+"""Composites: what ships, what a file may say, and how mistakes are reported."""
+
+import pytest
+from support import lines, model, node, normal
+
+import onnxlrp
+from onnxlrp.composite import Composite, available
+from onnxlrp.errors import CompositeError
+
+SHIPPED = [
+    "binder2016_beta",
+    "binder2016_epsilon",
+    "epsilon",
+    "epsilon_alpha2_beta1",
+    "epsilon_alpha2_beta1_flat",
+    "epsilon_plus",
+    "epsilon_plus_flat",
+]
+
+WEIGHTS = {
+    "w1": normal(4, 3, 3, 3),
+    "w2": normal(4, 4, 3, 3),
+    "w3": normal(4, 5),
+    "w4": normal(5, 3),
+    "t": normal(4, 6, 6, seed=1),
+}
+NETWORK = [
+    node("Conv", ["x", "w1"], "c1"),
+    node("LRN", ["c1"], "n1", size=3),
+    node("MaxPool", ["n1"], "p1", kernel_shape=[2, 2], strides=[1, 1]),
+    node("Conv", ["p1", "w2"], "c2", pads=[1, 1, 1, 1]),
+    node("Add", ["c2", "p1"], "s1"),
+    node("GlobalAveragePool", ["s1"], "g"),
+    node("Flatten", ["g"], "f"),
+    node("Gemm", ["f", "w3"], "d1"),
+    node("Relu", ["d1"], "r1"),
+    node("Gemm", ["r1", "w4"], "logits"),
+]
+
+
+def rules(composite):
+    proto = model(NETWORK, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
+    found = onnxlrp.convert(proto, composite).nodes
+    return {n.name.removeprefix("node_"): n.rule for n in found if n.rule}
+
+
+def test_what_ships():
+    assert [composite.name for composite in available()] == SHIPPED
+    assert all(c.description and c.good_for and c.source for c in available())
+
+
+ZENNIT = {
+    "epsilon_plus": ("z-plus", "z-plus", "epsilon"),
+    "epsilon_plus_flat": ("flat", "z-plus", "epsilon"),
+    "epsilon_alpha2_beta1": ("alpha-beta", "alpha-beta", "epsilon"),
+    "epsilon_alpha2_beta1_flat": ("flat", "alpha-beta", "epsilon"),
+    "epsilon": ("epsilon", "epsilon", "epsilon"),
+}
+
+
+@pytest.mark.parametrize("name", ZENNIT)
+def test_zennits_layer_maps(name):
+    first, convolution, dense = ZENNIT[name]
+    assert rules(name) == {
+        "c1": first,
+        "n1": "taylor",
+        "p1": "winner-takes-all",
+        "c2": convolution,
+        "s1": "norm",
+        "g": "norm",
+        "d1": dense,
+        "logits": dense,
+    }
+
+
+@pytest.mark.parametrize("name", ["epsilon", "beta"])
+def test_the_papers_one_rule_for_all_linear_layers(name):
+    found = rules(f"binder2016_{name}")
+    assert found.pop("n1") == "taylor"
+    assert found.pop("p1") == "winner-takes-all"
+    assert set(found.values()) == {name}
+    composite = Composite.load(f"binder2016_{name}")
+    assert composite.parameters["bias"] == "exclude"
+
+
+def test_first_layers_are_those_that_the_input_reaches_and_not_those_written_first():
+    body = [
+        node("Conv", ["x", "w1"], "c1"),
+        node("Conv", ["x", "w1"], "c2"),
+        node("Add", ["c1", "c2"], "s"),
+        node("Conv", ["s", "w2"], "c3"),
+        node("GlobalAveragePool", ["c3"], "g"),
+        node("Flatten", ["g"], "f"),
+        node("Gemm", ["f", "w3"], "d1"),
+        node("Gemm", ["d1", "w4"], "logits"),
+    ]
+    proto = model(body, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
+    composite = lines("first: flat", "last: z-plus", "*: epsilon")
+    found = {n.name: n.rule for n in onnxlrp.convert(proto, composite).nodes if n.rule}
+    assert found["node_c1"] == found["node_c2"] == "flat"
+    assert found["node_c3"] == found["node_d1"] == "epsilon"
+    assert found["node_logits"] == "z-plus"
+
+
+def test_constants_in_front_of_the_first_layer_are_preprocessing():
+    body = [
+        node("Sub", ["x", "mean"], "centred"),
+        node("Div", ["centred", "deviation"], "scaled"),
+        node("Conv", ["scaled", "w1"], "c1", pads=[1, 1, 1, 1]),
+        node("Add", ["c1", "t"], "shifted"),
+        node("GlobalAveragePool", ["shifted"], "g"),
+        node("Flatten", ["g"], "f"),
+        node("Gemm", ["f", "w3"], "d1"),
+        node("Gemm", ["d1", "w4"], "logits"),
+    ]
+    weights = {**WEIGHTS, "mean": normal(3, 1, 1), "deviation": normal(3, 1, 1)}
+    proto = model(body, {"x": ["N", 3, 6, 6]}, ["logits"], weights)
+    found = {n.name: n.rule for n in onnxlrp.convert(proto, "epsilon_plus_flat").nodes}
+    assert found["node_centred"] == found["node_scaled"] == "pass"
+    assert found["node_shifted"] == "norm"
+    assert found["node_c1"] == "flat"
+
+
+def test_nodes_are_matched_by_name_with_wildcards():
+    composite = Composite.load("epsilon").with_lines(["Gemm name=node_d*: z-plus"])
+    assert rules(composite)["d1"] == "z-plus"
+    assert rules(composite)["logits"] == "epsilon"
+
+
+def test_the_first_line_that_matches_decides():
+    rest = ("LRN: taylor", "MaxPool: winner-takes-all", "*: norm")
+    assert rules(lines("Conv: flat", "Conv: z-plus", *rest))["c2"] == "flat"
+
+
+def test_parameters_of_line_composite_and_set():
+    composite = lines("Conv: epsilon epsilon=0.5", "*: epsilon")
+    first, second = composite.lines
+    assert composite.parameters_of(first)["epsilon"] == 0.5
+    assert composite.parameters_of(second)["epsilon"] == 1e-6
+    overridden = composite.with_parameters({"epsilon": 2})
+    assert [overridden.parameters_of(line)["epsilon"] for line in overridden.lines] == [2, 2]
+
+
+def test_a_composite_survives_as_text(tmp_path):
+    for composite in [*available(), lines("Conv first name=a*: alpha-beta alpha=3 beta=2")]:
+        file = tmp_path / "copy.toml"
+        file.write_text(composite.to_toml())
+        copy = Composite.load(file)
+        assert copy.parameters == composite.parameters
+        strip = [(x.rule, x.parameters, x.operators, x.nodes, x.position) for x in copy.lines]
+        assert strip == [
+            (x.rule, x.parameters, x.operators, x.nodes, x.position) for x in composite.lines
+        ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rules = [\n", "line 2|end of document"),
+        ('[[rules]]\nrule = "epsilon"\n\n[colours]\n', r"my\.toml:4: unknown key 'colours'"),
+        ("[parameters]\nepsilon = 1\n", "has no"),
+        ("[[rules]]\noperators = ['Conv']\n", r"my\.toml:1: a line needs a rule"),
+        ("[[rules]]\nrule = 'nonsense'\n", r"my\.toml:2: unknown rule 'nonsense'"),
+        (
+            "[[rules]]\noperators = 'Conv'\nrule = 'flat'\n",
+            r"my\.toml:2: 'operators' must be a list",
+        ),
+        ("[[rules]]\noperators = ['Cnv']\nrule = 'flat'\n", r"my\.toml:2: unknown operator 'Cnv'"),
+        ("[[rules]]\noperators = ['LRN']\nrule = 'flat'\n", r"my\.toml:2: LRN does not take"),
+        ("[[rules]]\nposition = 'top'\nrule = 'flat'\n", r"my\.toml:2: unknown position 'top'"),
+        ("[[rules]]\nrule = 'flat'\n[[rules]]\nrule = 'z-plus'\nalpha = 2\n", r"my\.toml:5: rule"),
+        ("[[rules]]\nrule = 'epsilon'\nepsilon = 'a'\n", r"my\.toml:3: 'epsilon' must be a number"),
+        ("[[rules]]\nrule = 'epsilon'\nepsilon = 0\n", r"my\.toml:3: 'epsilon' must be greater"),
+        ("[[rules]]\nrule = 'epsilon'\nbias = 'keep'\n", r"my\.toml:3: bias must be one of"),
+        ("[[rules]]\nrule = 'epsilon'\npower = 1.5\n", r"my\.toml:3: 'power' must be a whole"),
+        ("[parameters]\ngain = 1\n[[rules]]\nrule = 'epsilon'\n", r"my\.toml:2: no rule takes"),
+        ("description = 3\n[[rules]]\nrule = 'epsilon'\n", r"my\.toml:1: 'description' must be"),
+    ],
+)
+def test_mistakes_are_reported_with_file_and_line(tmp_path, text, message):
+    file = tmp_path / "my.toml"
+    file.write_text(text)
+    with pytest.raises(CompositeError, match=message):
+        Composite.load(file)
+
+
+def test_an_unknown_composite_lists_those_that_ship():
+    with pytest.raises(CompositeError, match="epsilon_plus_flat"):
+        Composite.load("epsilon_plus_falt")
+
+
+@pytest.mark.parametrize(
+    "line", ["Conv flat", "Conv:", "Conv: ", "Conv: nonsense", "Conf: flat", "Conv: flat x"]
+)
+def test_mistakes_in_lines(line):
+    with pytest.raises(CompositeError, match=r"--rule|KEY=VALUE"):
+        Composite.load("epsilon").with_lines([line])
+
+
+def test_a_parameter_that_no_rule_takes():
+    with pytest.raises(CompositeError, match="takes a parameter 'beta'"):
+        Composite.load("epsilon").with_parameters({"beta": 1})
+
+
+def test_pass_needs_equal_shapes():
+    proto = model(NETWORK, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
+    composite = Composite.load("epsilon").with_lines(["GlobalAveragePool: pass"])
+    with pytest.raises(onnxlrp.UnsupportedError, match=r"node_g \(GlobalAveragePool"):
+        onnxlrp.convert(proto, composite)
