@@ -5,8 +5,9 @@
 >>> onnxlrp.Explainer("explainer.onnx")(images, target=-1).relevance          # doctest: +SKIP
 """
 
-from onnxlrp.composite import Composite
-from onnxlrp.conversion import Conversion, convert
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from onnxlrp.errors import (
     CompositeError,
     DeviceError,
@@ -15,8 +16,12 @@ from onnxlrp.errors import (
     OnnxlrpError,
     UnsupportedError,
 )
-from onnxlrp.explainer import Explainer, Explanation
-from onnxlrp.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from onnxlrp.composite import Composite
+    from onnxlrp.conversion import Conversion, convert
+    from onnxlrp.explainer import Explainer, Explanation
+    from onnxlrp.preprocessing import Preprocessing
 
 __all__ = [
     "Composite",
@@ -32,3 +37,19 @@ __all__ = [
     "UnsupportedError",
     "convert",
 ]
+
+_HOMES = {
+    "Composite": "composite",
+    "Conversion": "conversion",
+    "Explainer": "explainer",
+    "Explanation": "explainer",
+    "Preprocessing": "preprocessing",
+    "convert": "conversion",
+}
+
+
+# Running an explainer needs no compiler, and `onnxlrp --help` neither: each loads when used.
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

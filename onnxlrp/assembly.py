@@ -41,7 +41,7 @@ class OutputNames:
 def signature(value: ir.Value) -> tuple[str, str, tuple[Dim, ...]]:
     """Name, type and shape of a value."""
     shape = () if value.shape is None else dims_of(value.shape)
-    return value.name or "", "" if value.dtype is None else value.dtype.name.lower(), shape
+    return value.name or "", "" if value.dtype is None else value.dtype.numpy().name, shape
 
 
 def target_input(graph: ir.Graph) -> ir.Value:

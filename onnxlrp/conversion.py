@@ -213,6 +213,8 @@ def _explained(operation: Operation, assignment: Assignment) -> ExplainedNode:
 
 def _check_operators(facts: Facts, graph: ir.Graph) -> None:
     obstacles = []
+    # Nothing is known of the shapes behind an unknown operator, and that is its fault alone.
+    obscured: set[int] = set()
     for operation in facts.operations:
         domain = operation.node.domain
         problem: tuple[str, str] | None = None
@@ -223,7 +225,10 @@ def _check_operators(facts: Facts, graph: ir.Graph) -> None:
                 OPERATORS[operation.operator].check(operation, facts.live)
             except ObstacleError as error:
                 problem = error.args[0], error.args[1]
-        if problem is not None:
+        behind = any(id(value) in obscured for value in operation.inputs)
+        if problem is not None or behind:
+            obscured.update(id(v) for v in operation.outputs if v.shape is None)
+        if problem is not None and not (behind and operation.operator in OPERATORS):
             opset = graph.opset_imports.get(domain, 0)
             obstacles.append(Obstacle(operation.name, operation.operator, domain, opset, *problem))
     if obstacles:

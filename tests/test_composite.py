@@ -74,13 +74,19 @@ def test_zennits_layer_maps(name):
 
 
 @pytest.mark.parametrize("name", ["epsilon", "beta"])
-def test_the_papers_one_rule_for_all_linear_layers(name):
-    found = rules(f"binder2016_{name}")
-    assert found.pop("n1") == "taylor"
-    assert found.pop("p1") == "winner-takes-all"
-    assert set(found.values()) == {name}
-    composite = Composite.load(f"binder2016_{name}")
-    assert composite.parameters["bias"] == "exclude"
+def test_the_papers_one_rule_for_all_layers_with_weights(name):
+    """Means and sums share in proportion: beta would double relevance where nothing inhibits."""
+    assert rules(f"binder2016_{name}") == {
+        "c1": name,
+        "n1": "taylor",
+        "p1": "winner-takes-all",
+        "c2": name,
+        "s1": "norm",
+        "g": "norm",
+        "d1": name,
+        "logits": name,
+    }
+    assert Composite.load(f"binder2016_{name}").parameters["bias"] == "exclude"
 
 
 def test_first_layers_are_those_that_the_input_reaches_and_not_those_written_first():

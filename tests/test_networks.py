@@ -11,6 +11,7 @@ from PIL import Image
 from support import run
 
 import onnxlrp
+from onnxlrp.composite import available
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 ZOO = {
@@ -83,7 +84,7 @@ def test_relevance_adds_up_in_every_layer(name, bias, treatment):
     assert len(entries) > 10
 
 
-COMPOSITES = [composite.name for composite in onnxlrp.composite.available()]
+COMPOSITES = [composite.name for composite in available()]
 
 
 def images(network, count):

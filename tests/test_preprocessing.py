@@ -75,7 +75,7 @@ def test_crop_of_is_what_the_model_sees():
 
 
 @pytest.mark.parametrize(
-    "preprocessing", [CAFFE, IMAGENET, Preprocessing(), Preprocessing(resize=9)]
+    "preprocessing", [CAFFE, IMAGENET, Preprocessing(), Preprocessing(resize=90)]
 )
 def test_enlarged_it_shows_the_same_part(preprocessing):
     ramp = np.add.outer(np.arange(300), np.arange(400)) * (255 / 700)

@@ -46,7 +46,7 @@ class Convolution(WeightedLayer):
             bias=self.bias.emitter.zero,
         )
 
-    def __call__(self, x: Bundle) -> Tensor:
+    def forward(self, x: Bundle) -> Tensor:
         return self.apply(
             "Conv",
             x.parts[0],
@@ -56,11 +56,9 @@ class Convolution(WeightedLayer):
             group=self.groups,
         )
 
-    def adjoint(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Bundle:
         """Convolve with the flipped kernel where the stride is 1, else ConvTranspose."""
         window = self.window
-        if self.weights.is_zero or s.is_zero:
-            return Bundle((self.emitter.zero,))
         begins = tuple(r - p for r, p in zip(window.reach, window.begins, strict=True))
         ends = tuple(r - p for r, p in zip(window.reach, window.ends, strict=True))
         if window.dense and min(begins + ends) >= 0:
@@ -171,7 +169,7 @@ class BoxConvolution(UniformLayer):
             transposed_weights=emitter.constant(kernel, Sign.NON_NEGATIVE, "transposed"),
         )
 
-    def __call__(self, x: Bundle) -> Tensor:
+    def forward(self, x: Bundle) -> Tensor:
         """Sum over the window and the group's channels, [N, 1, ...] for all outputs alike.
 
         Rules ask for it on ones only, where each channel contributes the same.
@@ -181,10 +179,8 @@ class BoxConvolution(UniformLayer):
         one = _channels(x.parts[0], 1)
         return self._convolution(1)(Bundle((one,))) * per_group
 
-    def adjoint(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Bundle:
         emitter, groups = self.conv.emitter, self.conv.groups
-        if s.is_zero:
-            return Bundle((emitter.zero,))
         x = self.conv.x
         spatial = s.shape[2:]
         out, channels = s.shape[1], x.shape[1]
@@ -244,14 +240,12 @@ class TransposedConvolution(WeightedLayer):
     groups: int
     convolution_weights: Tensor
 
-    def __call__(self, x: Bundle) -> Tensor:
+    def forward(self, x: Bundle) -> Tensor:
         return self.apply(
             "ConvTranspose", x.parts[0], self.weights, self.z.shape, **self.attributes
         )
 
-    def adjoint(self, s: Tensor) -> Bundle:
-        if self.weights.is_zero or s.is_zero:
-            return Bundle((self.emitter.zero,))
+    def transpose(self, s: Tensor) -> Bundle:
         result = self.apply(
             "Conv",
             s,

@@ -42,8 +42,6 @@ class Dense(WeightedLayer):
         return not self.left and self.x.rank == 2 and self.weights.rank == 2
 
     def _multiply(self, x: Tensor, transposed: bool, shape: tuple[Dim, ...]) -> Tensor:
-        if x.is_zero or self.weights.is_zero:
-            return self.emitter.zero
         if self._is_gemm:
             return self.apply("Gemm", x, self.weights, shape, transB=int(transposed))
         weights = self.weights
@@ -55,10 +53,10 @@ class Dense(WeightedLayer):
         operands = (weights, x) if self.left else (x, weights)
         return self.emitter.node("MatMul", *operands, shape=shape, dtype=x.dtype, sign=sign)
 
-    def __call__(self, x: Bundle) -> Tensor:
+    def forward(self, x: Bundle) -> Tensor:
         return self._multiply(x.parts[0], self.transposed, self.z.shape)
 
-    def adjoint(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Bundle:
         return Bundle((self._multiply(s, not self.transposed, self.x.shape),))
 
     def biased(self, z: Tensor, bias: Tensor) -> Tensor:
@@ -77,10 +75,10 @@ class DenseOnes(UniformLayer):
     bias: Tensor
     axis: int
 
-    def __call__(self, x: Bundle) -> Tensor:
+    def forward(self, x: Bundle) -> Tensor:
         return x.parts[0].emitter.reduce_sum(x.parts[0], [self.axis])
 
-    def adjoint(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Bundle:
         return Bundle((s.emitter.expand(s.emitter.reduce_sum(s, [self.axis]), self.dense.x),))
 
 

@@ -24,18 +24,35 @@ class Layer(ABC):
     Attributes
     ----------
     bias : constant term, one number per output channel or shaped like the output; may be zero
+    operands : how many live inputs it has
 
     """
 
     bias: Tensor
 
-    @abstractmethod
+    @property
+    def operands(self) -> int:
+        return 1
+
     def __call__(self, x: Bundle) -> Tensor:
         """Return sum_i x_i w_ij, without bias."""
+        if all(part.is_zero for part in x.parts):
+            return self.bias.emitter.zero
+        return self.forward(x)
 
-    @abstractmethod
     def adjoint(self, s: Tensor) -> Bundle:
         """Return sum_j w_ij s_j, in the inputs' shapes."""
+        if s.is_zero:
+            return Bundle((s,) * self.operands)
+        return self.transpose(s)
+
+    @abstractmethod
+    def forward(self, x: Bundle) -> Tensor:
+        """Return sum_i x_i w_ij of an x that is not known to be zero."""
+
+    @abstractmethod
+    def transpose(self, s: Tensor) -> Bundle:
+        """Return sum_j w_ij s_j of an s that is not known to be zero."""
 
     @property
     @abstractmethod
@@ -86,10 +103,10 @@ class Nothing(UniformLayer):
     def __init__(self, zero: Tensor) -> None:
         self.bias = zero
 
-    def __call__(self, x: Bundle) -> Tensor:
+    def forward(self, x: Bundle) -> Tensor:
         return self.bias
 
-    def adjoint(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Bundle:
         return Bundle((self.bias,))
 
 

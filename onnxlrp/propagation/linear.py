@@ -66,8 +66,6 @@ class WeightedLayer(Layer):
         self, op: str, x: Tensor, w: Tensor, shape: tuple[Dim, ...], **attributes: object
     ) -> Tensor:
         """Write an operator that is linear in x and in w."""
-        if x.is_zero or w.is_zero:
-            return self.emitter.zero
         return self.emitter.node(
             op, x, w, shape=shape, dtype=x.dtype, sign=x.sign * w.sign, **attributes
         )

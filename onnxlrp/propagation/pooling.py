@@ -47,13 +47,11 @@ class Mean(UniformLayer):
     weight: float | None
     bias: Tensor
 
-    def __call__(self, x: Bundle) -> Tensor:
+    def forward(self, x: Bundle) -> Tensor:
         total = x.parts[0].emitter.reduce_sum(x.parts[0], self.axes, self.keepdims)
         return self._weighted(total)
 
     def _weighted(self, tensor: Tensor) -> Tensor:
-        if tensor.is_zero:
-            return tensor
         if self.weight is not None:
             return tensor * self.weight
         emitter = tensor.emitter
@@ -67,9 +65,9 @@ class Mean(UniformLayer):
         number = emitter.cast(count, tensor.dtype, Sign.NON_NEGATIVE)
         return tensor / number
 
-    def adjoint(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Bundle:
         emitter = s.emitter
-        if not self.keepdims and not s.is_zero:
+        if not self.keepdims:
             shape = tuple(1 if i in self.axes else d for i, d in enumerate(self.x.shape))
             s = emitter.node(
                 "Unsqueeze",
@@ -134,7 +132,7 @@ class WindowMean(UniformLayer):
     bias: Tensor
     scaled: bool = True
 
-    def __call__(self, x: Bundle) -> Tensor:
+    def forward(self, x: Bundle) -> Tensor:
         """Pool the padded input with AveragePool, which then counts every element."""
         padded = _padded(x.parts[0], self.window, self.z, 0.0)
         return self._scaled(_summed(padded, self.window, self.window.strides, self.z.shape))
@@ -144,13 +142,11 @@ class WindowMean(UniformLayer):
             return sums
         return sums / self.count if isinstance(self.count, Tensor) else sums * (1 / self.count)
 
-    def adjoint(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Bundle:
         """Space the outputs out by the strides, and pool that with stride 1.
 
         Every input then collects the outputs whose windows cover it.
         """
-        if s.is_zero:
-            return Bundle((s,))
         window = self.window
         spread = self._scaled(s)
         if spread.shape != self.z.shape:
@@ -189,8 +185,6 @@ def _summed(x: Tensor, window: Window, strides: Sequence[int], shape: Sequence[D
     then refuses for padding as large as the kernel.
     """
     x = x * float(np.prod(window.kernel))
-    if x.is_zero:
-        return x
     attributes: dict[str, object] = {"kernel_shape": list(window.kernel), "strides": list(strides)}
     if any(dilation != 1 for dilation in window.dilations):
         attributes["dilations"] = list(window.dilations)

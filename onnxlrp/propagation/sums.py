@@ -36,19 +36,23 @@ class Sum(Layer):
     signs: tuple[int, ...]
     bias: Tensor
 
-    def __call__(self, x: Bundle) -> Tensor:
+    def forward(self, x: Bundle) -> Tensor:
         total = self.bias.emitter.zero
         for part, sign in zip(x.parts, self.signs, strict=True):
             total = total + part * sign
         return total
 
-    def adjoint(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Bundle:
         return Bundle(
             tuple(
                 reduced_to(s * sign, part)
                 for part, sign in zip(self.x.parts, self.signs, strict=True)
             )
         )
+
+    @property
+    def operands(self) -> int:
+        return len(self.signs)
 
     def _with_signs(self, function: Callable[[int], int]) -> Sum:
         signs = tuple(function(sign) for sign in self.signs)
@@ -91,10 +95,10 @@ class Diagonal(Layer):
     weights: Tensor
     bias: Tensor
 
-    def __call__(self, x: Bundle) -> Tensor:
+    def forward(self, x: Bundle) -> Tensor:
         return x.parts[0] * self.weights
 
-    def adjoint(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Bundle:
         return Bundle((s * self.weights,))
 
     def _with_weights(self, function: Callable[[Tensor], Tensor]) -> Diagonal:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 import onnxlrp
@@ -71,6 +72,20 @@ def test_without_preprocessing_it_asks_and_does_not_guess(run, model: Path, phot
     assert not Path("out").exists()
     flags = ["--resize", "8x8", "--scale", "1/255"]
     assert run("explain", "explainer.onnx", photo, "-o", "out", *flags).exit_code == 0
+
+
+def test_a_model_that_reads_bytes_gets_whole_numbers(run, photo: Path, classifier):
+    model = classifier()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["pixels"], to=1))
+    model.graph.node[1].input[0] = "pixels"
+    onnxlrp.convert(model).save(Path("explainer.onnx"))
+    result = run("explain", "explainer.onnx", photo, "-o", "out", "--resize", "8x8")
+    assert result.exit_code == 0, result.output
+    assert np.load("out/photo.relevance.npy").dtype == np.float32
+    flags = ["--resize", "8x8", "--scale", "1/255"]
+    line = refused(run("explain", "explainer.onnx", photo, "-o", "out", *flags))
+    assert "whole numbers (uint8)" in line
 
 
 def refused(result) -> str:

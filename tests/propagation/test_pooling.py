@@ -1,8 +1,9 @@
 """Means and maxima over windows and axes, against the definition."""
 
 import numpy as np
+import oracle
 import pytest
-from support import crosses_as_defined, node, normal
+from support import close, crosses_as_defined, explain, lines, model, node, normal
 
 WINDOWS = {
     "2x2": ((2, 3, 6, 6), {"kernel_shape": [2, 2], "strides": [2, 2]}),
@@ -87,6 +88,36 @@ def test_every_rule_on_average_pools(geometry, spread, rule, parameters):
     shape, attributes = WINDOWS[geometry]
     tested = node("AveragePool", ["x"], **attributes)
     crosses_as_defined(tested, normal(*shape), rule, spread=spread, **parameters)
+
+
+@pytest.mark.parametrize("rule", ["alpha-beta", "z-plus", "epsilon", "flat", "norm", "beta"])
+@pytest.mark.parametrize("op", ["AveragePool", "GlobalAveragePool", "Add", "Gemm", "Conv", "Mul"])
+def test_every_rule_behind_a_relu(op, rule):
+    """No negative part of x, no negative weights: whole terms vanish while a rule is written."""
+    weights = {
+        "Gemm": {"w": normal(48, 4)},
+        "Conv": {"w": normal(4, 3, 3, 3)},
+        "Mul": {"w": normal(3, 1, 1)},
+    }.get(op, {})
+    attributes = {"kernel_shape": [3, 3], "strides": [2, 2]} if op == "AveragePool" else {}
+    inputs = ["a", "a"] if op == "Add" else ["f" if op == "Gemm" else "a", *weights]
+    tested = node(op, inputs, **attributes)
+    body = [
+        node("Relu", ["x"], "a"),
+        node("Flatten", ["a"], "f"),
+        tested,
+        node("Flatten", ["y"], "g"),
+        node("Gemm", ["g", "readout"], "logits"),
+    ]
+    x = normal(2, 3, 4, 4)
+    values = oracle.evaluate(model(body[:3], {"x": [2, 3, 4, 4]}, ["y"], weights), {"x": x})
+    readout = normal(values["y"][0].size, 3, seed=1)
+    proto = model(body, {"x": ["N", 3, 4, 4]}, ["logits"], {**weights, "readout": readout})
+    composite = lines(f"name=node_y: {rule}", "Gemm: z-plus")
+    explained = explain(proto, composite, {"x": x})
+    rules = {e.name: (e.rule, dict(e.parameters)) for e in explained.conversion.nodes}
+    expected = oracle.explain(proto, {"x": x}, lambda n: rules[n.name], ["x"], "logits")
+    close(explained.values["relevance"], expected["x"], 3e-5)
 
 
 REDUCTIONS = [
