@@ -133,11 +133,13 @@ def assemble(
             outputs.append(named)
             by_value[value.name or ""] = name
     kept = _needed(emitter.nodes, outputs)
-    _label(kept)
     used = {id(value) for node in kept for value in node.inputs if value is not None}
+    unused = [value for value in emitter.initializers if id(value) not in used]
     for initializer in emitter.initializers:
         if id(initializer) in used:
             graph.register_initializer(initializer)
+    _label(kept)
+    _write_accounts(kept, {id(value) for value in unused})
     graph.extend(kept)
     if target is not None:
         graph.inputs.append(target)
@@ -166,6 +168,8 @@ def _needed(nodes: Sequence[ir.Node], outputs: Iterable[ir.Value]) -> list[ir.No
         if any(id(value) in needed for value in node.outputs):
             kept.append(node)
             needed.update(id(value) for value in node.inputs if value is not None)
+            if "account" in node.meta:
+                needed.add(id(node.meta["account"].bias.value))
         else:
             for index in range(len(node.inputs)):
                 node.replace_input_with(index, None)
@@ -175,7 +179,6 @@ def _needed(nodes: Sequence[ir.Node], outputs: Iterable[ir.Value]) -> list[ir.No
 def _label(nodes: Iterable[ir.Node]) -> None:
     """Name nodes `onnxlrp/<explained node>/<rule>/<running number>`, and values after them."""
     counts: dict[tuple[str, str], int] = {}
-    accounts: list[tuple[ir.Node, Account]] = []
     for node in nodes:
         label = node.meta.pop("label")
         counts[label] = counts.get(label, 0) + 1
@@ -184,13 +187,24 @@ def _label(nodes: Iterable[ir.Node]) -> None:
             if value.name is None:
                 value.name = node.name if index == 0 else f"{node.name}:{index}"
         node.meta.pop("key", None)
-        if "account" in node.meta:
-            accounts.append((node, node.meta.pop("account")))
-    for node, account in accounts:
-        terms = {
-            name: tensor.value.name if tensor.value is not None else ""
-            for name, tensor in vars(account).items()
-        }
+
+
+def _write_accounts(nodes: Iterable[ir.Node], unused: set[int]) -> None:
+    """Note the terms of each division, by the names of the values that hold them.
+
+    A bias that no node reads, for the model adds it by itself, is noted as a list of numbers: an
+    initializer that nothing reads would make onnxruntime warn at every load.
+    """
+    for node in nodes:
+        account = node.meta.pop("account", None)
+        if account is None:
+            continue
+        terms: dict[str, str | list[float]] = {}
+        for name, tensor in vars(account).items():
+            value = tensor.value
+            terms[name] = "" if value is None else value.name
+            if value is not None and id(value) in unused:
+                terms[name] = value.const_value.numpy().ravel().tolist()
         node.metadata_props[METADATA_PREFIX + "account"] = json.dumps(terms)
 
 

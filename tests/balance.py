@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,7 +33,7 @@ def balance(explainer: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Entr
     stored = {entry.key: entry.value for entry in explainer.metadata_props}
     by_input = json.loads(stored["onnxlrp.relevance"])
     relevance_of = dict(by_input)
-    accounts: dict[str, list[dict[str, str]]] = {}
+    accounts: dict[str, list[dict[str, Any]]] = {}
     model_nodes = []
     for node in explainer.graph.node:
         notes = {entry.key: entry.value for entry in node.metadata_props}
@@ -45,7 +46,13 @@ def balance(explainer: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Entr
                 relevance_of[name.removeprefix(PREFIX)] = name
         if not node.name.startswith("onnxlrp/"):
             model_nodes.append(node)
-    terms = {name for group in accounts.values() for a in group for name in a.values() if name}
+    terms = {
+        term
+        for group in accounts.values()
+        for account in group
+        for term in account.values()
+        if term and isinstance(term, str)
+    }
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in explainer.graph.initializer}
     wanted = sorted((terms | set(relevance_of.values())) - set(constants))
     values = {**constants, **run(with_outputs(explainer, wanted), feeds)}
@@ -100,7 +107,7 @@ def _ancestors(nodes: list[onnx.NodeProto], score: str) -> set[int]:
 def _entry(
     group: list[onnx.NodeProto],
     relevance_of: Mapping[str, str],
-    accounts: Mapping[str, list[dict[str, str]]],
+    accounts: Mapping[str, list[dict[str, Any]]],
     values: Mapping[str, Array],
 ) -> Entry:
     read = {name for node in group for name in node.input if name in relevance_of}
@@ -112,11 +119,15 @@ def _entry(
     bias = stabiliser = 0.0
     for node in group:
         for account in accounts.get(node.name, []):
-            terms = {k: values[v].astype(np.float64) if v else 0.0 for k, v in account.items()}
-            share, denominator = np.asarray(terms["share"]), terms["denominator"]
+            terms = {
+                key: np.asarray(values[term] if isinstance(term, str) else term, np.float64)
+                for key, term in account.items()
+                if term
+            }
+            share, denominator = terms["share"], terms["denominator"]
             stabiliser += float((terms["relevance"] - denominator * share).sum())
-            if account["bias"]:
-                offset = np.asarray(terms["bias"])
+            if "bias" in terms:
+                offset = terms["bias"]
                 if offset.ndim == 1 and share.ndim > 2 and node.op_type.startswith("Conv"):
                     offset = offset.reshape(-1, *(1,) * (share.ndim - 2))
                 bias += float((offset * share).sum())

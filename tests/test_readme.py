@@ -1,0 +1,51 @@
+"""What README.md shows is run as it stands there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from support import model, node, normal
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.S)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    body = [
+        node("Conv", ["x", "w"], "c"),
+        node("GlobalAveragePool", ["c"], "g"),
+        node("Flatten", ["g"], "logits"),
+    ]
+    proto = model(body, {"x": ["N", 3, 8, 8]}, ["logits"], {"w": normal(5, 3, 3, 3)})
+    onnx.save(proto, tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_lines_for_python_and_the_four_that_need_no_onnxlrp(folder):
+    convert, embed = BLOCKS
+    images = normal(2, 3, 8, 8, seed=1)
+    with_us: dict = {"images": images}
+    exec(convert, with_us)
+    assert "onnxlrp" not in embed
+    assert len(embed.strip().splitlines()) == 4
+    without_us: dict = {"images": images}
+    exec(embed, without_us)
+    np.testing.assert_array_equal(without_us["relevance"], with_us["explanation"].relevance)
+    assert without_us["relevance"].shape == images.shape
+
+
+def test_every_command_exists():
+    """`onnxlrp NAME` in the README is a command, and every --flag one of its options."""
+    from onnxlrp.cli import main
+
+    text = README.read_text("utf-8")
+    commands = re.findall(r"^ {4}(?:pip install \S+ && )?onnxlrp (\w+)(.*?)(?:#.*)?$", text, re.M)
+    assert {name for name, _ in commands} == {"convert", "demo", "inspect", "explain"}
+    for name, rest in commands:
+        command = main.get_command(None, name)
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"--[\w-]+", rest)) <= known
