@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-import oracle
 from onnx import helper, numpy_helper
 
 import onnxlrp
+from onnxlrp import reference
 
 Array = np.ndarray[Any, Any]
 
@@ -172,7 +172,7 @@ def crosses_as_defined(
     )
     explained = explain(proto, composite, {"x": x}, target=[1] * len(x), inside=["y"])
     applied = next(entry for entry in explained.conversion.nodes if entry.name == "node_y")
-    expected = oracle.propagate(
+    expected = reference.propagate(
         tested,
         inputs,
         [explained.relevance("y")],
@@ -205,7 +205,7 @@ def _certain(tested: onnx.NodeProto, inputs: Sequence[Array | None], power: int)
                 value if value is None or value.dtype == np.int64 else np.abs(value)
                 for value in raised
             ]
-            y, most = oracle.forward(tested, raised)[0], oracle.forward(tested, sizes)[0]
+            y, most = reference.forward(tested, raised)[0], reference.forward(tested, sizes)[0]
             result = result & (np.abs(y) >= 0.05 * np.abs(most)).all(axis=0)
     return result.reshape(-1)
 

@@ -5,12 +5,12 @@ from importlib import resources
 import numpy as np
 import onnx
 import onnx.version_converter
-import oracle
 import pytest
 from PIL import Image
 from support import close, run
 
 import onnxlrp
+from onnxlrp import reference
 from onnxlrp.composite import available
 from onnxlrp.demo import PREPROCESSING
 
@@ -45,7 +45,7 @@ def test_every_composite_is_as_defined_end_to_end(composite, treatment):
     relevance = run(explainer, {"image": x, "target": np.array([-1])})["relevance"]
     rules = {entry.name: (entry.rule, dict(entry.parameters)) for entry in conversion.nodes}
     lifted = onnx.version_converter.convert_version(network(), 18)
-    wanted = oracle.explain(lifted, {"image": x}, lambda n: rules[n.name], ["image"], "logits")
+    wanted = reference.explain(lifted, {"image": x}, lambda n: rules[n.name], ["image"], "logits")
     nudged = np.nextafter(x, np.float32(np.inf), dtype=np.float32)
     moved = run(explainer, {"image": nudged, "target": np.array([-1])})["relevance"]
     noise = np.abs(moved - relevance).max() / np.abs(relevance).max()

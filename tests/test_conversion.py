@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import onnx
-import oracle
 import pytest
 from onnx import TensorProto, helper
 from support import close, explain, lines, model, node, normal, run
 
 import onnxlrp
+from onnxlrp import reference
 from onnxlrp.errors import CompositeError, InputError, ModelError, UnsupportedError
 
 W = {"w": normal(6, 5, seed=1), "b": normal(5, seed=2), "v": normal(5, 3, seed=3)}
@@ -28,7 +28,7 @@ def small(outputs=("logits",), extra=(), body=BODY, **options):
 
 def expected(target, x=X, score="logits", proto=None):
     rule = ("epsilon", {"epsilon": 1e-6, "bias": "absorb", "power": 1})
-    return oracle.explain(proto or small(), {"x": x}, lambda _: rule, ["x"], score, target)
+    return reference.explain(proto or small(), {"x": x}, lambda _: rule, ["x"], score, target)
 
 
 def test_inputs_and_outputs():
@@ -115,7 +115,7 @@ def test_several_inputs():
     feeds = {"left": normal(2, 6, seed=5), "right": normal(2, 6, seed=6)}
     explained = explain(proto, EPSILON, feeds)
     rule = ("epsilon", {"epsilon": 1e-6, "bias": "absorb", "power": 1})
-    wanted = oracle.explain(proto, feeds, lambda _: rule, list(feeds), "logits")
+    wanted = reference.explain(proto, feeds, lambda _: rule, list(feeds), "logits")
     for name in feeds:
         close(explained.values[f"relevance_{name}"], wanted[name], 3e-5)
     alone = explain(proto, EPSILON, feeds, inputs=["right"])
@@ -183,7 +183,7 @@ def test_a_single_output_unit_is_explained_as_it_is(shape):
     proto = model([*BODY[:2], *head], {"x": ["N", 6]}, ["out"], weights)
     explained = explain(proto, EPSILON, {"x": X})
     rule = ("epsilon", {"epsilon": 1e-6, "bias": "absorb", "power": 1})
-    wanted = oracle.explain(proto, {"x": X}, lambda _: rule, ["x"], "score", 0)
+    wanted = reference.explain(proto, {"x": X}, lambda _: rule, ["x"], "score", 0)
     close(explained.values["relevance"], wanted["x"])
 
 
@@ -195,7 +195,7 @@ def test_classes_with_trailing_axes_of_one():
     x = normal(2, 2, 3, 3, seed=1)
     explained = explain(proto, lines("*: epsilon"), {"x": x}, [0, 2])
     rule = ("epsilon", {"epsilon": 1e-6, "bias": "absorb", "power": 1})
-    wanted = oracle.explain(proto, {"x": x}, lambda _: rule, ["x"], "logits", [0, 2])
+    wanted = reference.explain(proto, {"x": x}, lambda _: rule, ["x"], "logits", [0, 2])
     close(explained.values["relevance"], wanted["x"])
 
 
@@ -287,7 +287,9 @@ def test_other_float_types(kind):
         values = run(explainer, {"x": X.astype(dtype), "target": np.array([1])})
         tolerance = 1e-12 if kind == TensorProto.DOUBLE else 2e-2
         rule = ("epsilon", {"epsilon": 1e-6, "bias": "absorb", "power": 1})
-        wanted = oracle.explain(proto, {"x": X.astype(dtype)}, lambda _: rule, ["x"], "logits", 1)
+        wanted = reference.explain(
+            proto, {"x": X.astype(dtype)}, lambda _: rule, ["x"], "logits", 1
+        )
         close(values["relevance"], wanted["x"], tolerance)
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.version_converter
-import oracle
 import pytest
 from balance import balance
 from PIL import Image
 from support import EXACT, run, with_outputs
 
 import onnxlrp
+from onnxlrp import reference
 from onnxlrp.composite import available
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
@@ -155,12 +155,12 @@ def test_every_layer_of_googlenet_is_as_defined(composite):
     rules = {n.name: (n.rule, dict(n.parameters)) for n in conversion.nodes}
     known = {n: relevance[f"onnxlrp/relevance/{n}"].astype(np.float64) for n in names}
     known["data"] = relevance["relevance"].astype(np.float64)
-    known["logits"] = oracle.start(values["logits"], -1)
-    live = oracle.live_names(model, ["data"])
+    known["logits"] = reference.start(values["logits"], -1)
+    live = reference.live_names(model, ["data"])
     messages: dict[str, np.ndarray] = {}
     for node in model.graph.node:
         rule, parameters = rules[node.name] if rules[node.name][0] else ("pass", {})
-        result = oracle.propagate(
+        result = reference.propagate(
             node,
             [values[name] if name else None for name in node.input],
             [known[node.output[0]], *[None] * (len(node.output) - 1)],

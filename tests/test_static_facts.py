@@ -5,9 +5,10 @@ relevance wrong by up to a factor of 1e5. All are compared with the definition.
 """
 
 import numpy as np
-import oracle
 import pytest
 from support import close, explain, lines, model, node, normal, operators
+
+from onnxlrp import reference
 
 W = {"w": normal(6, 8, seed=1), "b": normal(8, seed=2), "v": normal(8, 3, seed=3)}
 X = normal(4, 6, seed=4)
@@ -20,7 +21,7 @@ def check(body, composite, weights=W, outputs=("logits",), x=X, tolerance=1e-5):
     proto = model(body, {"x": ["N", *x.shape[1:]]}, list(outputs), weights)
     explained = explain(proto, composite, {"x": x}, target=1, output="logits")
     rules = {e.name: (e.rule, dict(e.parameters)) for e in explained.conversion.nodes}
-    expected = oracle.explain(proto, {"x": x}, lambda n: rules[n.name], ["x"], "logits", 1)
+    expected = reference.explain(proto, {"x": x}, lambda n: rules[n.name], ["x"], "logits", 1)
     close(explained.values["relevance"], expected["x"], tolerance)
     return "Where" not in operators(explained.proto, "node_z")
 

@@ -1,9 +1,10 @@
 """One spelling for each thing: what is merged into a layer, and what must not be."""
 
 import numpy as np
-import oracle
 import pytest
 from support import close, crosses_as_defined, explain, lines, model, node, normal
+
+from onnxlrp import reference
 
 C = 4
 BN = {
@@ -75,7 +76,7 @@ def test_what_follows_a_convolution_is_merged_into_it(affine, rule):
     rules = {
         e.name.replace("z", "y"): (e.rule, dict(e.parameters)) for e in explained.conversion.nodes
     }
-    expected = oracle.explain(by_hand, {"x": x}, lambda n: rules[n.name], ["x"], "logits")
+    expected = reference.explain(by_hand, {"x": x}, lambda n: rules[n.name], ["x"], "logits")
     close(explained.values["relevance"], expected["x"], 1e-4)
 
 
@@ -175,7 +176,7 @@ def test_a_decomposed_lrn_is_one_operation(treatment):
     lrn = node("LRN", ["x"], size=5, alpha=0.8, beta=0.75, bias=1.5)
     whole = model([lrn, *readout], {"x": [2, 7, 3, 2]}, ["logits"], {"readout": weights["readout"]})
     rules = {"LRN": (treatment, {}), "Gemm": ("epsilon", {})}
-    expected = oracle.explain(whole, {"x": x}, lambda n: rules[n.op_type], ["x"], "logits")
+    expected = reference.explain(whole, {"x": x}, lambda n: rules[n.op_type], ["x"], "logits")
     close(explained.values["relevance"], expected["x"])
 
 

@@ -1,9 +1,10 @@
 """Means and maxima over windows and axes, against the definition."""
 
 import numpy as np
-import oracle
 import pytest
 from support import close, crosses_as_defined, explain, lines, model, node, normal
+
+from onnxlrp import reference
 
 WINDOWS = {
     "2x2": ((2, 3, 6, 6), {"kernel_shape": [2, 2], "strides": [2, 2]}),
@@ -110,13 +111,13 @@ def test_every_rule_behind_a_relu(op, rule):
         node("Gemm", ["g", "readout"], "logits"),
     ]
     x = normal(2, 3, 4, 4)
-    values = oracle.evaluate(model(body[:3], {"x": [2, 3, 4, 4]}, ["y"], weights), {"x": x})
+    values = reference.evaluate(model(body[:3], {"x": [2, 3, 4, 4]}, ["y"], weights), {"x": x})
     readout = normal(values["y"][0].size, 3, seed=1)
     proto = model(body, {"x": ["N", 3, 4, 4]}, ["logits"], {**weights, "readout": readout})
     composite = lines(f"name=node_y: {rule}", "Gemm: z-plus")
     explained = explain(proto, composite, {"x": x})
     rules = {e.name: (e.rule, dict(e.parameters)) for e in explained.conversion.nodes}
-    expected = oracle.explain(proto, {"x": x}, lambda n: rules[n.name], ["x"], "logits")
+    expected = reference.explain(proto, {"x": x}, lambda n: rules[n.name], ["x"], "logits")
     close(explained.values["relevance"], expected["x"], 3e-5)
 
 

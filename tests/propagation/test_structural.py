@@ -1,9 +1,10 @@
 """Operators that move elements, and activations: relevance returns to where it came from."""
 
 import numpy as np
-import oracle
 import pytest
 from support import close, crosses_as_defined, explain, lines, model, node, normal
+
+from onnxlrp import reference
 
 INT = np.int64
 MOVES = {
@@ -76,5 +77,5 @@ def test_split_joins_its_parts(sizes):
     x = normal(2, width)
     explained = explain(proto, lines("Gemm: epsilon"), {"x": x})
     rule = ("epsilon", {})
-    expected = oracle.explain(proto, {"x": x}, lambda _: rule, ["x"], "logits")
+    expected = reference.explain(proto, {"x": x}, lambda _: rule, ["x"], "logits")
     close(explained.values["relevance"], expected["x"])

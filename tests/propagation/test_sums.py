@@ -1,9 +1,10 @@
 """Sums of live values, constant terms and factors, and BatchNormalization on its own."""
 
 import numpy as np
-import oracle
 import pytest
 from support import close, crosses_as_defined, explain, lines, model, node, normal
+
+from onnxlrp import reference
 
 RULES = [
     ("norm", {}),
@@ -79,5 +80,5 @@ def test_live_operands_share_in_proportion(op, rule, parameters):
     rules = {
         entry.name: (entry.rule, dict(entry.parameters)) for entry in explained.conversion.nodes
     }
-    expected = oracle.explain(proto, {"x": x}, lambda n: rules[n.name], ["x"], "logits")
+    expected = reference.explain(proto, {"x": x}, lambda n: rules[n.name], ["x"], "logits")
     close(explained.values["relevance"], expected["x"])

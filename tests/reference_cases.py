@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from oracle.operators import Array
+from onnxlrp.reference.operators import Array
 
 Case = tuple[str, list[Array | None], dict[str, Any]]
 StructuralCase = tuple[str, list[Array | None], list[str], dict[str, Any]]

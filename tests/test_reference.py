@@ -8,10 +8,12 @@ import math
 
 import numpy as np
 import onnxruntime
-import oracle
 import pytest
-from oracle import cases, rules
-from oracle.cases import LINEAR_RULES, X2, model_of, node, normal, residual_network
+import reference_cases as cases
+from reference_cases import LINEAR_RULES, X2, model_of, node, normal, residual_network
+
+from onnxlrp import reference
+from onnxlrp.reference import rules
 
 
 def run_onnxruntime(model, feeds):
@@ -37,7 +39,7 @@ def named(some):
 def test_forward_agrees_with_onnxruntime(op_type, inputs, attributes):
     one = node(op_type, inputs, **attributes)
     (expected,) = run_node(one, inputs)
-    (found,) = oracle.forward(one, inputs)
+    (found,) = reference.forward(one, inputs)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -45,7 +47,7 @@ def test_forward_agrees_with_onnxruntime(op_type, inputs, attributes):
 @pytest.mark.parametrize(("op_type", "inputs", "outputs", "attributes"), named(cases.STRUCTURAL))
 def test_structural_forward_agrees_with_onnxruntime(op_type, inputs, outputs, attributes):
     one = node(op_type, inputs, outputs, **attributes)
-    found = oracle.forward(one, inputs)
+    found = reference.forward(one, inputs)
     for y, expected in zip(found, run_node(one, inputs), strict=True):
         np.testing.assert_array_equal(y, expected)
 
@@ -58,7 +60,7 @@ def test_lrn_window_looks_further_forward_than_back(size, window):
     x = np.full((1, 9, 1), 1e3)
     x[0, window] = 1.0
     one = node("LRN", [x], size=size, alpha=float(size), beta=1.0)
-    (y,) = oracle.forward(one, [x])
+    (y,) = reference.forward(one, [x])
     assert y[0, 4, 0] == 1 / (1 + size)
 
 
@@ -75,14 +77,14 @@ TINY = [(op, small(op, inputs), a) for op, inputs, a in cases.LINEAR if "transA"
 
 
 def assert_routes_agree(one, inputs, live):
-    (y,) = oracle.forward(one, inputs)
+    (y,) = reference.forward(one, inputs)
     relevance = normal(*y.shape, seed=7)
-    dense = list(oracle.probed(one, inputs, live))
+    dense = list(reference.probed(one, inputs, live))
     for rule, parameters in LINEAR_RULES:
         arguments = one, inputs, [relevance], rule, parameters, live
         found, expected = (
-            oracle.propagate(*arguments),
-            oracle.propagate(*arguments, lambda *_: dense),
+            reference.propagate(*arguments),
+            reference.propagate(*arguments, lambda *_: dense),
         )
         for r, e, alive in zip(found.relevance, expected.relevance, live, strict=True):
             assert (r is None) == (not alive)
@@ -113,11 +115,11 @@ def test_all_operands_can_be_live(op_type):
 def test_chunks_do_not_change_the_result(monkeypatch):
     inputs = [X2, normal(6, 4, 3, 2), normal(6)]
     one = node("Conv", inputs, pads=[1, 1, 1, 1])
-    (y,) = oracle.forward(one, inputs)
+    (y,) = reference.forward(one, inputs)
     arguments = one, inputs, [y], "z-plus", {"bias": "distribute"}, [True, False, False]
-    whole = oracle.propagate(*arguments)
+    whole = reference.propagate(*arguments)
     monkeypatch.setattr(rules, "CHUNK", 50)
-    chunked = oracle.propagate(*arguments)
+    chunked = reference.propagate(*arguments)
     np.testing.assert_allclose(chunked.relevance[0], whole.relevance[0], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(chunked.stabiliser, whole.stabiliser, rtol=1e-9, atol=1e-15)
 
@@ -132,12 +134,12 @@ def per_sample(array):
 @pytest.mark.parametrize(("op_type", "inputs", "attributes"), named(cases.LINEAR))
 def test_what_comes_in_is_accounted_for(op_type, inputs, attributes):
     one = node(op_type, inputs, **attributes)
-    (y,) = oracle.forward(one, inputs)
+    (y,) = reference.forward(one, inputs)
     # Relevance in proportion to the outputs keeps the quotients, and so the rounding, small.
     relevance = y * (1 + 0.5 * np.abs(normal(*y.shape, seed=5)))
     live = [i == 0 for i in range(len(inputs))]
     for rule, parameters in LINEAR_RULES:
-        done = oracle.propagate(one, inputs, [relevance], rule, parameters, live)
+        done = reference.propagate(one, inputs, [relevance], rule, parameters, live)
         accounted = done.relevance[0].sum() + done.bias.sum() + done.stabiliser.sum()
         scale = np.abs(relevance).sum() + np.abs(done.relevance[0]).sum()
         assert abs(accounted - relevance.sum()) <= 1e-12 * scale
@@ -153,8 +155,8 @@ def neuron(weights, b, x, rule, parameters):
     """Propagate the output f of one neuron; return the relevance of its inputs over f."""
     inputs = [np.array([x]), np.array(weights)[:, None], np.array([b])]
     one = node("Gemm", inputs)
-    (f,) = oracle.forward(one, inputs)
-    done = oracle.propagate(one, inputs, [f], rule, parameters, [True, False, False])
+    (f,) = reference.forward(one, inputs)
+    done = reference.propagate(one, inputs, [f], rule, parameters, [True, False, False])
     return done.relevance[0][0] / f.item(), done.bias.item() / f.item(), f.item()
 
 
@@ -203,20 +205,22 @@ def test_one_excited_and_one_inhibited_input(rule, parameters, shares):
 def test_what_an_empty_part_had_goes_to_the_stabiliser():
     inputs = [np.array([[1.0, 3.0]]), np.ones((2, 1))]
     rule = "alpha-beta", {"alpha": 2, "beta": 1}
-    done = oracle.propagate(node("Gemm", inputs), inputs, [np.array([[4.0]])], *rule, [True, False])
+    done = reference.propagate(
+        node("Gemm", inputs), inputs, [np.array([[4.0]])], *rule, [True, False]
+    )
     np.testing.assert_allclose(done.relevance[0], [[2.0, 6.0]], rtol=1e-6)
     assert done.stabiliser.item() == pytest.approx(-4, rel=1e-5)
 
 
 def test_stabiliser_pushes_zero_up():
     d = np.array([2.0, 0.0, -0.0, -2.0])
-    np.testing.assert_array_equal(oracle.stab(d, 0.5), [2.5, 0.5, 0.5, -2.5])
+    np.testing.assert_array_equal(reference.stab(d, 0.5), [2.5, 0.5, 0.5, -2.5])
 
 
 def test_padding_gets_no_part_of_flat():
     inputs = [normal(1, 1, 4, 4), normal(1, 1, 3, 3)]
     one = node("Conv", inputs, pads=[1, 1, 1, 1])
-    done = oracle.propagate(one, inputs, [np.ones((1, 1, 4, 4))], "flat", {}, [True, False])
+    done = reference.propagate(one, inputs, [np.ones((1, 1, 4, 4))], "flat", {}, [True, False])
     r = done.relevance[0][0, 0]
     assert r[0, 0] == pytest.approx(1 / 4 + 2 / 6 + 1 / 9, rel=1e-5)
     assert r[1, 1] == pytest.approx(1 / 4 + 4 / 6 + 4 / 9, rel=1e-5)
@@ -228,7 +232,7 @@ def test_padding_gets_no_part_of_flat():
 
 def lrn(x, relevance, rule, **attributes):
     one = node("LRN", [x], **attributes)
-    return oracle.propagate(one, [x], [relevance], rule, {}, [True]).relevance[0]
+    return reference.propagate(one, [x], [relevance], rule, {}, [True]).relevance[0]
 
 
 def closed_form(x, relevance, size, alpha=1e-4, beta=0.75, bias=1.0):
@@ -297,7 +301,7 @@ def test_first_of_equal_maxima_wins():
     x = np.array([[[[1.0, 5.0, 5.0], [5.0, 0.0, 5.0], [2.0, 2.0, 2.0]]]])
     one = node("MaxPool", [x], kernel_shape=[2, 2])
     r = np.array([[[[1.0, 2.0], [4.0, 8.0]]]])
-    (back,) = oracle.propagate(one, [x], [r], "winner-takes-all", {}, [True]).relevance
+    (back,) = reference.propagate(one, [x], [r], "winner-takes-all", {}, [True]).relevance
     np.testing.assert_array_equal(back[0, 0], [[0, 3, 0], [4, 0, 8], [0, 0, 0]])
 
 
@@ -305,8 +309,8 @@ def test_first_of_equal_maxima_wins():
 def test_max_pooling_conserves_also_below_zero(op_type, inputs, attributes):
     x = inputs[0] - 10
     one = node(op_type, [x], **attributes)
-    (y,) = oracle.forward(one, [x])
-    (back,) = oracle.propagate(one, [x], [y], "winner-takes-all", {}, [True]).relevance
+    (y,) = reference.forward(one, [x])
+    (back,) = reference.propagate(one, [x], [y], "winner-takes-all", {}, [True]).relevance
     # The winner has the pool's own value, so relevance y comes back as multiples of x.
     times = back / x
     np.testing.assert_allclose(times, np.round(times), atol=1e-12)
@@ -316,10 +320,10 @@ def test_max_pooling_conserves_also_below_zero(op_type, inputs, attributes):
 @pytest.mark.parametrize(("op_type", "inputs", "outputs", "attributes"), named(cases.STRUCTURAL))
 def test_elements_get_back_what_they_were_given(op_type, inputs, outputs, attributes):
     one = node(op_type, inputs, outputs, **attributes)
-    ys = oracle.forward(one, inputs)
+    ys = reference.forward(one, inputs)
     relevance = [normal(*y.shape, seed=i) for i, y in enumerate(ys)]
     live = [i == 0 or op_type == "Concat" for i in range(len(inputs))]
-    done = oracle.propagate(one, inputs, relevance, "pass", {}, live)
+    done = reference.propagate(one, inputs, relevance, "pass", {}, live)
     given = sum((y * r).sum() for y, r in zip(ys, relevance, strict=True))
     found = sum((v * r).sum() for v, r in zip(inputs, done.relevance, strict=True) if r is not None)
     constant = inputs[2] * done.bias.sum() if op_type == "Pad" and inputs[2] is not None else 0
@@ -328,7 +332,7 @@ def test_elements_get_back_what_they_were_given(op_type, inputs, outputs, attrib
 
 def test_constants_in_a_concat_keep_what_reaches_them():
     inputs = [normal(2, 3), normal(2, 4)]
-    done = oracle.propagate(
+    done = reference.propagate(
         node("Concat", inputs, axis=1), inputs, [np.ones((2, 7))], "pass", {}, [False, True]
     )
     assert done.relevance[0] is None
@@ -340,7 +344,7 @@ def test_constants_in_a_concat_keep_what_reaches_them():
 def test_activations_pass_relevance_on(op_type, inputs, attributes):
     r = normal(*X2.shape, seed=3)
     live = [i == 0 for i in range(len(inputs))]
-    done = oracle.propagate(node(op_type, inputs, **attributes), inputs, [r], "pass", {}, live)
+    done = reference.propagate(node(op_type, inputs, **attributes), inputs, [r], "pass", {}, live)
     np.testing.assert_array_equal(done.relevance[0], r)
 
 
@@ -348,7 +352,7 @@ def test_activations_pass_relevance_on(op_type, inputs, attributes):
 def test_products_of_live_values_are_refused(op_type):
     inputs = [normal(3, 3), normal(3, 3)]
     with pytest.raises(NotImplementedError, match="2 live inputs"):
-        oracle.propagate(node(op_type, inputs), inputs, inputs[:1], "epsilon", {}, [True, True])
+        reference.propagate(node(op_type, inputs), inputs, inputs[:1], "epsilon", {}, [True, True])
 
 
 # --- Networks ------------------------------------------------------------------------------------
@@ -363,10 +367,10 @@ def rule_of(one):
 def test_network_conserves_through_fork_and_sum():
     model, feeds = residual_network()
     asked = []
-    relevance = oracle.explain(
+    relevance = reference.explain(
         model, feeds, lambda one: asked.append(one.op_type) or rule_of(one), ["image"], "logits"
     )
-    logits = oracle.evaluate(model, feeds)["logits"]
+    logits = reference.evaluate(model, feeds)["logits"]
     assert asked == ["Gemm", "MaxPool", "Add", "Conv", "LRN", "Conv"]
     np.testing.assert_allclose(per_sample(relevance["image"]), logits.max(axis=1), rtol=1e-4)
     np.testing.assert_array_equal(relevance["z1"], relevance["a1"])
@@ -377,9 +381,9 @@ def test_network_conserves_through_fork_and_sum():
 
 def test_target_is_one_for_all_or_one_each():
     model, feeds = residual_network()
-    logits = oracle.evaluate(model, feeds)["logits"]
+    logits = reference.evaluate(model, feeds)["logits"]
     for target, chosen in [(3, [3, 3]), ([1, 4], [1, 4]), ([-1, 0], [logits[0].argmax(), 0])]:
-        r = oracle.explain(model, feeds, rule_of, ["image"], "logits", target)["logits"]
+        r = reference.explain(model, feeds, rule_of, ["image"], "logits", target)["logits"]
         expected = np.zeros_like(logits)
         expected[[0, 1], chosen] = logits[[0, 1], chosen]
         np.testing.assert_array_equal(r, expected)
@@ -388,10 +392,10 @@ def test_target_is_one_for_all_or_one_each():
 def test_values_agree_with_onnxruntime():
     model, feeds = residual_network()
     (expected,) = run_onnxruntime(model, feeds)
-    found = oracle.evaluate(model, feeds)["probabilities"]
+    found = reference.evaluate(model, feeds)["probabilities"]
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_old_opsets_are_refused():
     with pytest.raises(ValueError, match="opset 17"):
-        oracle.evaluate(*residual_network(opset=17))
+        reference.evaluate(*residual_network(opset=17))

@@ -14,7 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from oracle.windows import Attributes, Windows, transposed_windows, windows
+from onnxlrp.reference.windows import Attributes, Windows, transposed_windows, windows
 
 Array = npt.NDArray[Any]
 
@@ -196,7 +196,7 @@ def _pad(
 
 def _cast(a: Attributes, x: Array) -> Array:
     kind = np.empty(0, dtype=helper.tensor_dtype_to_np_dtype(a["to"]))
-    # Real numbers stay in float64: the oracle does not model the rounding of narrow types.
+    # Real numbers stay in float64: the reference does not model the rounding of narrow types.
     return x.astype(np.float64) if is_float(kind) else x.astype(kind.dtype)
 
 
@@ -296,7 +296,7 @@ def forward(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> list[Array]
     if node.op_type in _DELEGATED or (integers and node.op_type not in ("Cast", "Pad", "Identity")):
         return [widened(v) for v in _delegate(node, inputs)]
     if node.op_type not in _NUMERIC:
-        raise NotImplementedError(f"the oracle has no forward pass of {node.op_type}")
+        raise NotImplementedError(f"the reference has no forward pass of {node.op_type}")
     return [widened(_NUMERIC[node.op_type](attributes_of(node), *inputs))]
 
 

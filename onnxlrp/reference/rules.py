@@ -13,8 +13,15 @@ from typing import Any
 import numpy as np
 import onnx
 
-from oracle.contributions import LINEAR, Block, Inputs, gathered, live_values, window_index
-from oracle.operators import ACTIVATIONS, Array, attributes_of, forward, lrn_window
+from onnxlrp.reference.contributions import (
+    LINEAR,
+    Block,
+    Inputs,
+    gathered,
+    live_values,
+    window_index,
+)
+from onnxlrp.reference.operators import ACTIVATIONS, Array, attributes_of, forward, lrn_window
 
 CHUNK = 2**18
 """How many contributions z_ij are held at a time."""

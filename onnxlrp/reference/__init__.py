@@ -1,13 +1,13 @@
-"""The oracle: Layer-wise Relevance Propagation on its definition, in float64, slow and plain.
+"""The reference: Layer-wise Relevance Propagation on its definition, in float64, slow and plain.
 
 It judges the compiler and shares no code with it. ``evaluate`` runs the operators of a model,
 ``propagate`` takes relevance back across one node, and ``explain`` across a whole network.
 """
 
-from oracle.contributions import gathered, probed
-from oracle.network import explain, live_names, start
-from oracle.operators import evaluate, forward
-from oracle.rules import Propagated, propagate, stab
+from onnxlrp.reference.contributions import gathered, probed
+from onnxlrp.reference.network import explain, live_names, start
+from onnxlrp.reference.operators import evaluate, forward
+from onnxlrp.reference.rules import Propagated, propagate, stab
 
 __all__ = [
     "Propagated",

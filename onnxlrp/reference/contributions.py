@@ -1,6 +1,6 @@
 """Linear layers as their contributions z_ij = x_i w_ij, written out one by one.
 
-There are two independent ways to them, which the oracle's own tests hold against each other:
+There are two independent ways to them, which the reference's own tests hold against each other:
 ``gathered`` says, for every output, which inputs it is connected to and with which weight;
 ``probed`` asks the forward pass for its answer to every basis vector, for tiny operators only.
 """
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from oracle.operators import Array, attributes_of, forward, gemm_operands, reduced_axes
-from oracle.windows import Attributes, Windows, transposed_windows, windows
+from onnxlrp.reference.operators import Array, attributes_of, forward, gemm_operands, reduced_axes
+from onnxlrp.reference.windows import Attributes, Windows, transposed_windows, windows
 
 Inputs = Sequence[Array | None]
 

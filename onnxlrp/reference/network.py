@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from oracle.contributions import LINEAR
-from oracle.operators import Array, evaluate
-from oracle.rules import propagate
+from onnxlrp.reference.contributions import LINEAR
+from onnxlrp.reference.operators import Array, evaluate
+from onnxlrp.reference.rules import propagate
 
 CHOICES = LINEAR | {"MaxPool", "LRN"}
 """Operators for which there is a choice of rules."""
