@@ -53,6 +53,15 @@ def target_input(graph: ir.Graph) -> ir.Value:
     )
 
 
+def mask_input(value: ir.Value, graph: ir.Graph) -> ir.Value:
+    """Return the float input `mask_<value>`, of any shape that broadcasts to the value's."""
+    name = _free(f"mask_{value.name}", _names(graph))
+    rank = 0 if value.shape is None else len(value.shape)
+    dtype = ir.DataType.DOUBLE if value.dtype is ir.DataType.DOUBLE else ir.DataType.FLOAT
+    shape = ir.Shape([f"{name}_{axis}" for axis in range(rank)])
+    return ir.Value(name=name, shape=shape, type=ir.TensorType(dtype))
+
+
 def renamed(
     target: ir.Value | None, sources: Sequence[ir.Value], names: Mapping[str, str]
 ) -> list[str]:
@@ -95,7 +104,6 @@ def assemble(
     emitter: Emitter,
     relevance: Mapping[ir.Value, Tensor],
     sources: Sequence[ir.Value],
-    target: ir.Value | None,
     intermediates: Sequence[ir.Value],
 ) -> OutputNames:
     """Append what was emitted, and is needed, to the model's graph.
@@ -141,8 +149,6 @@ def assemble(
     _label(kept)
     _write_accounts(kept, {id(value) for value in unused})
     graph.extend(kept)
-    if target is not None:
-        graph.inputs.append(target)
     graph.outputs.extend(outputs)
     return OutputNames(by_input, by_value)
 

@@ -19,14 +19,16 @@ from typing import Any
 import tomli_w
 
 from onnxlrp.errors import CompositeError
-from onnxlrp.propagation.formulas import BIAS_TREATMENTS, RULES, Parameter
+from onnxlrp.propagation.formulas import BIAS_TREATMENTS, Parameter
 from onnxlrp.propagation.registry import OPERATORS
 
 POSITIONS = ("first", "last", "preprocessing")
 """`first` (`last`): layers that the input (the score) reaches with no other layer between;
 `preprocessing`: constant factors and terms between the input and the first layers."""
 
-_CHOOSABLE = {rule for operator in OPERATORS.values() for rule in operator.rules}
+FROM_PREPROCESSING = "preprocessing"
+"""Bound of z-box that follows from the preprocessing stored in the explainer."""
+
 _MATCHERS: Mapping[str, type] = {"operators": list, "nodes": list, "position": str}
 _TEXTS = ("description", "good_for", "source")
 
@@ -120,7 +122,7 @@ class Composite:
 
         """
         for key, value in parameters.items():
-            if not any(key in _defaults(line.rule) for line in self.lines):
+            if not any(key in _rules()[line.rule] for line in self.lines):
                 raise CompositeError(f"no rule of {self.name} takes a parameter '{key}'")
             _check_parameter(key, value, "--set")
         lines = tuple(
@@ -150,7 +152,7 @@ class Composite:
 
     def parameters_of(self, line: Line) -> dict[str, Parameter]:
         """All parameters of a line's rule, with the values that apply."""
-        defaults = _defaults(line.rule)
+        defaults = _rules()[line.rule]
         return {
             key: line.parameters.get(key, self.parameters.get(key, default))
             for key, default in defaults.items()
@@ -186,8 +188,9 @@ def _shipped() -> dict[str, Traversable]:
     }
 
 
-def _defaults(rule: str) -> Mapping[str, Parameter]:
-    return RULES[rule].defaults if rule in RULES else {}
+def _rules() -> dict[str, Mapping[str, Parameter]]:
+    """Return every rule that some operator takes, with its parameters' defaults."""
+    return {rule: op.rules[rule] for op in OPERATORS.values() for rule in op.rules}
 
 
 def _parse(name: str, text: str, by_user: bool) -> Composite:
@@ -267,10 +270,9 @@ def _line(entry: Any, where: _Places, index: int, by_user: bool) -> Line:
 
 
 def _check_line(line: Line, place: Any) -> None:
-    if line.rule not in _CHOOSABLE:
+    if line.rule not in _rules():
         raise CompositeError(
-            f"{place('rule')}: unknown rule '{line.rule}'; there are "
-            f"{', '.join(sorted(_CHOOSABLE))}"
+            f"{place('rule')}: unknown rule '{line.rule}'; there are {', '.join(sorted(_rules()))}"
         )
     for operator in line.operators:
         if operator not in OPERATORS:
@@ -285,7 +287,7 @@ def _check_line(line: Line, place: Any) -> None:
             f"{place('position')}: unknown position '{line.position}'; there are "
             f"{', '.join(POSITIONS)}"
         )
-    known = _defaults(line.rule)
+    known = _rules()[line.rule]
     for key, value in line.parameters.items():
         if key not in known:
             raise CompositeError(
@@ -296,7 +298,7 @@ def _check_line(line: Line, place: Any) -> None:
 
 
 def _check_parameter(key: str, value: Any, place: str) -> None:
-    kinds = {k: v for rule in RULES.values() for k, v in rule.defaults.items()}
+    kinds = {k: v for defaults in _rules().values() for k, v in defaults.items()}
     if key not in kinds:
         raise CompositeError(
             f"{place}: no rule takes a parameter '{key}'; there are {', '.join(sorted(kinds))}"
@@ -305,12 +307,24 @@ def _check_parameter(key: str, value: Any, place: str) -> None:
         if value not in BIAS_TREATMENTS:
             raise CompositeError(f"{place}: bias must be one of {', '.join(BIAS_TREATMENTS)}")
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if key in ("low", "high"):
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if value != FROM_PREPROCESSING and not all(_is_number(number) for number in numbers):
+            raise CompositeError(
+                f"{place}: '{key}' must be a number, a list of numbers (one per channel), or "
+                f"'{FROM_PREPROCESSING}'"
+            )
+        return
+    if not _is_number(value) and _is_number(kinds[key]):
         raise CompositeError(f"{place}: '{key}' must be a number, not {value!r}")
     if key in ("epsilon", "stabiliser") and not 0 < value < float("inf"):
         raise CompositeError(f"{place}: '{key}' must be greater than 0")
     if key == "power" and (not isinstance(value, int) or value < 1):
         raise CompositeError(f"{place}: 'power' must be a whole number from 1 on")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _inline(text: str) -> Line:
@@ -338,21 +352,21 @@ def _inline(text: str) -> Line:
     return line
 
 
-def parse_assignment(text: str) -> tuple[str, Parameter]:
-    """Read `KEY=VALUE`; a value that is no number is a text.
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Read `KEY=VALUE`, the value as TOML; a bare word is a text, `1,2,3` a list.
 
     Raises
     ------
     CompositeError
-        If there is no `=`.
+        If it is not of that form.
 
     """
-    key, equals, value = text.partition("=")
+    key, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not key or not value:
-        raise CompositeError(f"'{text}' is not of the form KEY=VALUE")
-    for kind in (int, float):
+        raise CompositeError(f"'{text}': write KEY=VALUE, such as epsilon=1e-3")
+    for written in (value, f"[{value}]"):
         try:
-            return key, kind(value)
-        except ValueError:
+            return key, tomllib.loads(f"value = {written}")["value"]
+        except tomllib.TOMLDecodeError:
             continue
     return key, value

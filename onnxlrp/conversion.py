@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
 from onnxlrp import assembly
 from onnxlrp.assignment import Assignment, assign, unmatched
-from onnxlrp.composite import Composite
+from onnxlrp.composite import FROM_PREPROCESSING, Composite
 from onnxlrp.errors import InputError, ModelError, Obstacle, UnsupportedError
 from onnxlrp.graph.analysis import Facts, analyse
 from onnxlrp.graph.canonical import Operation, operations
 from onnxlrp.graph.head import explained_inputs, find_score
 from onnxlrp.graph.loading import load
-from onnxlrp.graph.shapes import dims_of
+from onnxlrp.obstacles import check_operators
 from onnxlrp.preprocessing import Preprocessing
 from onnxlrp.propagation.elementwise import KEEPS_NON_ZERO
 from onnxlrp.propagation.emitter import Emitter
 from onnxlrp.propagation.expression import Sign, Tensor
 from onnxlrp.propagation.formulas import Parameter
 from onnxlrp.propagation.registry import OPERATORS, Crossing, ObstacleError, Relevance
+from onnxlrp.start import check_target, start_relevance
 
 DEFAULT_COMPOSITE = "epsilon_plus_flat"
 
@@ -113,6 +114,7 @@ def convert(
     output: str | None = None,
     target: int | Literal["top"] | None = None,
     intermediates: Sequence[str] = (),
+    masks: Sequence[str] = (),
     dynamic_batch: bool = False,
     fold_weights: bool = False,
     preprocessing: Preprocessing | None = None,
@@ -127,6 +129,9 @@ def convert(
     output : name of the output to explain; by default the one with a class axis
     target : class written into the explainer, or "top"; None makes it the input `target`
     intermediates : values of the model whose relevance becomes an output too
+    masks : names, with shell wildcards, of values inside; each gets an input `mask_<value>` that
+        multiplies the relevance passing through it, for concept-conditional relevance (Achtibat
+        et al. 2023); float32, of any shape that broadcasts to the value's
     dynamic_batch : make a fixed batch symbolic, and prove with onnxruntime that two samples at
         once give what they give one by one
     fold_weights : write out tensors derived from weights, for runtimes that do not fold constants
@@ -141,7 +146,8 @@ def convert(
     CompositeError
         If the composite is malformed or has no line for a node.
     InputError
-        If `target` or `intermediates` name what does not exist.
+        If `target`, `intermediates` or `masks` name what does not exist, or the rule z-box
+        has no bounds.
 
     """
     loaded = load(model, dynamic_batch)
@@ -151,20 +157,23 @@ def convert(
     sources = explained_inputs(graph, found, score, inputs)
     facts = analyse(graph, found, sources, score)
     chosen = Composite.load(composite)
-    _check_operators(facts, graph)
-    assigned = assign(chosen, facts, sources, score)
-    classes = _check_target(target, score)
+    check_operators(facts, graph)
+    assigned = _with_bounds(assign(chosen, facts, sources, score), preprocessing)
+    classes = check_target(target, score)
 
     emitter = Emitter()
     for node in graph:
         if node.domain in ("", "ai.onnx"):
             emitter.known(node)
     target_input = assembly.target_input(graph) if target is None else None
-    start = _start(emitter, score, target_input, target, classes)
-    relevance = _propagate(emitter, graph, facts, assigned, score, start)
+    start = start_relevance(emitter, score, target_input, target, classes)
+    masked = _masks(facts, graph, masks)
+    relevance = _propagate(emitter, graph, facts, assigned, score, start, masked)
     names = assembly.assemble(
-        loaded.model, emitter, relevance, sources, target_input, _values(graph, intermediates)
+        loaded.model, emitter, relevance, sources, _values(graph, intermediates)
     )
+    added = [*masked.values()] if target_input is None else [target_input, *masked.values()]
+    graph.inputs.extend(added)
     assembly.describe(
         loaded.model,
         names,
@@ -211,52 +220,6 @@ def _explained(operation: Operation, assignment: Assignment) -> ExplainedNode:
     )
 
 
-def _check_operators(facts: Facts, graph: ir.Graph) -> None:
-    obstacles = []
-    # Nothing is known of the shapes behind an unknown operator, and that is its fault alone.
-    obscured: set[int] = set()
-    for operation in facts.operations:
-        domain = operation.node.domain
-        problem: tuple[str, str] | None = None
-        if domain not in ("", "ai.onnx") or operation.operator not in OPERATORS:
-            problem = "no rule is known for this operator", _advice(domain)
-        else:
-            try:
-                OPERATORS[operation.operator].check(operation, facts.live)
-            except ObstacleError as error:
-                problem = error.args[0], error.args[1]
-        behind = any(id(value) in obscured for value in operation.inputs)
-        if problem is not None or behind:
-            obscured.update(id(v) for v in operation.outputs if v.shape is None)
-        if problem is not None and not (behind and operation.operator in OPERATORS):
-            opset = graph.opset_imports.get(domain, 0)
-            obstacles.append(Obstacle(operation.name, operation.operator, domain, opset, *problem))
-    if obstacles:
-        raise UnsupportedError(obstacles)
-
-
-def _advice(domain: str) -> str:
-    if domain == "com.microsoft.nchwc" or domain == "com.microsoft":
-        return "give the original model, not one optimised or quantised by onnxruntime"
-    if domain == "ai.onnx.ml":
-        return "trees and feature pipelines are outside LRP; give the network alone"
-    return "replace the operator, or explain an --output in front of it"
-
-
-def _check_target(target: int | Literal["top"] | None, score: ir.Value) -> int | None:
-    assert score.shape is not None
-    sizes = dims_of(score.shape)
-    classes = sizes[1] if len(sizes) > 1 else 1
-    if isinstance(target, int) and not (
-        target >= 0 and (not isinstance(classes, int) or target < classes)
-    ):
-        raise InputError(
-            f"target {target} is not a class; '{score.name}' has classes 0 to "
-            f"{classes - 1 if isinstance(classes, int) else '?'}; use 'top' for the best scoring"
-        )
-    return classes if isinstance(classes, int) else None
-
-
 def _values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
     by_name = {value.name: value for node in graph for value in node.outputs}
     for name in names:
@@ -269,41 +232,39 @@ def _values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
     return [by_name[name] for name in names]
 
 
-def _start(
-    emitter: Emitter,
-    score: ir.Value,
-    target_input: ir.Value | None,
-    target: int | Literal["top"] | None,
-    classes: int | None,
-) -> Tensor:
-    """Relevance of the scores: the target's score, and 0 for all other classes.
+def _masks(facts: Facts, graph: ir.Graph, patterns: Sequence[str]) -> dict[ir.Value, ir.Value]:
+    """Make an input for each value that relevance passes through and a pattern matches."""
+    passed = [v for op in facts.operations for v in op.outputs if id(v) in facts.relevant]
+    found: dict[ir.Value, ir.Value] = {}
+    for pattern in patterns:
+        matching = [v for v in passed if fnmatchcase(v.name or "", pattern)]
+        if not matching:
+            raise InputError(
+                f"--mask {pattern} matches no value that relevance passes through; there are "
+                f"{', '.join(v.name or '' for v in passed[:8])}, ..."
+            )
+        found |= {value: assembly.mask_input(value, graph) for value in matching}
+    return found
 
-    GatherElements picks the score, so that a class that does not exist is a run-time error.
-    """
-    emitter.explain(score.name or "score", "start", {})
-    scores = emitter.tensor(score)
-    batch = scores.shape[0]
-    flat = emitter.reshape(scores, (batch, classes or 1))
-    int64 = ir.DataType.INT64
-    top = emitter.node(
-        "ArgMax", flat, shape=(batch, 1), dtype=int64, axis=1, keepdims=1, select_last_index=0
-    )
-    if target_input is not None:
-        asked = emitter.reshape(emitter.tensor(target_input), (None, 1))
-        minus = emitter.constant(np.array([[-1]], np.int64))
-        index = emitter.where(emitter.compare("Equal", asked, minus), top, asked, Sign.UNKNOWN)
-    elif target == "top":
-        index = top
-    else:
-        assert isinstance(target, int)
-        index = emitter.expand(emitter.constant(np.array([[target]], np.int64)), top)
-    picked = emitter.node(
-        "GatherElements", flat, index, shape=(batch, 1), dtype=scores.dtype, axis=1
-    )
-    numbers = emitter.constant(np.arange(classes or 1, dtype=np.int64)[None])
-    chosen = emitter.compare("Equal", numbers, index)
-    start = emitter.where(chosen, picked, emitter.scalar(0.0, picked), Sign.UNKNOWN)
-    return emitter.reshape(start, scores.shape)
+
+def _with_bounds(
+    assigned: Mapping[Operation, Assignment], preprocessing: Preprocessing | None
+) -> dict[Operation, Assignment]:
+    """Fill in z-box bounds that are to follow from the preprocessing."""
+    result = dict(assigned)
+    for operation, assignment in assigned.items():
+        wanted = [k for k, v in assignment.parameters.items() if v == FROM_PREPROCESSING]
+        if not wanted:
+            continue
+        if preprocessing is None:
+            raise InputError(
+                f"rule {assignment.rule} at {operation.name} needs bounds of its input: store the "
+                "preprocessing (--preprocess ...), or give --set low=... and --set high=..."
+            )
+        bounds = dict(zip(("low", "high"), preprocessing.bounds, strict=True))
+        parameters = {**assignment.parameters, **{name: bounds[name] for name in wanted}}
+        result[operation] = replace(assignment, parameters=parameters)
+    return result
 
 
 def _propagate(
@@ -313,6 +274,7 @@ def _propagate(
     assigned: Mapping[Operation, Assignment],
     score: ir.Value,
     start: Tensor,
+    masked: Mapping[ir.Value, ir.Value],
 ) -> dict[ir.Value, Tensor]:
     """Relevance of every value on a path from an explained input to the score."""
     activated = _activations(facts)
@@ -326,6 +288,8 @@ def _propagate(
             for message in messages[value]:
                 total = total + message.tensor
                 grounded = grounded and (message.grounded or message.tensor.is_zero)
+            if value in masked and not total.is_zero:
+                total = total * emitter.tensor(masked[value])
             result[value] = Relevance(total, grounded)
         return result.get(value)
 

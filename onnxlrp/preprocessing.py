@@ -96,6 +96,21 @@ class Preprocessing:
             values = values.transpose(2, 0, 1)
         return np.ascontiguousarray(values, dtype=np.float32)
 
+    @property
+    def bounds(self) -> tuple[list[float], list[float]]:
+        """The least and the greatest value of each channel that a picture can give the model."""
+        ends = [
+            sorted(((v * self.scale - mean) / std) for v in (0.0, 255.0))
+            for mean, std in zip(*self._per_channel(), strict=True)
+        ]
+        return [low for low, _ in ends], [high for _, high in ends]
+
+    def _per_channel(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        count = max(len(self.mean), len(self.std))
+        return tuple(
+            values * count if len(values) == 1 else values for values in (self.mean, self.std)
+        )  # type: ignore[return-value]
+
     def crop_of(self, image: Image.Image, factor: int = 1) -> Image.Image:
         """Cut out what the model sees: upright, resized, cropped; mode RGB, or L for grey.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxlrp.reference.operators import Array
@@ -29,6 +30,16 @@ LINEAR_RULES: list[tuple[str, dict[str, Any]]] = [
     ("alpha-beta", {"alpha": 1.5, "beta": 0.5, "stabiliser": 0.1, "bias": "distribute"}),
     ("beta", {"beta": 0.5, "bias": "exclude"}),
     ("flat", {"stabiliser": 0.1}),
+    ("gamma", {}),
+    ("gamma", {"gamma": 2.0, "stabiliser": 0.1, "bias": "exclude"}),
+    ("gamma", {"gamma": 0.5, "bias": "distribute"}),
+    ("gamma-original", {"stabiliser": 0.1}),
+    ("gamma-original", {"gamma": 1.0, "bias": "distribute"}),
+    ("w-square", {}),
+    ("w-square", {"stabiliser": 0.1, "bias": "exclude"}),
+    ("w-square", {"bias": "distribute"}),
+    ("z-box", {"low": -4.0, "high": 5.0}),
+    ("zero", {}),
 ]
 
 
@@ -36,6 +47,17 @@ def normal(*shape: int, seed: int = 0) -> Array:
     """Return random numbers that float32 holds exactly, so that a runtime sees the same ones."""
     generator = np.random.default_rng([seed, *shape])
     return generator.standard_normal(shape, dtype=np.float32).astype(np.float64)
+
+
+def named(some: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Name cases after their operator and their place in the list."""
+    return [pytest.param(*case, id=f"{case[0]}-{i}") for i, case in enumerate(some)]
+
+
+def per_sample(array: Array) -> Array:
+    """Add up all but axis 0."""
+    total: Array = array.reshape(len(array), -1).sum(axis=1)
+    return total
 
 
 def node(

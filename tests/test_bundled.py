@@ -31,7 +31,7 @@ def test_the_network_says_cat():
     assert run(network(), {"image": photograph()})["logits"].argmax() == 3
 
 
-@pytest.mark.parametrize("treatment", ["taylor", "identity", "path-integral"])
+@pytest.mark.parametrize("treatment", ["taylor", "identity", "path-integral", "taylor-2"])
 @pytest.mark.parametrize("composite", COMPOSITES)
 def test_every_composite_is_as_defined_end_to_end(composite, treatment):
     """Where denominators cancel (epsilon on signed values), float32 itself is the limit.
@@ -39,7 +39,7 @@ def test_every_composite_is_as_defined_end_to_end(composite, treatment):
     Its noise is measured: the same explainer on the photograph shifted by one float32 step.
     """
     chosen = onnxlrp.Composite.load(composite).with_lines([f"LRN: {treatment}"])
-    conversion = onnxlrp.convert(network(), chosen)
+    conversion = onnxlrp.convert(network(), chosen, preprocessing=PREPROCESSING)
     explainer = conversion.to_proto()
     x = photograph()
     relevance = run(explainer, {"image": x, "target": np.array([-1])})["relevance"]

@@ -4,17 +4,26 @@ import pytest
 from support import lines, model, node, normal
 
 import onnxlrp
+import onnxlrp.preprocessing
 from onnxlrp.composite import Composite, available
 from onnxlrp.errors import CompositeError
 
 SHIPPED = [
     "binder2016_beta",
     "binder2016_epsilon",
+    "deep_taylor",
+    "deep_taylor_bounded",
     "epsilon",
     "epsilon_alpha2_beta1",
     "epsilon_alpha2_beta1_flat",
+    "epsilon_gamma_box",
     "epsilon_plus",
     "epsilon_plus_flat",
+    "excitation_backprop",
+    "sequential_preset_a",
+    "sequential_preset_a_flat",
+    "sequential_preset_b",
+    "sequential_preset_b_flat",
 ]
 
 WEIGHTS = {
@@ -40,7 +49,8 @@ NETWORK = [
 
 def rules(composite):
     proto = model(NETWORK, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
-    found = onnxlrp.convert(proto, composite).nodes
+    imagenet = onnxlrp.preprocessing.PRESETS["imagenet"]
+    found = onnxlrp.convert(proto, composite, preprocessing=imagenet).nodes
     return {n.name.removeprefix("node_"): n.rule for n in found if n.rule}
 
 
@@ -49,7 +59,15 @@ def test_what_ships():
     assert all(c.description and c.good_for and c.source for c in available())
 
 
-ZENNIT = {
+LAYER_MAPS = {
+    "epsilon_gamma_box": ("z-box", "gamma", "epsilon"),
+    "excitation_backprop": ("z-plus", "z-plus", "z-plus"),
+    "deep_taylor": ("w-square", "z-plus", "z-plus"),
+    "deep_taylor_bounded": ("z-box", "z-plus", "z-plus"),
+    "sequential_preset_a": ("alpha-beta", "alpha-beta", "epsilon"),
+    "sequential_preset_b": ("alpha-beta", "alpha-beta", "epsilon"),
+    "sequential_preset_a_flat": ("flat", "alpha-beta", "epsilon"),
+    "sequential_preset_b_flat": ("flat", "alpha-beta", "epsilon"),
     "epsilon_plus": ("z-plus", "z-plus", "epsilon"),
     "epsilon_plus_flat": ("flat", "z-plus", "epsilon"),
     "epsilon_alpha2_beta1": ("alpha-beta", "alpha-beta", "epsilon"),
@@ -58,9 +76,9 @@ ZENNIT = {
 }
 
 
-@pytest.mark.parametrize("name", ZENNIT)
-def test_zennits_layer_maps(name):
-    first, convolution, dense = ZENNIT[name]
+@pytest.mark.parametrize("name", LAYER_MAPS)
+def test_the_peers_layer_maps(name):
+    first, convolution, dense = LAYER_MAPS[name]
     assert rules(name) == {
         "c1": first,
         "n1": "taylor",
@@ -87,6 +105,21 @@ def test_the_papers_one_rule_for_all_layers_with_weights(name):
         "logits": name,
     }
     assert Composite.load(f"binder2016_{name}").parameters["bias"] == "exclude"
+
+
+def test_bounds_follow_from_the_preprocessing():
+    """(0 - mean) / std and (1 - mean) / std for values scaled to 0..1."""
+    proto = model(NETWORK, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
+    imagenet = onnxlrp.preprocessing.PRESETS["imagenet"]
+    found = onnxlrp.convert(proto, "epsilon_gamma_box", preprocessing=imagenet).nodes
+    box = next(n for n in found if n.rule == "z-box")
+    assert box.parameters["low"] == pytest.approx([-2.1179, -2.0357, -1.8044], abs=1e-4)
+    assert box.parameters["high"] == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-4)
+    with pytest.raises(onnxlrp.InputError, match="--set low"):
+        onnxlrp.convert(proto, "epsilon_gamma_box")
+    given = Composite.load("epsilon_gamma_box").with_parameters({"low": [-1, -2, -3], "high": 3})
+    box = next(n for n in onnxlrp.convert(proto, given).nodes if n.rule == "z-box")
+    assert (box.parameters["low"], box.parameters["high"]) == ([-1, -2, -3], 3)
 
 
 def test_first_layers_are_those_that_the_input_reaches_and_not_those_written_first():

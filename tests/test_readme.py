@@ -31,7 +31,7 @@ def test_the_lines_for_python_and_the_four_that_need_no_onnxlrp(folder):
     with_us: dict = {"images": images}
     exec(convert, with_us)
     assert "onnxlrp" not in embed
-    assert len(embed.strip().splitlines()) == 4
+    assert len([line for line in embed.splitlines() if line]) == 4
     without_us: dict = {"images": images}
     exec(embed, without_us)
     np.testing.assert_array_equal(without_us["relevance"], with_us["explanation"].relevance)

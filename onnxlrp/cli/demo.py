@@ -36,12 +36,13 @@ def demo(
     rules: tuple[str, ...],
     settings: tuple[str, ...],
     lrn: str | None,
+    plugins: tuple[str, ...],
 ) -> None:
     """Explain a bundled photograph with a bundled network, and leave the files to look at."""
     from onnxlrp.cli import tables
     from onnxlrp.demo import demo as run
 
-    shown = run(target, chosen_composite(composite, rules, settings, lrn))
+    shown = run(target, chosen_composite(composite, rules, settings, lrn, plugins))
     folder.mkdir(parents=True, exist_ok=True)
     with naming(folder / "explainer.onnx"):
         shown.conversion.save(folder / "explainer.onnx")

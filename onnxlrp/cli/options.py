@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -83,6 +82,13 @@ composite_options = _stack(
     click.option(
         "--lrn", metavar="TREATMENT", help="How relevance crosses LRN: taylor, identity, ..."
     ),
+    click.option(
+        "--plugin",
+        "plugins",
+        multiple=True,
+        metavar="FILE.py",
+        help="A Python file that registers rules or operators of your own. Repeatable.",
+    ),
 )
 
 graph_options = _stack(
@@ -100,6 +106,13 @@ graph_options = _stack(
         multiple=True,
         metavar="NAME",
         help="A value inside whose relevance becomes an output too. Repeatable.",
+    ),
+    click.option(
+        "--mask",
+        "masks",
+        multiple=True,
+        metavar="PATTERN",
+        help="Values inside whose relevance an input mask_<value> multiplies. Repeatable.",
     ),
     click.option(
         "--target",
@@ -132,7 +145,11 @@ preprocessing_options = _stack(
 
 
 def chosen_composite(
-    composite: str, rules: tuple[str, ...], settings: tuple[str, ...], lrn: str | None
+    composite: str,
+    rules: tuple[str, ...],
+    settings: tuple[str, ...],
+    lrn: str | None,
+    plugins: tuple[str, ...],
 ) -> Composite:
     """Load the composite and put the command line's own lines and parameters on top.
 
@@ -141,17 +158,20 @@ def chosen_composite(
     CompositeError
         The composite, a line or a parameter is unknown or malformed.
     InputError
-        A setting is not KEY=VALUE.
+        A plugin cannot be loaded.
 
     """
-    from onnxlrp.composite import Composite
+    from onnxlrp.composite import Composite, parse_assignment
+    from onnxlrp.plugin import load
 
+    for plugin in plugins:
+        load(plugin)
     chosen = Composite.load(composite)
     lines = [*rules, *([f"LRN: {lrn}"] if lrn else [])]
     if lines:
         chosen = chosen.with_lines(lines)
     # Last, for a parameter must be one that some rule takes.
-    return chosen.with_parameters(dict(map(_setting, settings))) if settings else chosen
+    return chosen.with_parameters(dict(map(parse_assignment, settings))) if settings else chosen
 
 
 def conversion_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,12 +186,17 @@ def conversion_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     target = options["target"]
     return {
         "composite": chosen_composite(
-            options["composite"], options["rules"], options["settings"], options["lrn"]
+            options["composite"],
+            options["rules"],
+            options["settings"],
+            options["lrn"],
+            options["plugins"],
         ),
         "inputs": options["inputs"] or None,
         "output": options["output"],
         "target": "top" if target == TOP else target,
         "intermediates": options["intermediates"],
+        "masks": options["masks"],
         "dynamic_batch": options["dynamic_batch"],
         "fold_weights": options["fold_weights"],
         "preprocessing": chosen_preprocessing(options),
@@ -209,14 +234,3 @@ def chosen_preprocessing(
             raise InputError("--scale is one number, such as 1/255")
         changes["scale"] = changes["scale"][0]
     return replace(base or Preprocessing(), **changes) if changes else base
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """Split KEY=VALUE; VALUE is read as TOML, and as a bare word where it is none."""
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise InputError(f"--set {text}: write KEY=VALUE, such as epsilon=1e-3")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()

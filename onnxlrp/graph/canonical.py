@@ -88,8 +88,10 @@ def operations(graph: ir.Graph) -> list[Operation]:
 
 def _single(node: ir.Node) -> Operation:
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    standard = node.domain in ("", "ai.onnx")
+    operator = node.op_type if standard else f"{node.domain}::{node.op_type}"
     return Operation(
-        node, node.op_type, tuple(node.inputs), tuple(node.outputs), attributes, (node,)
+        node, operator, tuple(node.inputs), tuple(node.outputs), attributes, (node,)
     )
 
 

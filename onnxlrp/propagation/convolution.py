@@ -51,7 +51,7 @@ class Convolution(WeightedLayer):
             "Conv",
             x.parts[0],
             self.weights,
-            self.z.shape,
+            (x.parts[0].shape[0], *self.z.shape[1:]),
             **self.window.attributes(),
             group=self.groups,
         )
@@ -242,7 +242,11 @@ class TransposedConvolution(WeightedLayer):
 
     def forward(self, x: Bundle) -> Tensor:
         return self.apply(
-            "ConvTranspose", x.parts[0], self.weights, self.z.shape, **self.attributes
+            "ConvTranspose",
+            x.parts[0],
+            self.weights,
+            (x.parts[0].shape[0], *self.z.shape[1:]),
+            **self.attributes,
         )
 
     def transpose(self, s: Tensor) -> Bundle:

@@ -54,7 +54,8 @@ class Dense(WeightedLayer):
         return self.emitter.node("MatMul", *operands, shape=shape, dtype=x.dtype, sign=sign)
 
     def forward(self, x: Bundle) -> Tensor:
-        return self._multiply(x.parts[0], self.transposed, self.z.shape)
+        batch = x.parts[0].shape[0]
+        return self._multiply(x.parts[0], self.transposed, (batch, *self.z.shape[1:]))
 
     def transpose(self, s: Tensor) -> Bundle:
         return Bundle((self._multiply(s, not self.transposed, self.x.shape),))

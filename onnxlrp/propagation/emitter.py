@@ -193,6 +193,26 @@ class Emitter:
             sign=tensor.sign,
         )
 
+    def filled(self, like: Tensor, value: float | Sequence[float]) -> Tensor:
+        """One sample of the shape of `like` that holds a number, or one per channel, throughout.
+
+        It is a constant wherever the sizes of a sample are known. Channels are axis 1, or the
+        last of a matrix.
+        """
+        array = np.asarray(value, like.dtype.numpy())
+        if array.ndim:
+            array = array.reshape(-1, *(1,) * (like.rank - 2))
+        low = bool((array >= 0).all())
+        constant = self.constant(array, Sign.NON_NEGATIVE if low else Sign.UNKNOWN)
+        shape = (1, *like.shape[1:])
+        if all(isinstance(size, int) for size in shape):
+            target = self.vector([size for size in shape if isinstance(size, int)])
+        else:
+            target = self.sizes(self.slice(like, [0], [1], [0]))
+        return self.node(
+            "Expand", constant, target, shape=shape, dtype=like.dtype, sign=constant.sign
+        )
+
     def slice(
         self,
         tensor: Tensor,

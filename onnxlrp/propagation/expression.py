@@ -201,5 +201,8 @@ class Bundle:
     def __mul__(self, other: Bundle) -> Bundle:
         return Bundle(tuple(a * b for a, b in zip(self.parts, other.parts, strict=True)))
 
+    def __sub__(self, other: Bundle) -> Bundle:
+        return Bundle(tuple(a - b for a, b in zip(self.parts, other.parts, strict=True)))
+
     def __pow__(self, exponent: float) -> Bundle:
         return self.map(lambda part: part**exponent)

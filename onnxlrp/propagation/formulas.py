@@ -8,13 +8,13 @@ max(w, 0) for w. A rule turns the relevance R_j of the outputs into that of the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from inspect import signature
 
 from onnxlrp.propagation.expression import Bundle, Sign, Tensor, negative, positive
 
-Parameter = float | str
+Parameter = float | str | Sequence[float]
 BIAS_TREATMENTS = ("absorb", "exclude", "distribute")
 
 
@@ -54,15 +54,19 @@ class Layer(ABC):
     def transpose(self, s: Tensor) -> Bundle:
         """Return sum_j w_ij s_j of an s that is not known to be zero."""
 
-    @property
     @abstractmethod
-    def positive(self) -> Layer:
-        """The operator with max(w, 0) for w, without bias."""
+    def scaled(self, plus: float, minus: float) -> Layer:
+        """Return the operator with plus * w for every w > 0 and minus * w for w < 0, no bias."""
 
     @property
-    @abstractmethod
+    def positive(self) -> Layer:
+        """The operator with max(w, 0) for w, without bias."""
+        return self.scaled(1, 0)
+
+    @property
     def negative(self) -> Layer:
         """The operator with min(w, 0) for w, without bias."""
+        return self.scaled(0, 1)
 
     @property
     @abstractmethod
@@ -77,17 +81,16 @@ class Layer(ABC):
         """Return z + bias, the bias along the output's channels."""
         return z + bias
 
+    def filled(self, x: Bundle, value: float | Sequence[float]) -> Bundle:
+        """Return inputs of one sample that hold a number, or one for each channel, throughout."""
+        return x.map(lambda part: part.emitter.filled(part, value))
+
 
 class UniformLayer(Layer):
     """A layer whose weights are positive and alike: its own positive part, and its own ones."""
 
-    @property
-    def positive(self) -> Layer:
-        return self
-
-    @property
-    def negative(self) -> Layer:
-        return Nothing(self.bias.emitter.zero)
+    def scaled(self, plus: float, minus: float) -> Layer:
+        return self if plus == 1 else Multiple(self, plus)
 
     @property
     def ones(self) -> Layer:
@@ -97,17 +100,19 @@ class UniformLayer(Layer):
         return self
 
 
-class Nothing(UniformLayer):
-    """The negative part of weights that are all positive: it computes zero."""
+class Multiple(UniformLayer):
+    """A layer times a number, which may be 0."""
 
-    def __init__(self, zero: Tensor) -> None:
-        self.bias = zero
+    def __init__(self, layer: Layer, factor: float) -> None:
+        self.layer = layer
+        self.factor = factor
+        self.bias = layer.bias.emitter.zero
 
     def forward(self, x: Bundle) -> Tensor:
-        return self.bias
+        return self.layer(x) * self.factor if self.factor else self.bias
 
     def transpose(self, s: Tensor) -> Bundle:
-        return Bundle((self.bias,))
+        return self.layer.adjoint(s * self.factor if self.factor else self.bias)
 
 
 class Share:
@@ -155,13 +160,24 @@ class Share:
         self.accounts.append(Account(relevance, total, bias, share))
         return share
 
+    def by_sign(self, relevance: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Part relevance into that of outputs z >= 0 and z < 0; the latter may be known to be 0."""
+        if id(z.value) in self._stand_ins or z.sign is Sign.NON_NEGATIVE:
+            return relevance, relevance.emitter.zero
+        nothing = relevance.emitter.scalar(0.0, relevance)
+        below = z.emitter.compare("Less", z, z.emitter.scalar(0.0, z))
+        return (
+            z.emitter.where(below, nothing, relevance, Sign.UNKNOWN),
+            z.emitter.where(below, relevance, nothing, Sign.UNKNOWN),
+        )
+
     def spread(self, x: Bundle) -> Bundle | None:
         """Return what every input gets of the biases' shares, or None where they keep it."""
         if self._bias != "distribute":
             return None
         spread = None
         ones = self._layer.ones
-        fan_in = ones(ones_like(x))
+        fan_in = ones(self._layer.filled(x, 1.0))
         for account in self.accounts:
             if not account.bias.is_zero:
                 part = self._layer.biased(account.share.emitter.zero, account.bias) * account.share
@@ -196,69 +212,7 @@ def stabilised(d: Tensor, epsilon: float) -> Tensor:
     return d + d.emitter.where(below, minus, plus, Sign.UNKNOWN)
 
 
-def ones_like(x: Bundle) -> Bundle:
-    """Ones in the shape of every operand."""
-    return x.map(lambda part: part.emitter.expand(part.emitter.scalar(1.0, part), part))
-
-
-def epsilon_rule(
-    layer: Layer, x: Bundle, relevance: Tensor, share: Share, power: int = 1
-) -> Bundle:
-    """R_i = sum_j z_ij / stab(z_j) R_j (Bach et al. 2015, eq. 58; zennit `Epsilon`).
-
-    With `power` p > 1, z_ij = (x_i w_ij)^p and the bias is left out (Binder et al. 2016, eq. 5).
-    """
-    if power != 1:
-        raised = layer.power(power)
-        s = share(relevance, raised(x**power), relevance.emitter.zero)
-        return x**power * raised.adjoint(s)
-    return x * layer.adjoint(share(relevance, layer(x), layer.bias))
-
-
-def norm(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
-    """Share in proportion, R_i = sum_j z_ij / stab(z_j) R_j, bias absorbed (zennit `Norm`)."""
-    return epsilon_rule(layer, x, relevance, share)
-
-
-def alpha_beta(
-    layer: Layer, x: Bundle, relevance: Tensor, share: Share, alpha: float = 2, beta: float = 1
-) -> Bundle:
-    """R_i = sum_j (alpha z_ij⁺ / z_j⁺ - beta z_ij⁻ / z_j⁻) R_j (Bach et al. 2015, eq. 60).
-
-    The bias' positive part is in z_j⁺ and its negative part in z_j⁻; an empty part is not made
-    up for by the other (zennit `AlphaBeta`).
-    """
-    xp, xn = positive_part(x), negative_part(x)
-    plus, minus = layer.positive, layer.negative
-    s = share(alpha * relevance, plus(xp) + minus(xn), positive(layer.bias))
-    t = share(-beta * relevance, minus(xp) + plus(xn), negative(layer.bias))
-    return xp * (plus.adjoint(s) + minus.adjoint(t)) + xn * (minus.adjoint(s) + plus.adjoint(t))
-
-
-def z_plus(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
-    """R_i = sum_j z_ij⁺ / z_j⁺ R_j: alpha-beta with alpha 1, beta 0 (zennit `ZPlus`)."""
-    return alpha_beta(layer, x, relevance, share, alpha=1, beta=0)
-
-
-def beta_rule(layer: Layer, x: Bundle, relevance: Tensor, share: Share, beta: float = 1) -> Bundle:
-    """Alpha-beta in the spelling of Binder et al. 2016, eq. 6: alpha = 1 + beta."""
-    return alpha_beta(layer, x, relevance, share, alpha=1 + beta, beta=beta)
-
-
-def flat(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
-    """Share evenly, z_ij = 1 for every connected pair, without bias (zennit `Flat`)."""
-    ones = layer.ones
-    return ones.adjoint(share(relevance, ones(ones_like(x)), relevance.emitter.zero))
-
-
-def positive_part(x: Bundle) -> Bundle:
-    """max(x, 0), operand by operand."""
-    return x.map(positive)
-
-
-def negative_part(x: Bundle) -> Bundle:
-    """min(x, 0), operand by operand."""
-    return x.map(negative)
+Formula = Callable[..., Bundle]
 
 
 @dataclass(frozen=True)
@@ -273,26 +227,170 @@ class Rule:
 
     """
 
-    formula: Callable[..., Bundle] | None
+    formula: Formula | None
     defaults: Mapping[str, Parameter]
     grounded: bool
 
 
-_STABLE: Mapping[str, Parameter] = {"stabiliser": 1e-6}
-_BIASED: Mapping[str, Parameter] = {**_STABLE, "bias": "absorb"}
-
-RULES: dict[str, Rule] = {
-    "epsilon": Rule(epsilon_rule, {"epsilon": 1e-6, "bias": "absorb", "power": 1}, True),
-    "norm": Rule(norm, _STABLE, True),
-    "z-plus": Rule(z_plus, _BIASED, True),
-    "alpha-beta": Rule(alpha_beta, {**_BIASED, "alpha": 2.0, "beta": 1.0}, True),
-    "beta": Rule(beta_rule, {**_BIASED, "beta": 1.0}, True),
-    "flat": Rule(flat, _STABLE, False),
-    "pass": Rule(None, {}, True),
-}
+RULES: dict[str, Rule] = {"pass": Rule(None, {}, True)}
 """Every rule for linear layers by the name that a composite gives it."""
 
-BiasTreatment = Literal["absorb", "exclude", "distribute"]
+
+def rule(
+    name: str, *, grounded: bool = True, biased: bool = True, stabiliser: str = "stabiliser"
+) -> Callable[[Formula], Formula]:
+    """Register a formula `(layer, x, relevance, share, **parameters) -> Bundle` as a rule.
+
+    Parameters
+    ----------
+    name : by which composites know it
+    grounded : an input that is 0 gets no relevance
+    biased : it hands the layer's bias to `share`, so that its treatment is a parameter
+    stabiliser : what the parameter is called that `share` adds to denominators
+
+    """
+
+    def register(formula: Formula) -> Formula:
+        own = list(signature(formula).parameters.values())[4:]
+        defaults: dict[str, Parameter] = {stabiliser: 1e-6}
+        if biased:
+            defaults["bias"] = "absorb"
+        defaults.update({parameter.name: parameter.default for parameter in own})
+        RULES[name] = Rule(formula, defaults, grounded)
+        return formula
+
+    return register
+
+
+@rule("epsilon", stabiliser="epsilon")
+def epsilon_rule(
+    layer: Layer, x: Bundle, relevance: Tensor, share: Share, power: int = 1
+) -> Bundle:
+    """R_i = sum_j z_ij / stab(z_j) R_j (Bach et al. 2015, eq. 58; zennit `Epsilon`).
+
+    With `power` p > 1, z_ij = (x_i w_ij)^p and the bias is left out (Binder et al. 2016, eq. 5).
+    """
+    if power != 1:
+        raised = layer.power(power)
+        s = share(relevance, raised(x**power), relevance.emitter.zero)
+        return x**power * raised.adjoint(s)
+    return x * layer.adjoint(share(relevance, layer(x), layer.bias))
+
+
+@rule("norm", biased=False)
+def norm(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+    """Share in proportion, R_i = sum_j z_ij / stab(z_j) R_j, bias absorbed (zennit `Norm`)."""
+    return epsilon_rule(layer, x, relevance, share)
+
+
+@rule("alpha-beta")
+def alpha_beta(
+    layer: Layer, x: Bundle, relevance: Tensor, share: Share, alpha: float = 2.0, beta: float = 1.0
+) -> Bundle:
+    """R_i = sum_j (alpha z_ij⁺ / z_j⁺ - beta z_ij⁻ / z_j⁻) R_j (Bach et al. 2015, eq. 60).
+
+    The bias' positive part is in z_j⁺ and its negative part in z_j⁻; an empty part is not made
+    up for by the other (zennit `AlphaBeta`).
+    """
+    xp, xn = positive_part(x), negative_part(x)
+    plus, minus = layer.positive, layer.negative
+    s = share(alpha * relevance, plus(xp) + minus(xn), positive(layer.bias))
+    t = share(-beta * relevance, minus(xp) + plus(xn), negative(layer.bias))
+    return xp * (plus.adjoint(s) + minus.adjoint(t)) + xn * (minus.adjoint(s) + plus.adjoint(t))
+
+
+@rule("z-plus")
+def z_plus(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+    """R_i = sum_j z_ij⁺ / z_j⁺ R_j: alpha-beta with alpha 1, beta 0 (zennit `ZPlus`)."""
+    return alpha_beta(layer, x, relevance, share, alpha=1, beta=0)
+
+
+@rule("beta")
+def beta_rule(
+    layer: Layer, x: Bundle, relevance: Tensor, share: Share, beta: float = 1.0
+) -> Bundle:
+    """Alpha-beta in the spelling of Binder et al. 2016, eq. 6: alpha = 1 + beta."""
+    return alpha_beta(layer, x, relevance, share, alpha=1 + beta, beta=beta)
+
+
+@rule("flat", grounded=False, biased=False)
+def flat(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+    """Share evenly, z_ij = 1 for every connected pair, without bias (zennit `Flat`)."""
+    ones = layer.ones
+    return ones.adjoint(share(relevance, ones(layer.filled(x, 1.0)), relevance.emitter.zero))
+
+
+@rule("gamma")
+def gamma_rule(
+    layer: Layer, x: Bundle, relevance: Tensor, share: Share, gamma: float = 0.25
+) -> Bundle:
+    """R_i = sum_j (z_ij + gamma z_ij⁺) / (z_j + gamma z_j⁺) R_j for z_j >= 0, with ⁻ below 0.
+
+    The generalised rule of zennit's `Gamma`, for inputs of any sign. zennit drops the relevance
+    of outputs with z_j = 0; here they count as positive, as everywhere in the stabiliser.
+    """
+    xp, xn = positive_part(x), negative_part(x)
+    up, down, bias = layer.scaled(1 + gamma, 1), layer.scaled(1, 1 + gamma), layer.bias
+    above, below = share.by_sign(relevance, layer.biased(layer(x), bias))
+    s = share(above, up(xp) + down(xn), bias + gamma * positive(bias))
+    t = share(below, down(xp) + up(xn), bias + gamma * negative(bias))
+    return xp * (up.adjoint(s) + down.adjoint(t)) + xn * (down.adjoint(s) + up.adjoint(t))
+
+
+@rule("gamma-original")
+def gamma_original(
+    layer: Layer, x: Bundle, relevance: Tensor, share: Share, gamma: float = 0.25
+) -> Bundle:
+    """R_i = sum_j x_i (w_ij + gamma w_ij⁺) / ... R_j (Montavon et al. 2019, section 10.2.2).
+
+    Made for x >= 0; the bias is a neuron that is always 1.
+    """
+    up, bias = layer.scaled(1 + gamma, 1), layer.bias
+    return x * up.adjoint(share(relevance, up(x), bias + gamma * positive(bias)))
+
+
+@rule("w-square", grounded=False)
+def w_square(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+    """R_i = sum_j w_ij² / (sum_i w_ij² + b_j²) R_j (Montavon et al. 2017; b² as zennit)."""
+    squared = layer.power(2)
+    return squared.adjoint(share(relevance, squared(layer.filled(x, 1.0)), layer.bias**2))
+
+
+@rule("z-box", grounded=False, biased=False)
+def z_box(
+    layer: Layer,
+    x: Bundle,
+    relevance: Tensor,
+    share: Share,
+    low: float | Sequence[float] | str = "preprocessing",
+    high: float | Sequence[float] | str = "preprocessing",
+) -> Bundle:
+    """R_i = sum_j (x_i w_ij - low_i w_ij⁺ - high_i w_ij⁻) / (sum_i ...) R_j.
+
+    For inputs between the bounds (Montavon et al. 2017, z^B; zennit `ZBox`); the bias cancels.
+    """
+    assert not isinstance(low, str)
+    assert not isinstance(high, str)
+    plus, minus = layer.positive, layer.negative
+    bottom, top = layer.filled(x, low), layer.filled(x, high)
+    s = share(relevance, layer(x) - plus(bottom) - minus(top), relevance.emitter.zero)
+    return x * layer.adjoint(s) - bottom * plus.adjoint(s) - top * minus.adjoint(s)
+
+
+@rule("zero", biased=False)
+def zero(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+    """R_i = 0: what arrives here is not followed further."""
+    return x.map(lambda part: part.emitter.zero)
+
+
+def positive_part(x: Bundle) -> Bundle:
+    """max(x, 0), operand by operand."""
+    return x.map(positive)
+
+
+def negative_part(x: Bundle) -> Bundle:
+    """min(x, 0), operand by operand."""
+    return x.map(negative)
 
 
 def share_out(
@@ -314,7 +412,8 @@ def share_out(
     chosen = RULES[rule]
     assert chosen.formula is not None
     own = dict(parameters)
-    stabiliser = float(own.pop("epsilon", own.pop("stabiliser", 0.0)))
+    stabiliser = own.pop("epsilon", own.pop("stabiliser", 0.0))
+    assert isinstance(stabiliser, float | int)
     bias = str(own.pop("bias", "absorb"))
     share = Share(layer, stabiliser, bias, stand_ins)
     result = chosen.formula(layer, x, relevance, share, **own)

@@ -40,13 +40,8 @@ class WeightedLayer(Layer):
         """Return the operator with a function applied to its weights, without bias."""
         return replace(self, weights=function(self.weights), bias=self.bias.emitter.zero)
 
-    @property
-    def positive(self) -> Layer:
-        return self.with_weights(positive)
-
-    @property
-    def negative(self) -> Layer:
-        return self.with_weights(negative)
+    def scaled(self, plus: float, minus: float) -> Layer:
+        return self.with_weights(lambda w: positive(w) * plus + negative(w) * minus)
 
     @property
     def ones(self) -> Layer:

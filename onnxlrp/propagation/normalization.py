@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation
 from onnxlrp.propagation.expression import Sign, Tensor
+from onnxlrp.propagation.formulas import Parameter, stabilised
 from onnxlrp.propagation.registry import (
     Crossing,
     Relevance,
@@ -137,6 +138,34 @@ def taylor_unnormalised(crossing: Crossing, relevance: Tensor) -> Tensor:
     return own - terms.squared * terms.neighbours(slope) * (2 * terms.a * terms.beta)
 
 
+def taylor_2(crossing: Crossing, relevance: Tensor) -> Tensor:
+    """Second-order Taylor shares, cross terms halved between their two neighbours.
+
+    The expansion of eq. 10 one order further: with r as for `taylor` and
+    c = r (1 + 2 a (beta + 1) T / S), the neighbours' part of the sum is a beta T c,
+    q = 1 - a beta T c, and R_in = g - a beta x² (sum of c g over the transposed window) with
+    g = R / stab(q).
+    """
+    terms = _terms(crossing)
+    r = (terms.u / terms.total) ** terms.beta / terms.total
+    c = r * (terms.others / terms.total * (2 * terms.a * (terms.beta + 1)) + 1.0)
+    factor = terms.a * terms.beta
+    q = 1.0 - terms.others * c * factor
+    g = relevance / stabilised(q, float(crossing.parameters["stabiliser"]))  # type: ignore[arg-type]
+    return g - terms.squared * terms.neighbours(c * g) * factor
+
+
+def gradient(crossing: Crossing, relevance: Tensor) -> Tensor:
+    """The transposed Jacobian times relevance: what peers without a rule for LRN compute.
+
+    It does not conserve relevance.
+    """
+    terms = _terms(crossing)
+    slope = terms.x * terms.total ** (-terms.beta - 1) * relevance
+    windows = slope + terms.neighbours(slope)
+    return relevance * terms.total ** (-terms.beta) - terms.x * windows * (2 * terms.a * terms.beta)
+
+
 def path_integral(crossing: Crossing, relevance: Tensor) -> Tensor:
     """What the neighbours took away is shared among them in proportion to x_j².
 
@@ -163,16 +192,21 @@ TREATMENTS = {
     "identity": identity,
     "taylor-unnormalised": taylor_unnormalised,
     "path-integral": path_integral,
+    "taylor-2": taylor_2,
+    "gradient": gradient,
 }
 """The treatments of LRN by the name that a composite gives them."""
 
 
-@operator("LRN", rules=tuple(TREATMENTS), check=_check)
+_PARAMETERS: dict[str, dict[str, Parameter]] = {"taylor-2": {"stabiliser": 1e-6}}
+
+
+@operator("LRN", rules={name: _PARAMETERS.get(name, {}) for name in TREATMENTS}, check=_check)
 def local_response_normalisation(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """Propagate through LRN by one of `TREATMENTS`."""
     value = crossing.operation.inputs[0]
     assert value is not None
     incoming = crossing.incoming
     result = TREATMENTS[crossing.rule](crossing, incoming.tensor)
-    # Every treatment gives an element R_out at x = 0, which is 0 if relevance was grounded.
+    # At x = 0 an element gets a multiple of its own R_out, which is 0 if that was grounded.
     return [(value, Relevance(result, incoming.grounded))]

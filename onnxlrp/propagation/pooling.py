@@ -22,6 +22,7 @@ from onnxlrp.propagation.registry import (
     only_first_live,
     operator,
     require_constant,
+    share_among,
     static_shape,
 )
 from onnxlrp.propagation.windows import Window, fit, interleave, window_of
@@ -87,12 +88,28 @@ class Mean(UniformLayer):
         fail("a mean has no weights of its own for `power`", "use power = 1 for it")
 
 
+def _axes(operation: Operation) -> tuple[int, ...]:
+    """Return the axes that a mean or sum runs over."""
+    value = operation.inputs[0]
+    assert value is not None
+    assert value.shape is not None
+    rank = len(value.shape)
+    if operation.operator == "GlobalAveragePool":
+        return tuple(range(2, rank))
+    chosen = constant_of(operation.input(1))
+    if chosen is not None and chosen.size:
+        return tuple(sorted(int(axis) % rank for axis in chosen.reshape(-1)))
+    return () if operation.attributes.get("noop_with_empty_axes", 0) else tuple(range(rank))
+
+
 def _check_mean(operation: Operation, live: frozenset[int]) -> None:
     only_first_live(operation, live)
     value = operation.inputs[0]
     assert value is not None
     static_shape(value)
     require_constant(operation, 1, "list of axes")
+    if 0 in _axes(operation):
+        fail("it adds up the samples of a batch", "explain an --output in front of it")
 
 
 @layer("GlobalAveragePool", "ReduceMean", "ReduceSum", check=_check_mean)
@@ -100,21 +117,15 @@ def mean(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     """Build the layer of a mean or sum over whole axes."""
     operation = crossing.operation
     x = crossing.input(0)
-    axes = range(2, x.rank) if operation.operator == "GlobalAveragePool" else range(x.rank)
-    chosen = constant_of(operation.input(1))
-    if chosen is not None and chosen.size:
-        axes = [int(axis) % x.rank for axis in chosen.reshape(-1)]  # type: ignore[assignment]
-    elif crossing.attribute("noop_with_empty_axes", 0):
-        axes = range(0)
     keepdims = operation.operator == "GlobalAveragePool" or bool(crossing.attribute("keepdims", 1))
     weight = 1.0 if operation.operator == "ReduceSum" else None
-    built = Mean(x, crossing.output(), tuple(sorted(axes)), keepdims, weight, crossing.emitter.zero)
+    built = Mean(x, crossing.output(), _axes(operation), keepdims, weight, crossing.emitter.zero)
     return built, live_inputs(operation, crossing.live)
 
 
 @dataclass(frozen=True)
 class WindowMean(UniformLayer):
-    """AveragePool: the mean, or with `scaled` False the sum, over a sliding window.
+    """AveragePool: the mean, or with `divided` False the sum, over a sliding window.
 
     Attributes
     ----------
@@ -130,15 +141,16 @@ class WindowMean(UniformLayer):
     window: Window
     count: float | Tensor
     bias: Tensor
-    scaled: bool = True
+    divided: bool = True
 
     def forward(self, x: Bundle) -> Tensor:
         """Pool the padded input with AveragePool, which then counts every element."""
         padded = _padded(x.parts[0], self.window, self.z, 0.0)
-        return self._scaled(_summed(padded, self.window, self.window.strides, self.z.shape))
+        shape = (x.parts[0].shape[0], *self.z.shape[1:])
+        return self._scaled(_summed(padded, self.window, self.window.strides, shape))
 
     def _scaled(self, sums: Tensor) -> Tensor:
-        if not self.scaled:
+        if not self.divided:
             return sums
         return sums / self.count if isinstance(self.count, Tensor) else sums * (1 / self.count)
 
@@ -172,7 +184,7 @@ class WindowMean(UniformLayer):
 
     @property
     def ones(self) -> Layer:
-        return replace(self, scaled=False)
+        return replace(self, divided=False)
 
     def power(self, exponent: int) -> Layer:
         fail("a mean has no weights of its own for `power`", "use power = 1 for it")
@@ -184,11 +196,20 @@ def _summed(x: Tensor, window: Window, strides: Sequence[int], shape: Sequence[D
     The product in front also keeps onnxruntime from fusing a Pad into the AveragePool, which it
     then refuses for padding as large as the kernel.
     """
-    x = x * float(np.prod(window.kernel))
+    emitter = x.emitter
     attributes: dict[str, object] = {"kernel_shape": list(window.kernel), "strides": list(strides)}
-    if any(dilation != 1 for dilation in window.dilations):
-        attributes["dilations"] = list(window.dilations)
-    return x.emitter.node("AveragePool", x, shape=shape, dtype=x.dtype, sign=x.sign, **attributes)
+    if all(dilation == 1 for dilation in window.dilations):
+        scaled = x * float(np.prod(window.kernel))
+        return emitter.node(
+            "AveragePool", scaled, shape=shape, dtype=x.dtype, sign=x.sign, **attributes
+        )
+    # AveragePool knows dilations from opset 19 on only.
+    channels = x.shape[1]
+    assert isinstance(channels, int)
+    ones = np.ones((channels, 1, *window.kernel), x.dtype.numpy())
+    attributes |= {"dilations": list(window.dilations), "group": channels}
+    kernel = emitter.constant(ones, Sign.NON_NEGATIVE)
+    return emitter.node("Conv", x, kernel, shape=shape, dtype=x.dtype, sign=x.sign, **attributes)
 
 
 def _padded(x: Tensor, window: Window, z: Tensor, fill: float) -> Tensor:
@@ -234,7 +255,7 @@ def average_pool(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
             ]
             inside = emitter.pad(one, *amounts, shape, fill=1.0)
             frame = replace(window, begins=(0,) * len(window.begins))
-        counter = replace(built, x=inside, z=_first(z), window=frame, scaled=False)
+        counter = replace(built, x=inside, z=_first(z), window=frame, divided=False)
         built = replace(built, count=counter(Bundle((inside,))))
     return built, live_inputs(operation, crossing.live)
 
@@ -244,8 +265,28 @@ def _first(tensor: Tensor) -> Tensor:
     return tensor.emitter.slice(tensor, [0, 0], [1, 1], [0, 1])
 
 
-@operator("MaxPool", rules=("winner-takes-all",), check=_check_window)
+@operator(
+    "MaxPool",
+    rules={"winner-takes-all": {}, "proportional": {"stabiliser": 1e-6}},
+    check=_check_window,
+)
 def max_pool(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """Propagate through MaxPool by one of its two rules."""
+    if crossing.rule == "proportional":
+        return _proportional(crossing)
+    return _winner_takes_all(crossing)
+
+
+def _proportional(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """R_i = sum over windows x_i / stab(sum of the window) R: as if the window were summed."""
+    operation = crossing.operation
+    x, y = crossing.input(0), crossing.output()
+    window = window_of(operation, operation.attributes["kernel_shape"])
+    summed = WindowMean(x, y, window, 1.0, crossing.emitter.zero, divided=False)
+    return share_among(crossing, summed, live_inputs(operation, crossing.live), "norm")
+
+
+def _winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """Give all of a window's relevance to its first maximum, in row-major order (torch).
 
     The window's positions are visited in order. What is left of the relevance goes to a position

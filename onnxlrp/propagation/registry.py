@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NoReturn, TypeVar
 
 import onnx_ir as ir
@@ -88,10 +89,9 @@ class Crossing:
         """Inputs that depend on an explained input, once for each place they stand in."""
         return live_inputs(self.operation, self.live)
 
-    def attribute(self, name: str, default: Parameter) -> Parameter:
-        """Return an attribute of the operator, or its default."""
-        value = self.operation.attributes.get(name, default)
-        return value.decode() if isinstance(value, bytes) else value
+    def attribute(self, name: str, default: float) -> float:
+        """Return a number that is an attribute of the operator, or its default."""
+        return self.operation.attributes.get(name, default)  # type: ignore[no-any-return]
 
 
 def live_inputs(operation: Operation, live: frozenset[int]) -> list[ir.Value]:
@@ -110,18 +110,19 @@ class Operator:
     Attributes
     ----------
     propagate : returns (input, its relevance) pairs
-    rules : the rules a composite may give it; empty where there is nothing to choose
+    rules : the rules a composite may give it, each with its parameters' defaults; empty where
+        there is nothing to choose
     check : raises `ObstacleError` where this use of the operator cannot be explained
 
     """
 
     propagate: Propagation
-    rules: tuple[str, ...]
+    rules: Mapping[str, Mapping[str, Parameter]]
     check: Check
 
 
 OPERATORS: dict[str, Operator] = {}
-"""Every operator (of domain ai.onnx) that can be explained."""
+"""Every operator that can be explained."""
 
 _F = TypeVar("_F", bound=Propagation)
 
@@ -137,14 +138,17 @@ def only_first_live(operation: Operation, live: frozenset[int]) -> None:
 
 
 def operator(
-    *names: str, rules: tuple[str, ...] = (), check: Check = only_first_live
+    *names: str,
+    rules: Mapping[str, Mapping[str, Parameter]] = MappingProxyType({}),
+    check: Check = only_first_live,
 ) -> Callable[[_F], _F]:
     """Register how relevance crosses some operators.
 
     Parameters
     ----------
-    names : ONNX operator types
-    rules : what a composite may choose from; without them the operator leaves no choice
+    names : ONNX operator types; `domain::Type` outside ai.onnx
+    rules : what a composite may choose from, each with its parameters' defaults; without them the
+        operator leaves no choice
     check : raises `ObstacleError` for uses that cannot be explained
 
     """
@@ -168,10 +172,23 @@ def layer(*names: str, check: Check) -> Callable[[_L], _L]:
         def propagate(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
             return _cross_layer(crossing, *build(crossing))
 
-        operator(*names, rules=tuple(RULES), check=check)(propagate)
+        operator(*names, rules=_LinearRules(), check=check)(propagate)
         return build
 
     return register
+
+
+class _LinearRules(Mapping[str, Mapping[str, Parameter]]):
+    """The rules for linear layers, also those registered later."""
+
+    def __getitem__(self, name: str) -> Mapping[str, Parameter]:
+        return RULES[name].defaults
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(RULES)
+
+    def __len__(self) -> int:
+        return len(RULES)
 
 
 def _cross_layer(
@@ -188,8 +205,16 @@ def _cross_layer(
         return [(inputs[0], Relevance(incoming.tensor, grounded))]
     x = Bundle(tuple(crossing.tensor(value) for value in inputs))
     crossing.emitter.same(built.biased(built(x), built.bias), crossing.operation.outputs[0])
+    return share_among(crossing, built, inputs, crossing.rule)
+
+
+def share_among(
+    crossing: Crossing, built: Layer, inputs: list[ir.Value], rule: str
+) -> Sequence[tuple[ir.Value, Relevance]]:
+    """Apply a rule for linear layers, with the crossing's parameters."""
+    x = Bundle(tuple(crossing.tensor(value) for value in inputs))
     result, accounts, grounded = share_out(
-        built, x, incoming.tensor, crossing.rule, crossing.parameters, crossing.stand_ins
+        built, x, crossing.incoming.tensor, rule, crossing.parameters, crossing.stand_ins
     )
     crossing.accounts.extend(accounts)
     return [

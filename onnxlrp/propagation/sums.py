@@ -28,12 +28,12 @@ class Sum(Layer):
     Attributes
     ----------
     x : the operands, for their shapes
-    signs : 1, -1, or 0 for an operand that a weight function removed
+    signs : weights of the operands: 1 or -1, or what a weight function made of them
 
     """
 
     x: Bundle
-    signs: tuple[int, ...]
+    signs: tuple[float, ...]
     bias: Tensor
 
     def forward(self, x: Bundle) -> Tensor:
@@ -54,17 +54,12 @@ class Sum(Layer):
     def operands(self) -> int:
         return len(self.signs)
 
-    def _with_signs(self, function: Callable[[int], int]) -> Sum:
+    def _with_signs(self, function: Callable[[float], float]) -> Sum:
         signs = tuple(function(sign) for sign in self.signs)
         return replace(self, signs=signs, bias=self.bias.emitter.zero)
 
-    @property
-    def positive(self) -> Layer:
-        return self._with_signs(lambda sign: max(sign, 0))
-
-    @property
-    def negative(self) -> Layer:
-        return self._with_signs(lambda sign: min(sign, 0))
+    def scaled(self, plus: float, minus: float) -> Layer:
+        return self._with_signs(lambda sign: sign * (plus if sign > 0 else minus))
 
     @property
     def ones(self) -> Layer:
@@ -104,13 +99,8 @@ class Diagonal(Layer):
     def _with_weights(self, function: Callable[[Tensor], Tensor]) -> Diagonal:
         return Diagonal(function(self.weights), self.bias.emitter.zero)
 
-    @property
-    def positive(self) -> Layer:
-        return self._with_weights(positive)
-
-    @property
-    def negative(self) -> Layer:
-        return self._with_weights(negative)
+    def scaled(self, plus: float, minus: float) -> Layer:
+        return self._with_weights(lambda w: positive(w) * plus + negative(w) * minus)
 
     @property
     def ones(self) -> Layer:

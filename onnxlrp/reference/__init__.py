@@ -5,9 +5,10 @@ It judges the compiler and shares no code with it. ``evaluate`` runs the operato
 """
 
 from onnxlrp.reference.contributions import gathered, probed
+from onnxlrp.reference.crossing import Propagated, propagate
 from onnxlrp.reference.network import explain, live_names, start
 from onnxlrp.reference.operators import evaluate, forward
-from onnxlrp.reference.rules import Propagated, propagate, stab
+from onnxlrp.reference.rules import stab
 
 __all__ = [
     "Propagated",

@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 
 from onnxlrp.reference.contributions import LINEAR
+from onnxlrp.reference.crossing import propagate
 from onnxlrp.reference.operators import Array, evaluate
-from onnxlrp.reference.rules import propagate
 
 CHOICES = LINEAR | {"MaxPool", "LRN"}
 """Operators for which there is a choice of rules."""

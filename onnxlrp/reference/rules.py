@@ -1,57 +1,21 @@
-"""The rules of Layer-wise Relevance Propagation, on their definition.
+"""The rules of Layer-wise Relevance Propagation for linear layers, on their definition.
 
 A rule says which share of the relevance R_j of an output j of a layer is handed to its input i. All
-rules for linear layers are written here on the contributions z_ij = x_i w_ij themselves, with no
-regard for cost. Equation numbers are those of Binder et al., "Layer-wise Relevance Propagation for
+are written here on the contributions z_ij = x_i w_ij themselves, with no regard for cost. Where no
+source is named, equation numbers are those of Binder et al., "Layer-wise Relevance Propagation for
 Neural Networks with Local Renormalization Layers" (2016).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
-import onnx
 
-from onnxlrp.reference.contributions import (
-    LINEAR,
-    Block,
-    Inputs,
-    gathered,
-    live_values,
-    window_index,
-)
-from onnxlrp.reference.operators import ACTIVATIONS, Array, attributes_of, forward, lrn_window
+from onnxlrp.reference.operators import Array
 
-CHUNK = 2**18
-"""How many contributions z_ij are held at a time."""
-
-PASSED_ON = frozenset(ACTIVATIONS) | {"Identity", "Dropout", "Cast"}
-"""Operators whose every output element has one input element, which receives its relevance."""
-
-STRUCTURAL = {
-    *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Pad"),
-    *("Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"),
-}
-"""Operators that only move elements; relevance goes back to where its element came from."""
-
-
-@dataclass(frozen=True)
-class Propagated:
-    """What became of the relevance of a node's outputs.
-
-    ``relevance`` has one array per input, None where the input does not depend on the explained
-    one. ``bias`` and ``stabiliser`` hold, per sample of axis 0, what constants and the stabiliser
-    took: the three add up to what came in (for alpha-beta, alpha - beta times that). Of the LRN
-    rules, ``taylor-unnormalised`` and ``gradient`` do not conserve and nobody took the difference.
-    """
-
-    relevance: list[Array | None]
-    bias: Array
-    stabiliser: Array
-
-
-# --- Rules for linear layers ---------------------------------------------------------------------
+Bound = float | Sequence[float]
+"""A number, or one for each channel."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +36,35 @@ class Shares:
 
 @dataclass(frozen=True)
 class Contributions:
-    """The z_ij of some outputs j: z and connected [L, K, O], bias b_j and relevance R_j [L, O]."""
+    """What makes up some outputs z_j = sum_i x_i w_ij + b_j.
 
-    z: Array
+    Attributes
+    ----------
+    x
+        [L, K, 1], the inputs; 0 for padding.
+    channel
+        [L, K, 1], the channel of each input: its place on axis 1, or on the last of fewer axes
+        than three.
+    weight
+        [L, K, O], the w_ij; 0 where input and output are not connected.
+    connected
+        [L, K, O], whether they are.
+    bias, relevance
+        [L, O], the b_j and R_j.
+    """
+
+    x: Array
+    channel: Array
+    weight: Array
     connected: Array
     bias: Array
     relevance: Array
+
+    @cached_property
+    def z(self) -> Array:
+        """Return the contributions z_ij = x_i w_ij."""
+        product: Array = self.x * self.weight
+        return product
 
 
 def stab(d: Array, epsilon: float) -> Array:
@@ -153,209 +140,76 @@ def _flat(c: Contributions, stabiliser: float = 1e-6) -> Shares:
     return _proportional(c, ones, c.bias, c.relevance, stabiliser, "exclude")
 
 
+def _gamma(
+    c: Contributions, gamma: float = 0.25, stabiliser: float = 1e-6, bias: str = "absorb"
+) -> Shares:
+    """Favour what has the sign of the output (Andéol et al. 2021's generalised gamma; zennit).
+
+    z_ij + gamma max(z_ij, 0) where z_j >= 0, z_ij + gamma min(z_ij, 0) elsewhere, and b_j likewise.
+    A bias that is left out of the denominator still counts in z_j. zennit drops R_j where z_j = 0.
+    """
+    excited = c.z.sum(axis=1) + c.bias >= 0
+
+    def favoured(part: Array, up: Array) -> Array:
+        return part + gamma * np.where(up, np.maximum(part, 0), np.minimum(part, 0))
+
+    part, constant = favoured(c.z, excited[:, None, :]), favoured(c.bias, excited)
+    return _proportional(c, part, constant, c.relevance, stabiliser, bias)
+
+
+def _gamma_original(
+    c: Contributions, gamma: float = 0.25, stabiliser: float = 1e-6, bias: str = "absorb"
+) -> Shares:
+    """Favour positive weights, x_i (w_ij + gamma max(w_ij, 0)) (Montavon et al. 2019, LRP-gamma).
+
+    The bias is the weight of a neuron whose activation is 1.
+    """
+    part = c.x * (c.weight + gamma * np.maximum(c.weight, 0))
+    constant = c.bias + gamma * np.maximum(c.bias, 0)
+    return _proportional(c, part, constant, c.relevance, stabiliser, bias)
+
+
+def _w_square(c: Contributions, stabiliser: float = 1e-6, bias: str = "absorb") -> Shares:
+    """Squared weights for contributions, be the inputs what they are, and b_j^2 (zennit `WSquare`).
+
+    Montavon et al. 2017 have no bias in the rule, which is "exclude".
+    """
+    return _proportional(c, c.weight**2, c.bias**2, c.relevance, stabiliser, bias)
+
+
+def _z_box(c: Contributions, low: Bound, high: Bound, stabiliser: float = 1e-6) -> Shares:
+    """Distance from the box's far corner, for inputs within low and high (Montavon et al. 2017).
+
+    x_i w_ij - low_i max(w_ij, 0) - high_i min(w_ij, 0), without bias: b - max(b, 0) - min(b, 0) is
+    nothing.
+    """
+    lowest = _per_input(low, c) * np.maximum(c.weight, 0)
+    highest = _per_input(high, c) * np.minimum(c.weight, 0)
+    part = c.z - lowest - highest
+    return _proportional(c, part, c.bias, c.relevance, stabiliser, "exclude")
+
+
+def _per_input(bound: Bound, c: Contributions) -> Array:
+    numbers: Array = np.asarray(bound, dtype=np.float64)
+    return numbers if numbers.ndim == 0 else numbers[c.channel]
+
+
+def _zero(c: Contributions, stabiliser: float = 0.0) -> Shares:
+    """Hand nothing on; the stabiliser takes all, whatever its size."""
+    return Shares(np.zeros(c.x.shape[:2]), np.zeros_like(c.bias), c.relevance)
+
+
 LINEAR_RULES: dict[str, Callable[..., Shares]] = {
     "epsilon": _epsilon,
     "norm": _norm,
     "z-plus": _z_plus,
     "alpha-beta": _alpha_beta,
     "beta": _beta,
+    "gamma": _gamma,
+    "gamma-original": _gamma_original,
     "flat": _flat,
+    "w-square": _w_square,
+    "z-box": _z_box,
+    "zero": _zero,
 }
-
-
-def _chunks(block: Block) -> list[tuple[slice, slice]]:
-    """Cut the outputs of a block so that no more than CHUNK contributions are held at a time."""
-    rows, columns = block.output.shape
-    inputs = max(block.index.shape[1], 1)
-    wide = min(columns, max(1, CHUNK // inputs))
-    high = max(1, CHUNK // (inputs * wide))
-    return [
-        (slice(r, r + high), slice(o, o + wide))
-        for r in range(0, rows, high)
-        for o in range(0, columns, wide)
-    ]
-
-
-def _samples(shape: Sequence[int]) -> int:
-    return shape[0] if shape else 1
-
-
-def _linear(
-    node: onnx.NodeProto,
-    inputs: Inputs,
-    relevance: Array,
-    rule: str,
-    parameters: Mapping[str, Any],
-    live: Sequence[bool],
-    layer: Callable[..., Any],
-) -> Propagated:
-    values = live_values(inputs, live)
-    # The element that index -1 finds is the padding: zero, and what it receives is dropped.
-    x = np.concatenate([*(v.reshape(-1) for v in values), [0.0]])
-    r_in, r_out = np.zeros_like(x), relevance.reshape(-1)
-    samples = _samples(relevance.shape)
-    bias, stabiliser = np.zeros(samples), np.zeros(samples)
-    for block in layer(node, inputs, live):
-        full = (*block.index.shape, block.output.shape[1])
-        weight = np.broadcast_to(block.weight, full)
-        connected = np.broadcast_to(block.connected, full)
-        constant = np.broadcast_to(block.bias, block.output.shape)
-        for rows, columns in _chunks(block):
-            index, output = block.index[rows], block.output[rows, columns]
-            shares = LINEAR_RULES[rule](
-                Contributions(
-                    z=x[index][:, :, None] * weight[rows, :, columns],
-                    connected=connected[rows, :, columns],
-                    bias=constant[rows, columns],
-                    relevance=r_out[output],
-                ),
-                **parameters,
-            )
-            np.add.at(r_in, index, shares.inputs)
-            sample = output // max(relevance.size // samples, 1)
-            np.add.at(bias, sample, shares.bias)
-            np.add.at(stabiliser, sample, shares.stabiliser)
-    parts = np.split(r_in[:-1], np.cumsum([v.size for v in values])[:-1])
-    shaped = iter(part.reshape(v.shape) for part, v in zip(parts, values, strict=True))
-    return Propagated([next(shaped) if alive else None for alive in live], bias, stabiliser)
-
-
-# --- Local response normalisation ----------------------------------------------------------------
-
-
-def _normalization_shares(
-    x: Array, k: int, others: Sequence[int], a: float, bias: float, beta: float, rule: str
-) -> dict[int, Array]:
-    """Return by channel the share that it gets of each unit of relevance of y_k.
-
-    y_k = x_k / (bias + a sum_j x_j^2)^beta over the window. The first-order Taylor expansion
-    (eqs. 10-15) gives z_kk = x_k u^-beta and z_kj = -2 a beta x_k x_j^2 S^-(beta+1), with S the
-    whole base of the power and u the base with k alone in the window.
-    """
-    neighbours = sum((x[:, j] ** 2 for j in others), start=np.zeros_like(x[:, k]))
-    u = bias + a * x[:, k] ** 2
-    s = u + a * neighbours
-    if rule == "identity":
-        return {k: np.ones_like(u)}
-    if rule == "gradient":
-        slope = -2 * a * beta * x[:, k] * s ** -(beta + 1)
-        own = s**-beta + slope * x[:, k]
-        return {k: own} | {j: slope * x[:, j] for j in others}
-    if rule == "path-integral":
-        # Along a path to z_2, where the neighbours are gone, y_k changes by y_k(z_1) - y_k(z_2).
-        own = (s / u) ** beta
-        safe = np.where(neighbours > 0, neighbours, 1.0)
-        return {k: own} | {j: (1 - own) * x[:, j] ** 2 / safe for j in others}
-    z = {k: u**-beta} | {j: -2 * a * beta * x[:, j] ** 2 * s ** -(beta + 1) for j in others}
-    if rule == "taylor-unnormalised":
-        return {j: x[:, k] * z_kj for j, z_kj in z.items()}
-    if rule == "taylor":
-        # x_k, a factor of every z_kj, cancels in eq. 7, which leaves the limit where x_k is zero.
-        total = sum(z.values())
-        return {j: z_kj / total for j, z_kj in z.items()}
-    raise ValueError(f"no LRN rule {rule!r}")
-
-
-def _lrn(node: onnx.NodeProto, x: Array, relevance: Array, rule: str) -> Array:
-    attributes = attributes_of(node)
-    size, bias = attributes["size"], attributes.get("bias", 1.0)
-    a, beta = attributes.get("alpha", 1e-4) / size, attributes.get("beta", 0.75)
-    r_in = np.zeros_like(x)
-    for k in range(x.shape[1]):
-        others = [j for j in lrn_window(k, size, x.shape[1]) if j != k]
-        for j, share in _normalization_shares(x, k, others, a, bias, beta, rule).items():
-            r_in[:, j] += share * relevance[:, k]
-    return r_in
-
-
-# --- Max pooling, structure ----------------------------------------------------------------------
-
-
-def _winner_takes_all(node: onnx.NodeProto, x: Array, relevance: Array) -> Array:
-    """Give R_j to the first maximum, in row-major order, of the window of j."""
-    index = window_index(attributes_of(node), x.shape)
-    seen = np.where(index >= 0, x.reshape(-1)[index], -np.inf)
-    winner = index[np.arange(len(index)), np.argmax(seen, axis=1)]
-    r_in = np.zeros(x.size)
-    np.add.at(r_in, winner, relevance.reshape(-1))
-    return r_in.reshape(x.shape)
-
-
-def _structural(
-    node: onnx.NodeProto, inputs: Inputs, relevance: Sequence[Array | None], live: Sequence[bool]
-) -> Propagated:
-    """Send the positions of all elements through the operator and read where each one went."""
-    constant = -1
-    tracers, start = list(inputs), 0
-    for t, (v, alive) in enumerate(zip(inputs, live, strict=True)):
-        if v is not None and alive:
-            tracers[t] = np.arange(start, start + v.size).reshape(v.shape)
-            start += v.size
-        elif v is not None and node.op_type == "Concat":
-            tracers[t] = np.full(v.shape, constant)
-    if node.op_type == "Pad":
-        tracers[2:3] = [np.array(constant)]
-    r_in = np.zeros(start + 1)
-    samples = next(_samples(r.shape) for r in relevance if r is not None)
-    bias = np.zeros(samples)
-    for origin, r in zip(forward(node, tracers), relevance, strict=True):
-        if r is not None:
-            np.add.at(r_in, origin, r)
-            lost = np.where(origin == constant, r, 0.0)
-            # Only operators with one output bring in constants.
-            bias += lost.reshape(samples, -1).sum(axis=1) if len(relevance) == 1 else 0.0
-    values = live_values(inputs, live)
-    parts = iter(np.split(r_in[:-1], np.cumsum([v.size for v in values])))
-    back = [
-        next(parts).reshape(v.shape) if alive and v is not None else None
-        for v, alive in zip(inputs, live, strict=True)
-    ]
-    return Propagated(back, bias, np.zeros(samples))
-
-
-def propagate(
-    node: onnx.NodeProto,
-    inputs: Inputs,
-    relevance: Sequence[Array | None],
-    rule: str,
-    parameters: Mapping[str, Any],
-    live: Sequence[bool],
-    layer: Callable[..., Any] = gathered,
-) -> Propagated:
-    """Take relevance from the outputs of a node back to its inputs.
-
-    Parameters
-    ----------
-    node, inputs
-        The node and the values of all its inputs, weights included, None for absent ones.
-    relevance
-        One array per output of the node, None for outputs without relevance.
-    rule, parameters
-        The rule and its parameters; ignored where the operator leaves no choice.
-    live
-        Which inputs depend on the explained input.
-    layer
-        The way to the contributions of a linear layer, ``gathered`` or ``probed``.
-    """
-    if node.op_type in STRUCTURAL:
-        return _structural(node, inputs, relevance, live)
-    r, at = relevance[0], list(live).index(True)
-    x = inputs[at]
-    assert r is not None
-    assert x is not None
-    nothing = np.zeros(_samples(r.shape))
-    if node.op_type in LINEAR and rule != "pass":
-        return _linear(node, inputs, r, rule, parameters, live, layer)
-    if node.op_type in PASSED_ON or node.op_type in LINEAR:
-        if sum(live) != 1 or x.shape != r.shape:
-            raise ValueError(f"relevance cannot pass {node.op_type} unchanged")
-        back = r
-    elif node.op_type == "MaxPool":
-        if rule != "winner-takes-all":
-            raise ValueError(f"no MaxPool rule {rule!r}")
-        back = _winner_takes_all(node, x, r)
-    elif node.op_type == "LRN":
-        back = _lrn(node, x, r, rule)
-    else:
-        raise NotImplementedError(f"no rule for {node.op_type}")
-    return Propagated([back if t == at else None for t in range(len(live))], nothing, nothing)
+"""Every rule for linear layers but ``pass``, which needs no contributions."""

@@ -21,6 +21,14 @@ RULES = [
     ("beta", {"beta": 1}),
     ("beta", {"beta": 0}),
     ("flat", {}),
+    ("gamma", {}),
+    ("gamma", {"gamma": 1.0, "bias": "exclude"}),
+    ("gamma", {"gamma": 0.5, "bias": "distribute"}),
+    ("gamma-original", {"gamma": 0.5, "stabiliser": 0.1}),
+    ("w-square", {}),
+    ("w-square", {"bias": "exclude"}),
+    ("z-box", {"low": -3, "high": 3}),
+    ("zero", {}),
 ]
 BY_NAME = [pytest.param(rule, p, id=f"{rule}-{p}") for rule, p in RULES]
 
@@ -61,7 +69,7 @@ def test_every_rule_on_convolutions(geometry, bias, rule, parameters):
     crosses_as_defined(tested, x, rule, weights, **parameters)
 
 
-@pytest.mark.parametrize("rule", ["epsilon", "z-plus", "alpha-beta", "flat"])
+@pytest.mark.parametrize("rule", ["epsilon", "z-plus", "alpha-beta", "flat", "gamma", "w-square"])
 @pytest.mark.parametrize("symbolic", [(0,), (), (0, 2, 3, 4)], ids=["batch", "static", "sizes"])
 @pytest.mark.parametrize("geometry", CONVOLUTIONS)
 def test_every_geometry(geometry, symbolic, rule):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from support import crosses_as_defined, node, normal, operators
 
-TREATMENTS = ["taylor", "identity", "taylor-unnormalised", "path-integral"]
+TREATMENTS = [
+    "taylor", "identity", "taylor-unnormalised", "path-integral", "taylor-2", "gradient",
+]  # fmt: skip
 SETTINGS = {
     "caffe": {"size": 5, "alpha": 0.5, "beta": 0.75, "bias": 1.0},
     "strong": {"size": 3, "alpha": 5.0, "beta": 1.0, "bias": 0.1},

@@ -62,6 +62,15 @@ def test_the_first_maximum_takes_all(geometry, values, symbolic):
 
 
 @pytest.mark.parametrize("symbolic", SIZES, ids=["batch", "static", "sizes"])
+@pytest.mark.parametrize("geometry", WINDOWS)
+def test_maxima_shared_in_proportion(geometry, symbolic):
+    shape, attributes = WINDOWS[geometry]
+    x = np.abs(normal(*shape))
+    tested = node("MaxPool", ["x"], **attributes)
+    crosses_as_defined(tested, x, "proportional", symbolic=axes(symbolic, x, attributes))
+
+
+@pytest.mark.parametrize("symbolic", SIZES, ids=["batch", "static", "sizes"])
 @pytest.mark.parametrize("include", [0, 1], ids=["exclude pads", "include pads"])
 @pytest.mark.parametrize("rule", ["norm", "flat"])
 @pytest.mark.parametrize("geometry", WINDOWS)

@@ -15,6 +15,10 @@ RULES = [
     ("alpha-beta", {"alpha": 2, "beta": 1}),
     ("beta", {"beta": 0.5, "bias": "distribute"}),
     ("flat", {}),
+    ("gamma", {"gamma": 0.5}),
+    ("gamma-original", {"stabiliser": 0.1}),
+    ("w-square", {}),
+    ("z-box", {"low": -4, "high": 4}),
 ]
 CONSTANTS = {
     "Add": lambda c: node("Add", ["x", "c"]),

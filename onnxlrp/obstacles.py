@@ -1,0 +1,49 @@
+"""What cannot be explained, found before anything is written."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxlrp.errors import Obstacle, UnsupportedError
+from onnxlrp.graph.analysis import Facts
+from onnxlrp.propagation.registry import OPERATORS, ObstacleError
+
+
+def check_operators(facts: Facts, graph: ir.Graph) -> None:
+    """Check that relevance can cross every operation between inputs and score.
+
+    Raises
+    ------
+    UnsupportedError
+        If it cannot; every operation concerned is listed.
+
+    """
+    obstacles = []
+    # Nothing is known of the shapes behind an unknown operator, and that is its fault alone.
+    obscured: set[int] = set()
+    for operation in facts.operations:
+        domain = operation.node.domain
+        problem: tuple[str, str] | None = None
+        if operation.operator not in OPERATORS:
+            problem = "no rule is known for this operator", _advice(domain)
+        else:
+            try:
+                OPERATORS[operation.operator].check(operation, facts.live)
+            except ObstacleError as error:
+                problem = error.args[0], error.args[1]
+        behind = any(id(value) in obscured for value in operation.inputs)
+        if problem is not None or behind:
+            obscured.update(id(v) for v in operation.outputs if v.shape is None)
+        if problem is not None and not (behind and operation.operator in OPERATORS):
+            opset = graph.opset_imports.get(domain, 0)
+            obstacles.append(Obstacle(operation.name, operation.node.op_type, domain, opset, *problem))
+    if obstacles:
+        raise UnsupportedError(obstacles)
+
+
+def _advice(domain: str) -> str:
+    if domain == "com.microsoft.nchwc" or domain == "com.microsoft":
+        return "give the original model, not one optimised or quantised by onnxruntime"
+    if domain == "ai.onnx.ml":
+        return "trees and feature pipelines are outside LRP; give the network alone"
+    return "replace the operator, or explain an --output in front of it"

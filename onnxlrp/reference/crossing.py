@@ -1,0 +1,221 @@
+"""Across one node: the relevance of its outputs becomes that of its inputs."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxlrp.reference.contributions import (
+    LINEAR,
+    Block,
+    Inputs,
+    gathered,
+    live_values,
+    window_index,
+)
+from onnxlrp.reference.normalization import cross_lrn
+from onnxlrp.reference.operators import ACTIVATIONS, Array, attributes_of, forward
+from onnxlrp.reference.rules import LINEAR_RULES, Contributions
+
+CHUNK = 2**18
+"""How many contributions z_ij are held at a time."""
+
+PASSED_ON = frozenset(ACTIVATIONS) | {"Identity", "Dropout", "Cast"}
+"""Operators whose every output element has one input element, which receives its relevance."""
+
+STRUCTURAL = {
+    *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Pad"),
+    *("Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"),
+}
+"""Operators that only move elements; relevance goes back to where its element came from."""
+
+
+@dataclass(frozen=True)
+class Propagated:
+    """What became of the relevance of a node's outputs.
+
+    ``relevance`` has one array per input, None where the input does not depend on the explained
+    one. ``bias`` and ``stabiliser`` hold, per sample of axis 0, what constants and the stabiliser
+    took: the three add up to what came in (for alpha-beta, alpha - beta times that). Of the LRN
+    rules, ``taylor-unnormalised`` and ``gradient`` do not conserve and nobody took the difference.
+    """
+
+    relevance: list[Array | None]
+    bias: Array
+    stabiliser: Array
+
+
+# --- Linear layers -------------------------------------------------------------------------------
+
+
+def _chunks(block: Block) -> list[tuple[slice, slice]]:
+    """Cut the outputs of a block so that no more than CHUNK contributions are held at a time."""
+    rows, columns = block.output.shape
+    inputs = max(block.index.shape[1], 1)
+    wide = min(columns, max(1, CHUNK // inputs))
+    high = max(1, CHUNK // (inputs * wide))
+    return [
+        (slice(r, r + high), slice(o, o + wide))
+        for r in range(0, rows, high)
+        for o in range(0, columns, wide)
+    ]
+
+
+def _samples(shape: Sequence[int]) -> int:
+    return shape[0] if shape else 1
+
+
+def _channels(v: Array) -> Array:
+    """Return the channel of every element: its place on axis 1, or on the last of fewer axes."""
+    axis = 1 if v.ndim > 2 else v.ndim - 1
+    return np.indices(v.shape)[axis] if v.ndim else np.zeros((), dtype=np.int64)
+
+
+def _linear(
+    node: onnx.NodeProto,
+    inputs: Inputs,
+    relevance: Array,
+    rule: str,
+    parameters: Mapping[str, Any],
+    live: Sequence[bool],
+    layer: Callable[..., Any],
+) -> Propagated:
+    values = live_values(inputs, live)
+    # The element that index -1 finds is the padding: zero, and what it receives is dropped.
+    x = np.concatenate([*(v.reshape(-1) for v in values), [0.0]])
+    channel = np.concatenate([*(_channels(v).reshape(-1) for v in values), [0]])
+    r_in, r_out = np.zeros_like(x), relevance.reshape(-1)
+    samples = _samples(relevance.shape)
+    bias, stabiliser = np.zeros(samples), np.zeros(samples)
+    for block in layer(node, inputs, live):
+        full = (*block.index.shape, block.output.shape[1])
+        weight = np.broadcast_to(block.weight, full)
+        connected = np.broadcast_to(block.connected, full)
+        constant = np.broadcast_to(block.bias, block.output.shape)
+        for rows, columns in _chunks(block):
+            index, output = block.index[rows], block.output[rows, columns]
+            pairs = connected[rows, :, columns]
+            shares = LINEAR_RULES[rule](
+                Contributions(
+                    x=x[index][:, :, None],
+                    channel=channel[index][:, :, None],
+                    weight=np.where(pairs, weight[rows, :, columns], 0.0),
+                    connected=pairs,
+                    bias=constant[rows, columns],
+                    relevance=r_out[output],
+                ),
+                **parameters,
+            )
+            np.add.at(r_in, index, shares.inputs)
+            sample = output // max(relevance.size // samples, 1)
+            np.add.at(bias, sample, shares.bias)
+            np.add.at(stabiliser, sample, shares.stabiliser)
+    parts = np.split(r_in[:-1], np.cumsum([v.size for v in values])[:-1])
+    shaped = iter(part.reshape(v.shape) for part, v in zip(parts, values, strict=True))
+    return Propagated([next(shaped) if alive else None for alive in live], bias, stabiliser)
+
+
+# --- Max pooling, structure ----------------------------------------------------------------------
+
+
+def _winner_takes_all(node: onnx.NodeProto, x: Array, relevance: Array) -> Array:
+    """Give R_j to the first maximum, in row-major order, of the window of j."""
+    index = window_index(attributes_of(node), x.shape)
+    seen = np.where(index >= 0, x.reshape(-1)[index], -np.inf)
+    winner = index[np.arange(len(index)), np.argmax(seen, axis=1)]
+    r_in = np.zeros(x.size)
+    np.add.at(r_in, winner, relevance.reshape(-1))
+    return r_in.reshape(x.shape)
+
+
+def _window_sums(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> Iterator[Block]:
+    """Yield the layer that adds up the windows of a pool."""
+    (x,) = live_values(inputs, live)
+    index = window_index(attributes_of(node), x.shape)
+    output = np.arange(len(index)).reshape(-1, 1)
+    yield Block(index, np.ones((1, 1, 1)), np.zeros((1, 1)), output)
+
+
+def _structural(
+    node: onnx.NodeProto, inputs: Inputs, relevance: Sequence[Array | None], live: Sequence[bool]
+) -> Propagated:
+    """Send the positions of all elements through the operator and read where each one went."""
+    constant = -1
+    tracers, start = list(inputs), 0
+    for t, (v, alive) in enumerate(zip(inputs, live, strict=True)):
+        if v is not None and alive:
+            tracers[t] = np.arange(start, start + v.size).reshape(v.shape)
+            start += v.size
+        elif v is not None and node.op_type == "Concat":
+            tracers[t] = np.full(v.shape, constant)
+    if node.op_type == "Pad":
+        tracers[2:3] = [np.array(constant)]
+    r_in = np.zeros(start + 1)
+    samples = next(_samples(r.shape) for r in relevance if r is not None)
+    bias = np.zeros(samples)
+    for origin, r in zip(forward(node, tracers), relevance, strict=True):
+        if r is not None:
+            np.add.at(r_in, origin, r)
+            lost = np.where(origin == constant, r, 0.0)
+            # Only operators with one output bring in constants.
+            bias += lost.reshape(samples, -1).sum(axis=1) if len(relevance) == 1 else 0.0
+    values = live_values(inputs, live)
+    parts = iter(np.split(r_in[:-1], np.cumsum([v.size for v in values])))
+    back = [
+        next(parts).reshape(v.shape) if alive and v is not None else None
+        for v, alive in zip(inputs, live, strict=True)
+    ]
+    return Propagated(back, bias, np.zeros(samples))
+
+
+def propagate(
+    node: onnx.NodeProto,
+    inputs: Inputs,
+    relevance: Sequence[Array | None],
+    rule: str,
+    parameters: Mapping[str, Any],
+    live: Sequence[bool],
+    layer: Callable[..., Any] = gathered,
+) -> Propagated:
+    """Take relevance from the outputs of a node back to its inputs.
+
+    Parameters
+    ----------
+    node, inputs
+        The node and the values of all its inputs, weights included, None for absent ones.
+    relevance
+        One array per output of the node, None for outputs without relevance.
+    rule, parameters
+        The rule and its parameters; ignored where the operator leaves no choice.
+    live
+        Which inputs depend on the explained input.
+    layer
+        The way to the contributions of a linear layer, ``gathered`` or ``probed``.
+    """
+    if node.op_type in STRUCTURAL:
+        return _structural(node, inputs, relevance, live)
+    r, at = relevance[0], list(live).index(True)
+    x = inputs[at]
+    assert r is not None
+    assert x is not None
+    nothing = taken = np.zeros(_samples(r.shape))
+    if node.op_type in LINEAR and rule != "pass":
+        return _linear(node, inputs, r, rule, parameters, live, layer)
+    if node.op_type in PASSED_ON or node.op_type in LINEAR:
+        if sum(live) != 1 or x.shape != r.shape:
+            raise ValueError(f"relevance cannot pass {node.op_type} unchanged")
+        back = r
+    elif node.op_type == "MaxPool":
+        if rule == "proportional":
+            return _linear(node, inputs, r, "norm", parameters, live, _window_sums)
+        if rule != "winner-takes-all":
+            raise ValueError(f"no MaxPool rule {rule!r}")
+        back = _winner_takes_all(node, x, r)
+    elif node.op_type == "LRN":
+        back, kept = cross_lrn(node, x, r, rule, parameters)
+        taken = kept.reshape(len(nothing), -1).sum(axis=1)
+    else:
+        raise NotImplementedError(f"no rule for {node.op_type}")
+    return Propagated([back if t == at else None for t in range(len(live))], nothing, taken)
