@@ -36,6 +36,7 @@ NETWORKS = {"vgg16": VGG16, "vgg11": VGG11}
 COMPOSITES = {
     "epsilon_plus_flat": zennit.EpsilonPlusFlat,
     "epsilon_alpha2_beta1": zennit.EpsilonAlpha2Beta1,
+    "epsilon_gamma_box": lambda: zennit.EpsilonGammaBox(low=-5.0, high=5.0),
 }
 
 
@@ -128,7 +129,10 @@ def main() -> None:
         start[range(options.batch), best] = logits[range(options.batch), best]
         for name, composite in COMPOSITES.items():
             explainer = Path(folder) / "explainer.onnx"
-            onnxlrp.convert(model, name).save(explainer)
+            chosen = onnxlrp.Composite.load(name)
+            if name == "epsilon_gamma_box":
+                chosen = chosen.with_parameters({"low": -5.0, "high": 5.0})
+            onnxlrp.convert(model, chosen).save(explainer)
             ours = session(explainer, options.threads)
             asked = {**feeds, "target": np.array([-1])}
             mine = seconds(lambda ours=ours, asked=asked: ours.run(None, asked), options.repeats)

@@ -36,7 +36,8 @@ def check_operators(facts: Facts, graph: ir.Graph) -> None:
             obscured.update(id(v) for v in operation.outputs if v.shape is None)
         if problem is not None and not (behind and operation.operator in OPERATORS):
             opset = graph.opset_imports.get(domain, 0)
-            obstacles.append(Obstacle(operation.name, operation.node.op_type, domain, opset, *problem))
+            kind = operation.node.op_type
+            obstacles.append(Obstacle(operation.name, kind, domain, opset, *problem))
     if obstacles:
         raise UnsupportedError(obstacles)
 

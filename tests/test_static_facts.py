@@ -149,6 +149,40 @@ def test_z_plus_on_a_signed_input_is_two_of_each():
     assert z_plus_convolutions("Tanh").count("Conv") == 4
 
 
+GAMMA = [
+    DENSE,
+    node("Relu", ["z"], "a"),
+    READOUT,
+]
+
+
+def gamma_products(body, *rules, weights=W, outputs=("logits",)):
+    """How many dense products gamma emits for `node_z`, all compared with the definition."""
+    composite = lines("name=node_z: gamma stabiliser=0.01", *rules, "*: epsilon epsilon=0.25")
+    check(body, composite, weights, outputs=outputs, x=np.abs(X), tolerance=3e-5)
+    proto = model(body, {"x": ["N", 6]}, list(outputs), weights)
+    explained = explain(proto, composite, {"x": np.abs(X)}, 1, output="logits")
+    return operators(explained.proto, "node_z").count("Gemm")
+
+
+def test_gammas_lower_branch_is_dead_below_a_relu():
+    """Signed inputs need two products each way and branch; here no relevance has z < 0."""
+    assert gamma_products(GAMMA) == 4
+
+
+def test_gammas_lower_branch_lives_where_relevance_is_not_grounded():
+    assert gamma_products(GAMMA, "name=node_logits: flat") == 8
+
+
+def test_gammas_lower_branch_lives_where_z_has_another_reader():
+    body = [DENSE, node("Relu", ["z"], "r"), node("Add", ["r", "z"], "a"), READOUT]
+    assert gamma_products(body) == 8
+
+
+def test_gammas_lower_branch_lives_where_z_is_an_output():
+    assert gamma_products(GAMMA, outputs=("logits", "z")) == 8
+
+
 def test_flat_is_a_sum_over_channels_and_one_small_convolution():
     """All channels of the input get the same; the denominator is a constant."""
     body = [

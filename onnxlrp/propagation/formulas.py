@@ -266,9 +266,12 @@ def rule(
 def epsilon_rule(
     layer: Layer, x: Bundle, relevance: Tensor, share: Share, power: int = 1
 ) -> Bundle:
-    """R_i = sum_j z_ij / stab(z_j) R_j (Bach et al. 2015, eq. 58; zennit `Epsilon`).
+    """R_i = sum_j z_ij / stab(z_j) R_j (Bach et al. 2015, eq. 58).
 
     With `power` p > 1, z_ij = (x_i w_ij)^p and the bias is left out (Binder et al. 2016, eq. 5).
+
+    Equals: zennit `Epsilon`; Captum `EpsilonRule`. LXT adds epsilon without its sign.
+    Use: dense layers near the score; everywhere for a map close to gradient times input.
     """
     if power != 1:
         raised = layer.power(power)
@@ -279,7 +282,11 @@ def epsilon_rule(
 
 @rule("norm", biased=False)
 def norm(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
-    """Share in proportion, R_i = sum_j z_ij / stab(z_j) R_j, bias absorbed (zennit `Norm`)."""
+    """R_i = sum_j z_ij / stab(z_j) R_j, the bias absorbed.
+
+    Equals: zennit `Norm`, with the stabiliser on the mean of an average pool.
+    Use: means, sums, residual connections.
+    """
     return epsilon_rule(layer, x, relevance, share)
 
 
@@ -289,8 +296,12 @@ def alpha_beta(
 ) -> Bundle:
     """R_i = sum_j (alpha z_ij⁺ / z_j⁺ - beta z_ij⁻ / z_j⁻) R_j (Bach et al. 2015, eq. 60).
 
-    The bias' positive part is in z_j⁺ and its negative part in z_j⁻; an empty part is not made
-    up for by the other (zennit `AlphaBeta`).
+    The bias' positive part is in z_j⁺ and its negative part in z_j⁻. Where one part is empty the
+    other does not make up for it, so that alpha 2, beta 1 doubles relevance where nothing
+    inhibits.
+
+    Equals: zennit `AlphaBeta`. iNNvestigate puts the whole bias into both denominators.
+    Use: evidence for and against on convolutions.
     """
     xp, xn = positive_part(x), negative_part(x)
     plus, minus = layer.positive, layer.negative
@@ -301,7 +312,12 @@ def alpha_beta(
 
 @rule("z-plus")
 def z_plus(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
-    """R_i = sum_j z_ij⁺ / z_j⁺ R_j: alpha-beta with alpha 1, beta 0 (zennit `ZPlus`)."""
+    """R_i = sum_j z_ij⁺ / z_j⁺ R_j, with b_j⁺ in z_j⁺ (Montavon et al. 2017).
+
+    Equals: zennit `ZPlus`; with `bias = "exclude"` iNNvestigate `ZPlusRule`. Captum's leaves the
+    bias unclipped.
+    Use: convolutions: positive evidence only, stable, smooth.
+    """
     return alpha_beta(layer, x, relevance, share, alpha=1, beta=0)
 
 
@@ -309,13 +325,23 @@ def z_plus(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
 def beta_rule(
     layer: Layer, x: Bundle, relevance: Tensor, share: Share, beta: float = 1.0
 ) -> Bundle:
-    """Alpha-beta in the spelling of Binder et al. 2016, eq. 6: alpha = 1 + beta."""
+    """R_i = sum_j ((1 + beta) z_ij⁺ / z_j⁺ - beta z_ij⁻ / z_j⁻) R_j (Binder et al. 2016, eq. 6).
+
+    Equals: `alpha-beta` with alpha = 1 + beta.
+    Use: the paper's experiments.
+    """
     return alpha_beta(layer, x, relevance, share, alpha=1 + beta, beta=beta)
 
 
 @rule("flat", grounded=False, biased=False)
 def flat(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
-    """Share evenly, z_ij = 1 for every connected pair, without bias (zennit `Flat`)."""
+    """R_i = sum_j 1 / n_j R_j, n_j the inputs connected to j (Lapuschkin et al. 2019).
+
+    Padding is not connected, and there is no bias.
+
+    Equals: zennit `Flat`, with the padding inside the layer.
+    Use: the first layer, for maps that show where rather than which edge.
+    """
     ones = layer.ones
     return ones.adjoint(share(relevance, ones(layer.filled(x, 1.0)), relevance.emitter.zero))
 
@@ -326,8 +352,11 @@ def gamma_rule(
 ) -> Bundle:
     """R_i = sum_j (z_ij + gamma z_ij⁺) / (z_j + gamma z_j⁺) R_j for z_j >= 0, with ⁻ below 0.
 
-    The generalised rule of zennit's `Gamma`, for inputs of any sign. zennit drops the relevance
-    of outputs with z_j = 0; here they count as positive, as everywhere in the stabiliser.
+    Generalised to inputs of any sign (zennit); the gate z_j holds the bias in every treatment.
+
+    Equals: zennit `Gamma`, but for z_j = 0: zennit drops that relevance, here it counts as
+    positive, as in the stabiliser.
+    Use: convolutions, between epsilon (gamma 0) and z-plus (gamma large).
     """
     xp, xn = positive_part(x), negative_part(x)
     up, down, bias = layer.scaled(1 + gamma, 1), layer.scaled(1, 1 + gamma), layer.bias
@@ -343,7 +372,11 @@ def gamma_original(
 ) -> Bundle:
     """R_i = sum_j x_i (w_ij + gamma w_ij⁺) / ... R_j (Montavon et al. 2019, section 10.2.2).
 
-    Made for x >= 0; the bias is a neuron that is always 1.
+    Made for x >= 0; the bias is a neuron that is always 1, b_j + gamma b_j⁺.
+
+    Equals: RelevancePropagation.jl `GammaRule`; `gamma` where x >= 0 and z_j >= 0. Captum leaves
+    the bias unscaled.
+    Use: comparison with maps made so.
     """
     up, bias = layer.scaled(1 + gamma, 1), layer.bias
     return x * up.adjoint(share(relevance, up(x), bias + gamma * positive(bias)))
@@ -351,7 +384,11 @@ def gamma_original(
 
 @rule("w-square", grounded=False)
 def w_square(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
-    """R_i = sum_j w_ij² / (sum_i w_ij² + b_j²) R_j (Montavon et al. 2017; b² as zennit)."""
+    """R_i = sum_j w_ij² / (sum_i w_ij² + b_j²) R_j (Montavon et al. 2017).
+
+    Equals: zennit `WSquare`; with `bias = "exclude"` iNNvestigate `WSquareRule`.
+    Use: a first layer whose input has no bounds.
+    """
     squared = layer.power(2)
     return squared.adjoint(share(relevance, squared(layer.filled(x, 1.0)), layer.bias**2))
 
@@ -367,7 +404,11 @@ def z_box(
 ) -> Bundle:
     """R_i = sum_j (x_i w_ij - low_i w_ij⁺ - high_i w_ij⁻) / (sum_i ...) R_j.
 
-    For inputs between the bounds (Montavon et al. 2017, z^B; zennit `ZBox`); the bias cancels.
+    For inputs between the bounds (Montavon et al. 2017, z^B). The bias cancels, and padding has
+    neither low nor high in it.
+
+    Equals: zennit `ZBox`, with the padding inside the layer; iNNvestigate `BoundedRule`.
+    Use: a first layer that reads pixels.
     """
     assert not isinstance(low, str)
     assert not isinstance(high, str)
@@ -379,7 +420,11 @@ def z_box(
 
 @rule("zero", biased=False)
 def zero(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
-    """R_i = 0: what arrives here is not followed further."""
+    """R_i = 0.
+
+    Equals: RelevancePropagation.jl `ZeroRule`.
+    Use: what should not be followed further.
+    """
     return x.map(lambda part: part.emitter.zero)
 
 

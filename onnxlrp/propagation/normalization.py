@@ -119,6 +119,9 @@ def taylor(crossing: Crossing, relevance: Tensor) -> Tensor:
         R_in = g - 2 a beta x² (sum of r g over the channels that have x in their window)
 
     It conserves relevance exactly, and 1 - Q > 0 needs no stabiliser.
+
+    Equals: the paper as written; no peer.
+    Use: by default.
     """
     terms = _terms(crossing)
     r = (terms.u / terms.total) ** terms.beta / terms.total
@@ -128,9 +131,12 @@ def taylor(crossing: Crossing, relevance: Tensor) -> Tensor:
 
 
 def taylor_unnormalised(crossing: Crossing, relevance: Tensor) -> Tensor:
-    """Eq. 15's terms times relevance, not divided by their sum (LRP Toolbox, Caffe).
+    """R_i = sum_k z_ki R_k with eq. 15's terms, not divided by their sum.
 
-    It multiplies relevance by the activation; only for comparison with maps made so.
+    It multiplies relevance by the activation.
+
+    Equals: LRP Toolbox for Caffe.
+    Use: comparison with maps made so; the paper's figures may be.
     """
     terms = _terms(crossing)
     own = terms.x * terms.u ** (-terms.beta) * relevance
@@ -145,6 +151,9 @@ def taylor_2(crossing: Crossing, relevance: Tensor) -> Tensor:
     c = r (1 + 2 a (beta + 1) T / S), the neighbours' part of the sum is a beta T c,
     q = 1 - a beta T c, and R_in = g - a beta x² (sum of c g over the transposed window) with
     g = R / stab(q).
+
+    Equals: no peer; the paper names it as future work.
+    Use: to see what the first order leaves out.
     """
     terms = _terms(crossing)
     r = (terms.u / terms.total) ** terms.beta / terms.total
@@ -156,9 +165,12 @@ def taylor_2(crossing: Crossing, relevance: Tensor) -> Tensor:
 
 
 def gradient(crossing: Crossing, relevance: Tensor) -> Tensor:
-    """The transposed Jacobian times relevance: what peers without a rule for LRN compute.
+    """The transposed Jacobian times relevance, R_in = J^T R_out.
 
     It does not conserve relevance.
+
+    Equals: zennit, iNNvestigate and SHAP, which have no rule for LRN and do not say so.
+    Use: comparison with them.
     """
     terms = _terms(crossing)
     slope = terms.x * terms.total ** (-terms.beta - 1) * relevance
@@ -172,6 +184,9 @@ def path_integral(crossing: Crossing, relevance: Tensor) -> Tensor:
     y_k without neighbours stays with k, the rest is theirs, all divided by y_k: with
     own = (S / u)^beta, R_in = own R + x² (sum of R (1 - own) / T over the transposed window).
     Exact, but the own share is unbounded.
+
+    Equals: no peer.
+    Use: where the normalisation is weak.
     """
     terms = _terms(crossing)
     own = (terms.total / terms.u) ** terms.beta
@@ -183,7 +198,11 @@ def path_integral(crossing: Crossing, relevance: Tensor) -> Tensor:
 
 
 def identity(crossing: Crossing, relevance: Tensor) -> Tensor:
-    """R_in = R_out (the paper's baseline)."""
+    """R_in = R_out.
+
+    Equals: the paper's baseline; zennit told `Pass`.
+    Use: to see what a treatment of LRN changes.
+    """
     return relevance
 
 

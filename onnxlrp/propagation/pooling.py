@@ -273,12 +273,16 @@ def _first(tensor: Tensor) -> Tensor:
 def max_pool(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """Propagate through MaxPool by one of its two rules."""
     if crossing.rule == "proportional":
-        return _proportional(crossing)
-    return _winner_takes_all(crossing)
+        return proportional(crossing)
+    return winner_takes_all(crossing)
 
 
-def _proportional(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
-    """R_i = sum over windows x_i / stab(sum of the window) R: as if the window were summed."""
+def proportional(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """R_i = sum over windows x_i / stab(sum of the window) R, as if the window were summed.
+
+    Equals: no peer; `norm` on the sum over the window.
+    Use: non-negative activations, where one winner alone looks arbitrary.
+    """
     operation = crossing.operation
     x, y = crossing.input(0), crossing.output()
     window = window_of(operation, operation.attributes["kernel_shape"])
@@ -286,12 +290,15 @@ def _proportional(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     return share_among(crossing, summed, live_inputs(operation, crossing.live), "norm")
 
 
-def _winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
-    """Give all of a window's relevance to its first maximum, in row-major order (torch).
+def winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """All of a window's relevance goes to its first maximum, in row-major order.
 
     The window's positions are visited in order. What is left of the relevance goes to a position
     that holds the maximum, and nothing is left for later ones. No index is ever computed:
     scattering by index is slow, and TensorRT has no MaxPool with indices.
+
+    Equals: torch's gradient, which zennit takes. LRP Toolbox splits ties equally.
+    Use: by default.
     """
     operation = crossing.operation
     value = operation.inputs[0]

@@ -1,0 +1,125 @@
+"""Writes docs/rules.md, and a picture of each rule, from the code that computes them.
+
+    python docs/make_rules.py
+
+A test holds the text against the code, so that it cannot drift.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import onnxlrp
+from onnxlrp.composite import available
+from onnxlrp.demo import PREPROCESSING
+from onnxlrp.heatmap import heatmap
+from onnxlrp.propagation import formulas, normalization, pooling
+from onnxlrp.propagation.registry import OPERATORS
+
+HERE = Path(__file__).parent
+PICTURES = HERE / "rules"
+
+INTRODUCTION = """\
+# Rules and composites
+
+Written by `docs/make_rules.py` from the code. Notation: a layer computes z_j = sum_i z_ij + b_j
+with z_ij = x_i w_ij; ⁺ and ⁻ are max(., 0) and min(., 0); stab(d) = d + epsilon sign(d), sign(0)
+= +1. The pictures are the demo's: the bundled network's relevance for "cat", the rule on its
+convolutions (or normalisations, or max pooling), `epsilon` on the dense layer.
+
+**Bias.** A parameter of every rule whose denominator has one: `absorb` (it takes part and keeps
+its share, zennit), `exclude` (it is left out, Binder et al. 2016, eq. 5), `distribute` (its share
+is spread evenly over the connected inputs).
+
+**Stabiliser.** Called `epsilon` for the epsilon rule and `stabiliser` for all others, as zennit
+has two.
+
+**Where peers are wrong or undefined.** A plain `+` in zennit gives both branches all relevance;
+here a sum shares in proportion. zennit takes the first layer in definition order; here it is
+every layer that the input reaches with no other layer between. zennit's `Gamma` drops relevance
+at z = 0; here it counts as positive. zennit passes LRN's gradient on without a word; here it is
+`taylor`.
+"""
+
+
+def rules() -> dict[str, tuple[Callable[..., Any], Mapping[str, Any], str]]:
+    """Every rule: what computes it, its parameters, and the line that shows it in a picture."""
+    found: dict[str, tuple[Callable[..., Any], Mapping[str, Any], str]] = {}
+    for name, rule in formulas.RULES.items():
+        if rule.formula is not None:
+            bounds = " low=-126 high=142" if name == "z-box" else ""
+            first = "Conv first" if name in ("flat", "w-square", "z-box") else "Conv"
+            found[name] = rule.formula, rule.defaults, f"{first}: {name}{bounds}"
+    for name, treatment in normalization.TREATMENTS.items():
+        found[f"LRN {name}"] = treatment, OPERATORS["LRN"].rules[name], f"LRN: {name}"
+    maxima = {
+        "winner-takes-all": pooling.winner_takes_all,
+        "proportional": pooling.proportional,
+    }
+    for name, maximum in maxima.items():
+        found[f"MaxPool {name}"] = maximum, OPERATORS["MaxPool"].rules[name], f"MaxPool: {name}"
+    return found
+
+
+def text() -> str:
+    """Return docs/rules.md."""
+    parts = [INTRODUCTION, "## Rules\n"]
+    for name, (formula, defaults, _) in rules().items():
+        docstring = inspect.getdoc(formula) or ""
+        for label in ("Equals:", "Use:"):
+            assert label in docstring, f"{name} does not say {label}"
+        given = ", ".join(f"`{key} = {value}`" for key, value in defaults.items()) or "none"
+        body = re.sub(r"\n(Equals|Use):", r"\n- **\1:**", docstring)
+        file = f"rules/{name.replace(' ', '_')}.png"
+        parts.append(f"### {name}\n\n{body}\n- **Parameters:** {given}\n\n![{name}]({file})\n")
+    parts.append("## Composites\n")
+    for composite in available():
+        parts.append(
+            f"### {composite.name}\n\n{composite.description}.\n\n- **Use:** {composite.good_for}\n"
+            f"- **Source:** {composite.source}\n\n```toml\n{_lines(composite)}\n```\n\n"
+            f"![{composite.name}](rules/composite_{composite.name}.png)\n"
+        )
+    return "\n".join(parts)
+
+
+def _lines(composite: onnxlrp.Composite) -> str:
+    source = resources.files("onnxlrp.composites").joinpath(f"{composite.name}.toml")
+    whole = source.read_text("utf-8")
+    return whole[whole.index("[parameters]") :].strip()
+
+
+def draw(name: str, composite: onnxlrp.Composite) -> None:
+    """Write the picture of a composite."""
+    bundled = resources.files("onnxlrp.bundled")
+    with resources.as_file(bundled.joinpath("cifar10_lrn.onnx")) as model:
+        conversion = onnxlrp.convert(model, composite, preprocessing=PREPROCESSING)
+    with bundled.joinpath("demo.png").open("rb") as file:
+        x = PREPROCESSING(Image.open(file))[None]
+    with tempfile.TemporaryDirectory() as folder:
+        conversion.save(Path(folder) / "explainer.onnx")
+        relevance = onnxlrp.Explainer(Path(folder) / "explainer.onnx")(x).relevance
+    picture = heatmap(relevance[0]).resize((128, 128), Image.Resampling.NEAREST)
+    picture.quantize(64).save(PICTURES / f"{name.replace(' ', '_')}.png", optimize=True)
+
+
+def main() -> None:
+    """Write the document and its pictures."""
+    PICTURES.mkdir(exist_ok=True)
+    (HERE / "rules.md").write_text(text(), "utf-8")
+    base = onnxlrp.Composite.load("epsilon_plus")
+    for name, (_, _, line) in rules().items():
+        draw(name, base.with_lines([line]))
+    for composite in available():
+        draw(f"composite_{composite.name}", composite)
+
+
+if __name__ == "__main__":
+    main()
