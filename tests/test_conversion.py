@@ -342,10 +342,11 @@ def test_fold_weights_computes_what_is_known_and_changes_nothing():
     assert len(folded.proto.graph.node) < len(plain.proto.graph.node)
 
 
-def test_conv_and_conv_transpose_never_share_an_initializer():
+@pytest.mark.parametrize("geometry", [{"strides": [2, 2]}, {"pads": [3, 3, 3, 3]}])
+def test_conv_and_conv_transpose_never_share_an_initializer(geometry):
     weights = {"w": normal(4, 3, 3, 3, seed=1), "r": normal(4, 3)}
     body = [
-        node("Conv", ["x", "w"], "z", strides=[2, 2]),
+        node("Conv", ["x", "w"], "z", **geometry),
         node("GlobalAveragePool", ["z"], "g"),
         node("Flatten", ["g"], "f"),
         node("Gemm", ["f", "r"], "logits"),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -25,26 +24,10 @@ from onnxlrp.propagation.windows import Window, window_of
 
 @dataclass(frozen=True)
 class Convolution(WeightedLayer):
-    """Conv over 1, 2, 3, ... spatial axes; weights [out, in / groups, *kernel].
-
-    Attributes
-    ----------
-    transposed_weights : the same weights for ConvTranspose, in an initializer of their own;
-        OpenVINO 2026.4 computes wrong numbers where Conv and ConvTranspose share one
-
-    """
+    """Conv over 1, 2, 3, ... spatial axes; weights [out, in / groups, *kernel]."""
 
     window: Window
     groups: int
-    transposed_weights: Tensor
-
-    def with_weights(self, function: Callable[[Tensor], Tensor]) -> Convolution:
-        return replace(
-            self,
-            weights=function(self.weights),
-            transposed_weights=function(self.transposed_weights),
-            bias=self.bias.emitter.zero,
-        )
 
     def forward(self, x: Bundle) -> Tensor:
         return self.apply(
@@ -58,11 +41,8 @@ class Convolution(WeightedLayer):
 
     def transpose(self, s: Tensor) -> Bundle:
         """Convolve with the flipped kernel where the stride is 1, else ConvTranspose."""
-        window = self.window
-        begins = tuple(r - p for r, p in zip(window.reach, window.begins, strict=True))
-        ends = tuple(r - p for r, p in zip(window.reach, window.ends, strict=True))
-        if window.dense and min(begins + ends) >= 0:
-            mirrored = replace(window, begins=begins, ends=ends)
+        mirrored = self.window.mirrored()
+        if mirrored is not None:
             result = self.apply(
                 "Conv",
                 s,
@@ -112,16 +92,14 @@ def _transposed(conv: Convolution, s: Tensor) -> Tensor:
         return conv.apply(
             "ConvTranspose",
             s,
-            conv.transposed_weights,
+            conv.twin,
             conv.x.shape,
             **attributes,
             output_padding=rest,
         )
     rest = [stride - 1 for stride in window.strides]
     shape = (*conv.x.shape[:2], *(None,) * len(sizes))
-    whole = conv.apply(
-        "ConvTranspose", s, conv.transposed_weights, shape, **attributes, output_padding=rest
-    )
+    whole = conv.apply("ConvTranspose", s, conv.twin, shape, **attributes, output_padding=rest)
     axes = list(window.axes)
     return emitter.slice(
         whole, [0] * len(axes), [conv.x.size(a) for a in axes], axes, sizes=conv.x.shape[2:]
@@ -166,7 +144,7 @@ class BoxConvolution(UniformLayer):
             z=_channels(conv.z, groups),
             window=conv.window,
             groups=groups,
-            transposed_weights=emitter.constant(kernel, Sign.NON_NEGATIVE, "transposed"),
+            twin=emitter.constant(kernel, Sign.NON_NEGATIVE, "transposed"),
         )
 
     def forward(self, x: Bundle) -> Tensor:
@@ -238,7 +216,6 @@ class TransposedConvolution(WeightedLayer):
     attributes: dict[str, object]
     window: Window
     groups: int
-    convolution_weights: Tensor
 
     def forward(self, x: Bundle) -> Tensor:
         return self.apply(
@@ -253,20 +230,12 @@ class TransposedConvolution(WeightedLayer):
         result = self.apply(
             "Conv",
             s,
-            self.convolution_weights,
+            self.twin,
             self.x.shape,
             **self.window.attributes(),
             group=self.groups,
         )
         return Bundle((result,))
-
-    def with_weights(self, function: Callable[[Tensor], Tensor]) -> TransposedConvolution:
-        return replace(
-            self,
-            weights=function(self.weights),
-            convolution_weights=function(self.convolution_weights),
-            bias=self.bias.emitter.zero,
-        )
 
     def biased(self, z: Tensor, bias: Tensor) -> Tensor:
         return _channels_biased(z, bias, self.z.rank)
@@ -289,7 +258,7 @@ def convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     out, _, *kernel = (int(size) for size in crossing.input(1).shape if isinstance(size, int))
     window = window_of(operation, kernel)
     extent = (-1, *(1,) * (1 + len(kernel)))
-    weights, twin, bias = merged(crossing, out, extent, apart=not window.dense)
+    weights, twin, bias = merged(crossing, out, extent, apart=window.mirrored() is None)
     built = Convolution(
         weights=weights,
         bias=bias,
@@ -297,7 +266,7 @@ def convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
         z=z,
         window=window,
         groups=int(crossing.attribute("group", 1)),
-        transposed_weights=twin,
+        twin=twin,
     )
     return built, live_inputs(operation, crossing.live)
 
@@ -335,6 +304,6 @@ def transposed_convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
         attributes=attributes,
         window=window,
         groups=groups,
-        convolution_weights=twin,
+        twin=twin,
     )
     return built, live_inputs(operation, crossing.live)

@@ -118,6 +118,7 @@ def gemm(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
         weights = weights * emitter.constant(factor.astype(dtype).reshape(extent))
     built = Dense(
         weights=weights,
+        twin=weights,
         bias=bias,
         x=crossing.input(0),
         z=crossing.output(),
@@ -160,6 +161,7 @@ def matmul(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
         bias = bias_tensor(emitter, operation.shift.astype(dtype))
     built = Dense(
         weights=weights,
+        twin=weights,
         bias=bias,
         x=crossing.tensor(inputs[0]),
         z=crossing.output(),

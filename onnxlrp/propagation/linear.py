@@ -26,19 +26,23 @@ class WeightedLayer(Layer):
     Attributes
     ----------
     weights : as the ONNX operator takes them, or a constant expression of them
+    twin : the same for the transpose, where that reads an initializer of its own; OpenVINO 2026.4
+        computes wrong numbers where Conv and ConvTranspose share one
     bias : [channels], or zero
     x, z : the layer's input and output in the model, for their shapes
 
     """
 
     weights: Tensor
+    twin: Tensor
     bias: Tensor
     x: Tensor
     z: Tensor
 
     def with_weights(self, function: Callable[[Tensor], Tensor]) -> WeightedLayer:
         """Return the operator with a function applied to its weights, without bias."""
-        return replace(self, weights=function(self.weights), bias=self.bias.emitter.zero)
+        zero = self.bias.emitter.zero
+        return replace(self, weights=function(self.weights), twin=function(self.twin), bias=zero)
 
     def scaled(self, plus: float, minus: float) -> Layer:
         return self.with_weights(lambda w: positive(w) * plus + negative(w) * minus)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxlrp.graph.canonical import Operation
@@ -43,6 +43,14 @@ class Window:
     def dense(self) -> bool:
         """Whether the window moves by one position at a time."""
         return all(stride == 1 for stride in self.strides)
+
+    def mirrored(self) -> Window | None:
+        """Return the window of the transpose where that is a convolution too: at stride 1."""
+        begins = tuple(r - p for r, p in zip(self.reach, self.begins, strict=True))
+        ends = tuple(r - p for r, p in zip(self.reach, self.ends, strict=True))
+        if not self.dense or min(begins + ends) < 0:
+            return None
+        return replace(self, begins=begins, ends=ends)
 
     def attributes(self) -> dict[str, Any]:
         """Return the ONNX attributes, without `auto_pad`."""
