@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -246,6 +247,8 @@ def save(model: ir.Model, path: Path, external_data: bool) -> None:
     )
     if size > _LIMIT and not external_data:
         raise ModelError("the explainer is larger than 2 GB; write it with --external-data")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     data = f"{path.name}.data"
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         draft = Path(folder) / path.name

@@ -72,10 +72,27 @@ def assign(
     return result
 
 
-def unmatched(composite: Composite, assigned: Iterable[Assignment]) -> list[Line]:
-    """Lines written by the user that decided over nothing."""
-    used = {id(assignment.line) for assignment in assigned}
-    return [line for line in composite.lines if line.by_user and id(line) not in used]
+def unmatched(
+    composite: Composite, facts: Facts, assigned: Mapping[Operation, Assignment]
+) -> list[tuple[Line, str]]:
+    """Lines written by the user that decided over nothing, and why."""
+    used = {id(assignment.line) for assignment in assigned.values()}
+    result = []
+    for line in composite.lines:
+        if not line.by_user or id(line) in used:
+            continue
+        alike = [
+            operation
+            for operation in facts.operations
+            if line.matches(operation.name, operation.operator, [line.position or ""])
+        ]
+        reason = "this line matches no node that relevance crosses"
+        if alike and line.position:
+            reason = f"no {line.position} layer is among the {len(alike)} nodes it matches"
+        elif alike:
+            reason = f"earlier lines have decided over the {len(alike)} nodes it matches"
+        result.append((line, reason))
+    return result
 
 
 def _positions(

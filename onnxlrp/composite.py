@@ -133,11 +133,13 @@ class Composite:
         )
         return replace(self, lines=lines, parameters={**self.parameters, **parameters})
 
-    def with_lines(self, lines: Sequence[str]) -> Composite:
+    def with_lines(self, lines: Sequence[str], origin: str | None = None) -> Composite:
         """Return the composite with lines in front, written `SELECTOR: RULE [KEY=VALUE ...]`.
 
         The selector is `*`, or words that must all hold: operator types joined by commas, a
         position (`first`, `last`, `preprocessing`), `name=GLOB`.
+
+        Messages call a line by its `origin`, `--rule 'LINE'` by default.
 
         >>> Composite.load("epsilon_plus").with_lines(["Conv first: flat"]).lines[0].rule
         'flat'
@@ -148,7 +150,8 @@ class Composite:
             If a line cannot be understood.
 
         """
-        return replace(self, lines=(*(_inline(line) for line in lines), *self.lines))
+        written = (_inline(line, origin or f"--rule '{line}'") for line in lines)
+        return replace(self, lines=(*written, *self.lines))
 
     def parameters_of(self, line: Line) -> dict[str, Parameter]:
         """All parameters of a line's rule, with the values that apply."""
@@ -271,8 +274,10 @@ def _line(entry: Any, where: _Places, index: int, by_user: bool) -> Line:
 
 def _check_line(line: Line, place: Any) -> None:
     if line.rule not in _rules():
+        takers = [OPERATORS[name] for name in line.operators if name in OPERATORS]
+        choice = {rule for taker in takers for rule in taker.rules} or set(_rules())
         raise CompositeError(
-            f"{place('rule')}: unknown rule '{line.rule}'; there are {', '.join(sorted(_rules()))}"
+            f"{place('rule')}: unknown rule '{line.rule}'; there are {', '.join(sorted(choice))}"
         )
     for operator in line.operators:
         if operator not in OPERATORS:
@@ -327,13 +332,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _inline(text: str) -> Line:
+def _inline(text: str, origin: str) -> Line:
     selector, colon, rule = text.rpartition(": ") if ": " in text else text.rpartition(":")
     words = rule.split()
     if not colon or not words:
         raise CompositeError(
-            f"--rule '{text}': write it as 'SELECTOR: RULE KEY=VALUE ...', "
-            "for example 'Conv first: flat'"
+            f"{origin}: write it as 'SELECTOR: RULE KEY=VALUE ...', for example 'Conv first: flat'"
         )
     operators: list[str] = []
     nodes: list[str] = []
@@ -346,7 +350,6 @@ def _inline(text: str) -> Line:
         elif word != "*":
             operators.extend(word.split(","))
     parameters = dict(parse_assignment(word) for word in words[1:])
-    origin = f"--rule '{text}'"
     line = Line(words[0], parameters, tuple(operators), tuple(nodes), position, origin)
     _check_line(line, lambda _: origin)
     return line

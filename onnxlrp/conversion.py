@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +41,7 @@ class ExplainedNode:
     Attributes
     ----------
     name, operator : of the node; `merged` names the nodes that were taken together with it
+    value : name of what it computes
     rule, parameters : the rule's name, "" where the operator leaves no choice
     line : the line of the composite that decided, `file:line`
 
@@ -51,6 +53,7 @@ class ExplainedNode:
     parameters: Mapping[str, Parameter]
     line: str
     merged: tuple[str, ...]
+    value: str
 
 
 @dataclass(frozen=True)
@@ -64,14 +67,16 @@ class Conversion:
     composite : the effective composite
     score : name of the value that relevance starts from
     warnings : what the user should know
+    source : path of the model; None if it was in memory
 
     """
 
-    model: ir.Model
-    nodes: tuple[ExplainedNode, ...]
-    composite: Composite
+    model: ir.Model = field(repr=False)
+    nodes: tuple[ExplainedNode, ...] = field(repr=False)
+    composite: Composite = field(repr=False)
     score: str
     warnings: tuple[str, ...]
+    source: Path | None
 
     @property
     def inputs(self) -> list[tuple[str, str, tuple[int | str | None, ...]]]:
@@ -99,10 +104,14 @@ class Conversion:
         ------
         OSError
             If it cannot be written.
+        InputError
+            If `path` is the model itself.
         ModelError
             If it is larger than 2 GB, which a protobuf cannot hold, without external data.
 
         """
+        if self.source is not None and Path(path).resolve() == self.source.resolve():
+            raise InputError(f"{path} is the model itself; write the explainer to another file")
         assembly.save(self.model, Path(path), external_data)
 
 
@@ -184,16 +193,20 @@ def convert(
             "score": score.name or "",
             "output": leads_to.name or "",
             "target": "" if target is None else str(target),
+            "masks": json.dumps({value.name: mask.name for value, mask in masked.items()}),
             "target_input": target_input.name or "" if target_input is not None else "",
             **({} if preprocessing is None else {"preprocessing": preprocessing.to_json()}),
         },
     )
     if fold_weights:
         assembly.fold_weights(loaded.model, emitter)
-    warnings = [
-        f"{line.origin}: this line matched no node that an earlier line had not decided"
-        for line in unmatched(chosen, assigned.values())
-    ]
+    warnings = [f"{line.origin}: {reason}" for line, reason in unmatched(chosen, facts, assigned)]
+    warnings += sorted(
+        f"{op.name}: alpha - beta is {difference:g}, and relevance is multiplied by it"
+        for op, entry in assigned.items()
+        if entry.rule == "alpha-beta"
+        and (difference := _number(entry, "alpha") - _number(entry, "beta")) != 1
+    )
     warnings += assembly.renamed(target_input, sources, names.relevance)
     result = Conversion(
         loaded.model,
@@ -201,12 +214,19 @@ def convert(
         chosen,
         score.name or "",
         tuple(warnings),
+        None if isinstance(model, onnx.ModelProto) else Path(model),
     )
     if dynamic_batch:
         from onnxlrp.batching import prove_batch
 
         prove_batch(result.to_proto(), target_input.name if target_input is not None else None)
     return result
+
+
+def _number(assignment: Assignment, name: str) -> float:
+    value = assignment.parameters[name]
+    assert isinstance(value, int | float)
+    return value
 
 
 def _explained(operation: Operation, assignment: Assignment) -> ExplainedNode:
@@ -217,6 +237,7 @@ def _explained(operation: Operation, assignment: Assignment) -> ExplainedNode:
         assignment.parameters,
         assignment.line.origin if assignment.line is not None else "",
         tuple(node.name or "" for node in operation.nodes if node is not operation.node),
+        operation.outputs[0].name or "",
     )
 
 
@@ -228,6 +249,7 @@ def _values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
             raise InputError(
                 f"the model computes no value '{name}'"
                 + (f"; did you mean {', '.join(close)}?" if close else "")
+                + "; `onnxlrp inspect MODEL --nodes` lists them"
             )
     return [by_name[name] for name in names]
 

@@ -20,7 +20,7 @@ from onnxlrp.preprocessing import Preprocessing
 TOP = -1
 """The target that stands for the class with the highest score."""
 
-Target = int | Sequence[int] | NDArray[np.integer[Any]]
+Target = int | Literal["top"] | Sequence[int] | NDArray[np.integer[Any]]
 
 _DTYPES = {
     "float": "float32",
@@ -61,6 +61,7 @@ class Contract:
     target_input : name of the input that chooses the class; "" where it is written into the file
     relevance : output holding the relevance, by explained input
     intermediates : output holding the relevance, by value of the model
+    masks : input that multiplies the relevance passing through, by value of the model
     preprocessing : how pictures become the model's input, if it was stored
 
     """
@@ -74,6 +75,7 @@ class Contract:
     target_input: str
     relevance: Mapping[str, str]
     intermediates: Mapping[str, str]
+    masks: Mapping[str, str]
     preprocessing: Preprocessing | None
 
     @classmethod
@@ -101,6 +103,7 @@ class Contract:
                 target_input=get["target_input"],
                 relevance=json.loads(get["relevance"]),
                 intermediates=json.loads(get["intermediates"]),
+                masks=json.loads(get.get("masks", "{}")),
                 preprocessing=Preprocessing.from_json(stored) if stored else None,
             )
         except (KeyError, json.JSONDecodeError, InputError) as error:
@@ -143,7 +146,7 @@ class Explainer:
     Attributes
     ----------
     contract : what the explainer says about itself
-    inputs : the model's own inputs, without the target
+    inputs : the model's own inputs, without the target and masks
     classes : number of classes; None if it depends on the input
     score_is_output : whether the logits are among the model's outputs, not only what comes after
 
@@ -175,6 +178,7 @@ class Explainer:
         self.contract = contract
         inputs = {value.name: _tensor(value) for value in self._session.get_inputs()}
         inputs.pop(contract.target_input, None)
+        self._masks = {value: inputs.pop(name) for value, name in contract.masks.items()}
         self.inputs: Mapping[str, Tensor] = inputs
         self._outputs = {value.name: _tensor(value) for value in self._session.get_outputs()}
         self.score_is_output = contract.score in self._outputs
@@ -187,14 +191,19 @@ class Explainer:
         return self.contract.preprocessing
 
     def __call__(
-        self, images: NDArray[Any] | Mapping[str, NDArray[Any]], target: Target = TOP
+        self,
+        images: NDArray[Any] | Mapping[str, NDArray[Any]],
+        target: Target = TOP,
+        masks: Mapping[str, NDArray[Any]] | None = None,
     ) -> Explanation:
         """Explain a batch.
 
         Parameters
         ----------
         images : the model's input, [N, ...]; by input name where it has several
-        target : one class for all, or one for each of N; -1 is the class with the highest score
+        target : one class for all, or one for each of N; -1 or "top" is the highest scoring one
+        masks : by value of the model that the explainer was converted to mask: what multiplies the
+            relevance passing through it, of a shape that broadcasts to the value's; default 1
 
         Raises
         ------
@@ -208,6 +217,7 @@ class Explainer:
         targets = self._targets(target, count)
         if self.contract.target_input:
             feeds[self.contract.target_input] = targets
+        feeds |= self._mask_feeds(masks or {})
         try:
             values = self._session.run(None, feeds)
         # onnxruntime's exceptions share no base class of their own.
@@ -245,11 +255,26 @@ class Explainer:
             given = Tensor(str(array.dtype), array.shape)
             if given.dtype != expected.dtype or not _fits(array.shape, expected.shape):
                 raise InputError(f"input '{name}' takes {expected}, not {given}")
+            if array.size == 0:
+                raise InputError(f"input '{name}' is empty: {given}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise InputError(f"input '{name}' holds NaN or infinity")
         return dict(images)
+
+    def _mask_feeds(self, masks: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        for value in masks.keys() - self._masks.keys():
+            known = ", ".join(self._masks) or "none: convert with --mask"
+            raise InputError(f"the explainer masks no value '{value}'; it masks {known}")
+        return {
+            self.contract.masks[value]: np.asarray(
+                masks.get(value, np.ones((1,) * len(expected.shape))), expected.dtype
+            )
+            for value, expected in self._masks.items()
+        }
 
     def _targets(self, target: Target, count: int) -> NDArray[np.int64]:
         """Return the class asked for of each of `count` inputs, -1 for the top one, int64 [N]."""
-        asked = np.asarray(target)
+        asked = np.asarray(TOP if isinstance(target, str) and target == "top" else target)
         if asked.dtype.kind not in "iu" or asked.shape not in ((), (1,), (count,)):
             raise InputError(
                 f"target is a class number, or one for each of the {count} inputs, not {target!r}"
@@ -261,7 +286,7 @@ class Explainer:
             )
         if self.classes is not None and targets.max() >= self.classes:
             raise InputError(
-                f"{targets.max()} is not a class: the model has {self.classes}, counted from 0"
+                f"{targets.max()} is not a class: the model's are 0 to {self.classes - 1}"
             )
         if not self.contract.target_input:
             if (targets != TOP).any():

@@ -47,4 +47,4 @@ def _advice(domain: str) -> str:
         return "give the original model, not one optimised or quantised by onnxruntime"
     if domain == "ai.onnx.ml":
         return "trees and feature pipelines are outside LRP; give the network alone"
-    return "replace the operator, or explain an --output in front of it"
+    return "replace it in the model, or say how relevance crosses it in a --plugin"

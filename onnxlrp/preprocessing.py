@@ -15,6 +15,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from onnxlrp.errors import InputError
 
+LONGEST = 1 << 14
+"""Longest side in pixels; beyond it a typing error is likelier than a picture."""
+
 Channels = Literal["RGB", "BGR", "grey"]
 Layout = Literal["NCHW", "NHWC"]
 
@@ -52,7 +55,9 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if not (self.resize is None or _is_length(self.resize) or _is_size(self.resize)):
-            raise InputError(f"resize is a length or (height, width), not {self.resize!r}")
+            raise InputError(
+                f"resize is a length or (height, width) of at most {LONGEST}, not {self.resize!r}"
+            )
         if not (self.crop is None or _is_size(self.crop)):
             raise InputError(f"crop is (height, width), not {self.crop!r}")
         if self.channels not in get_args(Channels):
@@ -207,7 +212,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_length(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LONGEST
 
 
 def _is_size(value: object) -> bool:

@@ -57,7 +57,11 @@ def start_relevance(
     if target_input is not None:
         asked = emitter.reshape(emitter.tensor(target_input), (None, 1))
         minus = emitter.constant(np.array([[-1]], np.int64))
-        index = emitter.where(emitter.compare("Equal", asked, minus), top, asked, Sign.UNKNOWN)
+        # GatherElements counts negative indices from the end; none but -1 means anything here.
+        beyond = emitter.constant(np.array([[classes or 1]], np.int64))
+        below = emitter.compare("Less", asked, minus)
+        valid = emitter.where(below, beyond, asked, Sign.UNKNOWN)
+        index = emitter.where(emitter.compare("Equal", asked, minus), top, valid, Sign.UNKNOWN)
     elif target == "top":
         index = top
     else:

@@ -47,9 +47,10 @@ def test_target(target):
     close(explained.values["relevance"], expected(target)["x"])
 
 
-def test_a_class_that_does_not_exist_is_an_error_and_not_an_empty_map():
+@pytest.mark.parametrize("target", [3, -2, -3, [0, 1, 2, -4]])
+def test_a_class_that_does_not_exist_is_an_error_and_not_an_empty_map(target):
     with pytest.raises(Exception, match="GatherElements"):
-        explain(small(), EPSILON, {"x": X}, 3)
+        explain(small(), EPSILON, {"x": X}, target)
 
 
 @pytest.mark.parametrize(("target", "same_as"), [("top", -1), (1, 1)])

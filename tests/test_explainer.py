@@ -242,7 +242,7 @@ def test_a_list_is_not_an_array():
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (3, "3 is not a class: the model has 3, counted from 0"),
+        (3, "3 is not a class: the model's are 0 to 2"),
         ([0, 7], "7 is not a class"),
         (-2, "-2 is not a class: -1 is the top class"),
         (0.5, "a class number, or one for each of the 2 inputs, not 0.5"),
@@ -340,3 +340,13 @@ def test_preprocessing_feeds_the_explainer():
     preprocessing = Preprocessing(channels="grey", resize=(2, 2))
     batch = preprocessing(Image.new("L", (2, 2), 3))[None]
     np.testing.assert_array_equal(Explainer(explainer())(batch).score, [6])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_arrays_with_nan_or_infinity_are_refused(value):
+    x = images([1, 2, 3, 4])
+    x.flat[0] = value
+    with pytest.raises(InputError, match="NaN or infinity"):
+        Explainer(explainer())(x)
+    with pytest.raises(InputError, match="empty"):
+        Explainer(explainer())(x[:0])

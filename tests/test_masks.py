@@ -61,6 +61,16 @@ def test_masks_of_one_change_nothing_and_parts_add_up():
     close(sum(explained(["a1"], mask_a1=part) for part in parts), plain, 1e-5)
 
 
+def test_an_explainer_takes_masks_by_value_and_leaves_the_others_at_one(tmp_path):
+    onnxlrp.convert(PROTO, COMPOSITE, masks=["a1", "a2"]).save(tmp_path / "e.onnx")
+    explainer = onnxlrp.Explainer(tmp_path / "e.onnx")
+    close(explainer(X, 1).relevance, explained([]), 1e-6)
+    half = np.full((1, 1, 1, 1), 0.5, np.float32)
+    close(explainer(X, 1, {"a1": half}).relevance, 0.5 * explained([]), 1e-6)
+    with pytest.raises(InputError, match="masks no value 'c1'"):
+        explainer(X, 1, {"c1": half})
+
+
 def test_a_pattern_that_matches_nothing():
     with pytest.raises(InputError, match="a1"):
         onnxlrp.convert(PROTO, COMPOSITE, masks=["nothing*"])

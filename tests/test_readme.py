@@ -8,6 +8,8 @@ import onnx
 import pytest
 from support import model, node, normal
 
+import onnxlrp
+
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.S)
 
@@ -49,3 +51,9 @@ def test_every_command_exists():
         command = main.get_command(None, name)
         known = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--[\w-]+", rest)) <= known
+
+
+def test_the_composite_is_one(tmp_path):
+    (written,) = re.findall(r"```toml\n(.*?)```", README.read_text("utf-8"), re.S)
+    (tmp_path / "mine.toml").write_text(written)
+    assert len(onnxlrp.Composite.load(tmp_path / "mine.toml").lines) == 5

@@ -36,12 +36,11 @@ if TYPE_CHECKING:
     "--target",
     type=target_number,
     metavar="N|top",
-    default=TOP,
-    help="The class to explain; the top one by default.",
+    help="The class to explain; by default the top one, or that written into the explainer.",
 )
 @preprocessing_options
 def explain(
-    explainer: Path, images: tuple[Path, ...], folder: Path, target: int, **options: Any
+    explainer: Path, images: tuple[Path, ...], folder: Path, target: int | None, **options: Any
 ) -> None:
     """Explain why EXPLAINER's model gives IMAGE its class.
 
@@ -58,6 +57,10 @@ def explain(
             f"{explainer} has several inputs ({', '.join(run.inputs)}): run it from Python, "
             "with onnxlrp.Explainer"
         )
+    written = run.contract.target
+    if target is not None and written not in ("", "top" if target == TOP else str(target)):
+        raise InputError(f"class {written} is written into {explainer}: leave --target out")
+    target = TOP if target is None or written else target
     preprocessing = chosen_preprocessing(options, run.preprocessing)
     if preprocessing is None:
         raise InputError(
@@ -65,14 +68,18 @@ def explain(
             "imagenet, or spell it out, as in --resize 32 --crop 32 --scale 1/255"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
     for image in images:
         try:
             line = _explain_one(run, preprocessing, image, folder, target)
         except InputError as error:
-            # The reader of several pictures must learn which one it was.
+            failed += 1
             known = str(image) in str(error)
-            raise InputError(str(error) if known else f"{image}: {error}") from error
-        click.echo(f"{image}: {line}")
+            click.echo(f"Error: {error if known else f'{image}: {error}'}", err=True)
+        else:
+            click.echo(f"{image}: {line}")
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
 def _refuse_equal_names(images: tuple[Path, ...]) -> None:

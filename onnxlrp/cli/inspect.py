@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 @composite_options
 @graph_options
 @preprocessing_options
+@click.option("--nodes", "each", is_flag=True, help="List every node by its name.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def inspect(model: Path, as_json: bool, **options: Any) -> None:
+def inspect(model: Path, each: bool, as_json: bool, **options: Any) -> None:
     """Show what `convert` would make of MODEL, without writing anything.
 
     A model that cannot be converted gets a table of every node that stands in the way, and exit
@@ -62,7 +63,8 @@ def inspect(model: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(tables.summary(conversion), indent=2))
         return
-    tables.show(tables.rules(conversion), tables.values(conversion.inputs, conversion.outputs))
+    rules = tables.nodes(conversion) if each else tables.rules(conversion)
+    tables.show(rules, tables.values(conversion.inputs, conversion.outputs))
     click.echo(f"relevance starts from '{conversion.score}'")
 
 

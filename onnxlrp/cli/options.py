@@ -33,9 +33,9 @@ def target_number(text: str) -> int:
 
 def size(text: str) -> int | tuple[int, int]:
     """Read a length in pixels, or HEIGHTxWIDTH."""
-    height, _, width = text.partition("x")
+    height, both, width = text.partition("x")
     try:
-        return (int(height), int(width)) if width else int(height)
+        return (int(height), int(width)) if both else int(height)
     except ValueError:
         raise click.BadParameter(f"{text} is neither a length nor HEIGHTxWIDTH") from None
 
@@ -167,9 +167,10 @@ def chosen_composite(
     for plugin in plugins:
         load(plugin)
     chosen = Composite.load(composite)
-    lines = [*rules, *([f"LRN: {lrn}"] if lrn else [])]
-    if lines:
-        chosen = chosen.with_lines(lines)
+    if lrn:
+        chosen = chosen.with_lines([f"LRN: {lrn}"], origin=f"--lrn {lrn}")
+    if rules:
+        chosen = chosen.with_lines(rules)
     # Last, for a parameter must be one that some rule takes.
     return chosen.with_parameters(dict(map(parse_assignment, settings))) if settings else chosen
 

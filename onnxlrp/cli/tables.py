@@ -62,8 +62,8 @@ def rules(conversion: Conversion) -> Table:
 
 def nodes(conversion: Conversion) -> Table:
     """List every node with its rule."""
-    rows = ((node.name, node.operator, _rule(node)) for node in conversion.nodes)
-    return _table("node operator rule", rows)
+    rows = ((node.name, node.operator, node.value, _rule(node)) for node in conversion.nodes)
+    return _table("node operator computes rule", rows)
 
 
 def values(
@@ -111,6 +111,7 @@ def summary(conversion: Conversion) -> dict[str, Any]:
                 "parameters": dict(node.parameters),
                 "line": node.line,
                 "merged": list(node.merged),
+                "value": node.value,
             }
             for node in conversion.nodes
         ],

@@ -90,9 +90,7 @@ def _single(node: ir.Node) -> Operation:
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     standard = node.domain in ("", "ai.onnx")
     operator = node.op_type if standard else f"{node.domain}::{node.op_type}"
-    return Operation(
-        node, operator, tuple(node.inputs), tuple(node.outputs), attributes, (node,)
-    )
+    return Operation(node, operator, tuple(node.inputs), tuple(node.outputs), attributes, (node,))
 
 
 def _lrn(node: ir.Node) -> Operation | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from onnx import version_converter
 from onnxscript.optimizer import fold_constants
 
 from onnxlrp.errors import ModelError
+from onnxlrp.graph.shapes import Dim, dims_of
 
 MINIMUM_OPSET = 18
 """Opset that older models are lifted to; explainers are never written below it."""
@@ -181,7 +183,8 @@ def _lift(proto: onnx.ModelProto) -> onnx.ModelProto:
             except Exception as error:
                 raise ModelError(
                     f"onnx cannot lift the model from opset {opset} to {MINIMUM_OPSET}: "
-                    f"{' '.join(str(error).split())}; export it again with opset 13 or later"
+                    f"{' '.join(str(error).split())}; check it with onnx.checker, "
+                    "or export it again with opset 18 or later"
                 ) from error
     finally:
         _put_back(proto.graph, weights)
@@ -222,7 +225,7 @@ def _normalise(model: ir.Model) -> None:
     passes.InlinePass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     _name(model.graph)
-    passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    _infer_shapes(model)
     limit = 1 << 31
     fold_constants(
         model,
@@ -236,10 +239,54 @@ def _normalise(model: ir.Model) -> None:
     passes.RemoveUnusedNodesPass()(model)
     passes.TopologicalSortPass()(model)
     _name(model.graph)
-    passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    _infer_shapes(model)
+    while _round_down(model.graph):
+        _infer_shapes(model)
     model.graph.opset_imports.setdefault("", MINIMUM_OPSET)
     opsets = [onnx.helper.make_opsetid("", model.graph.opset_imports[""])]
     model.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(opsets))
+
+
+def _infer_shapes(model: ir.Model) -> None:
+    passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+
+
+def _round_down(graph: ir.Graph) -> bool:
+    """Drop ceil_mode from a pooling where it adds nothing; tell whether one was found.
+
+    A last window that would start in the padding does not count (ONNX, PyTorch), but onnx's shape
+    inference counts it. All shapes behind it are forgotten, to be inferred again.
+    """
+    for node in graph:
+        x = node.inputs[0] if node.inputs else None
+        ceil = node.attributes.get("ceil_mode")
+        if node.op_type not in ("MaxPool", "AveragePool") or ceil is None or not ceil.value:
+            continue
+        if x is None or x.shape is None or _ceil_adds(node, dims_of(x.shape)[2:]):
+            continue
+        del node.attributes["ceil_mode"]
+        for later in graph:
+            for value in later.outputs:
+                if not value.is_graph_output():
+                    value.shape = None
+        return True
+    return False
+
+
+def _ceil_adds(node: ir.Node, sizes: Sequence[Dim]) -> bool:
+    """Whether rounding up gives a pooling one more window along an axis, or may give one."""
+    values = {name: attribute.value for name, attribute in node.attributes.items()}
+    rank = len(sizes)
+    pads = values.get("pads") or [0] * (2 * rank)
+    strides, dilations = (values.get(name) or [1] * rank for name in ("strides", "dilations"))
+    for i, size in enumerate(sizes):
+        if not isinstance(size, int):
+            return True
+        steps = size + pads[i] + pads[i + rank] - dilations[i] * (values["kernel_shape"][i] - 1) - 1
+        down, up = steps // strides[i], -(-steps // strides[i])
+        if up > down and up * strides[i] < size + pads[i]:
+            return True
+    return False
 
 
 def _name(graph: ir.Graph) -> None:

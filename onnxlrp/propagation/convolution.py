@@ -247,7 +247,15 @@ def _check_convolution(operation: Operation, live: frozenset[int]) -> None:
     value = operation.inputs[1]
     assert value is not None
     assert value.shape is not None
-    window_of(operation, [size for size in dims_of(value.shape)[2:] if isinstance(size, int)])
+    sizes = dims_of(value.shape)
+    window_of(operation, [size for size in sizes[2:] if isinstance(size, int)])
+    x = operation.inputs[0]
+    assert x is not None
+    assert x.shape is not None
+    channels, per_group = dims_of(x.shape)[1], sizes[1]
+    assert isinstance(per_group, int)
+    if isinstance(channels, int) and channels != per_group * operation.attributes.get("group", 1):
+        fail(f"its weights do not fit an input of {channels} channels", "the model is invalid")
 
 
 @layer("Conv", check=_check_convolution)

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
-from onnxlrp.propagation.registry import Crossing, Relevance, operator
+from onnxlrp.propagation.registry import (
+    Crossing,
+    ObstacleError,
+    Relevance,
+    live_inputs,
+    operator,
+)
 
 KEEPS_NON_ZERO = ("Relu",)
 """Activations with f(z) = z wherever f(z) is not 0."""
@@ -26,6 +32,22 @@ def activation(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     assert value is not None
     grounded = incoming.grounded and _maps_zero_to_zero(crossing.operation)
     return [(value, Relevance(incoming.tensor, grounded))]
+
+
+def _check_extremum(operation: Operation, live: frozenset[int]) -> None:
+    inputs = live_inputs(operation, live)
+    if len(inputs) > 1 or inputs[0].shape != operation.outputs[0].shape:
+        raise ObstacleError(
+            "it compares values that depend on the explained input",
+            "only a bound that is constant is supported",
+        )
+
+
+@operator("Min", "Max", check=_check_extremum)
+def bounded(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """R_in = R_out: a Min or Max with a constant is a Clip."""
+    value = crossing.live_inputs[0]
+    return [(value, Relevance(crossing.incoming.tensor, False))]
 
 
 def _maps_zero_to_zero(operation: Operation) -> bool:

@@ -94,7 +94,7 @@ def _axes(operation: Operation) -> tuple[int, ...]:
     assert value is not None
     assert value.shape is not None
     rank = len(value.shape)
-    if operation.operator == "GlobalAveragePool":
+    if operation.operator.startswith("Global"):
         return tuple(range(2, rank))
     chosen = constant_of(operation.input(1))
     if chosen is not None and chosen.size:
@@ -109,7 +109,7 @@ def _check_mean(operation: Operation, live: frozenset[int]) -> None:
     static_shape(value)
     require_constant(operation, 1, "list of axes")
     if 0 in _axes(operation):
-        fail("it adds up the samples of a batch", "explain an --output in front of it")
+        fail("it mixes the samples of a batch", "remove it from the model")
 
 
 @layer("GlobalAveragePool", "ReduceMean", "ReduceSum", check=_check_mean)
@@ -364,3 +364,38 @@ def _gathered(
     return interleave(
         {key: some - some if tensor.is_zero else tensor for key, tensor in woven.items()}, window
     )
+
+
+def _check_maximum(operation: Operation, live: frozenset[int]) -> None:
+    _check_mean(operation, live)
+    value = operation.inputs[0]
+    assert value is not None
+    assert value.shape is not None
+    axes = _axes(operation)
+    rank = len(value.shape)
+    if list(axes) != list(range(rank - len(axes), rank)):
+        fail("it takes the maximum over axes that are not the last", "transpose in front of it")
+
+
+@operator("GlobalMaxPool", "ReduceMax", rules={"winner-takes-all": {}}, check=_check_maximum)
+def global_max_pool(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """Give the first maximum over the last axes, in row-major order, all relevance."""
+    value = crossing.operation.inputs[0]
+    assert value is not None
+    x, incoming = crossing.input(0), crossing.incoming.tensor
+    emitter, int64 = x.emitter, ir.DataType.INT64
+    kept = x.shape[: x.rank - len(_axes(crossing.operation))]
+    # 0 copies a size, known or not.
+    rows, column = ([0] * len(kept) + [size] for size in (-1, 1))
+    flat = emitter.node("Reshape", x, emitter.vector(rows), shape=(*kept, None), dtype=x.dtype)
+    winner = emitter.node("ArgMax", flat, shape=(*kept, 1), dtype=int64, axis=-1, keepdims=1)
+    count = emitter.node("Squeeze", emitter.vector([flat.size(-1)]), shape=(), dtype=int64)
+    first, step = (emitter.constant(np.array(number, np.int64)) for number in (0, 1))
+    numbers = emitter.node("Range", first, count, step, shape=(None,), dtype=int64)
+    given = emitter.node(
+        "Reshape", incoming, emitter.vector(column), shape=(*kept, 1), dtype=incoming.dtype
+    )
+    wins = emitter.compare("Equal", numbers, winner)
+    shares = emitter.where(wins, given, emitter.scalar(0.0, given), Sign.UNKNOWN)
+    result = emitter.node("Reshape", shares, emitter.sizes(x), shape=x.shape, dtype=x.dtype)
+    return [(value, Relevance(result, crossing.incoming.grounded))]

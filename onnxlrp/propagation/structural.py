@@ -56,6 +56,29 @@ def transpose(crossing: Crossing) -> Result:
     return [(value, Relevance(result, crossing.incoming.grounded))]
 
 
+def _check_depth_to_space(operation: Operation, live: frozenset[int]) -> None:
+    _check_shapes(operation, live)
+    mode = operation.attributes.get("mode", "DCR")
+    if mode not in ("DCR", b"DCR"):
+        fail(f"mode {mode!r} is not supported", "only DCR is")
+
+
+@operator("DepthToSpace", "SpaceToDepth", check=_check_depth_to_space)
+def rearrange(crossing: Crossing) -> Result:
+    """Undo one with the other."""
+    value = _first(crossing)
+    x = crossing.tensor(value)
+    inverse = {"DepthToSpace": "SpaceToDepth", "SpaceToDepth": "DepthToSpace"}
+    result = crossing.emitter.node(
+        inverse[crossing.operation.operator],
+        crossing.incoming.tensor,
+        shape=x.shape,
+        dtype=x.dtype,
+        blocksize=crossing.operation.attributes["blocksize"],
+    )
+    return [(value, Relevance(result, crossing.incoming.grounded))]
+
+
 def _check_concat(operation: Operation, live: frozenset[int]) -> None:
     for value in operation.inputs:
         assert value is not None

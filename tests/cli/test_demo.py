@@ -63,4 +63,4 @@ def test_its_explainer_explains_other_pictures(run, photo: Path):
 def test_a_class_that_cifar_does_not_have(run):
     result = run("demo", "--target", "10")
     assert result.exit_code == 1
-    assert "10 is not a class: the model has 10" in result.stderr
+    assert "10 is not a class: the model's are 0 to 9" in result.stderr

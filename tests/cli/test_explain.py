@@ -119,7 +119,7 @@ def test_a_picture_that_is_not_there(run, explainer: Path):
 
 def test_a_class_that_does_not_exist(run, explainer: Path, photo: Path):
     line = refused(run("explain", explainer, photo, "-o", "out", "--target", 3))
-    assert "3 is not a class: the model has 3" in line
+    assert "3 is not a class: the model's are 0 to 2" in line
 
 
 def test_a_file_in_the_place_of_the_folder(run, explainer: Path, photo: Path):

@@ -209,18 +209,17 @@ def test_a_fixed_batch_can_be_freed():
 
 
 def test_a_batch_that_cannot_be_freed_is_refused():
-    """The scores are divided by a sum over the batch."""
+    """For one sample the transpose and the reshape undo each other; for two they do not."""
     body = [
-        node("ReduceSum", ["x", "axis"], "s"),
-        node("Sub", ["x", "s"], "c"),
-        node("MatMul", ["c", "w"], "z"),
+        node("Transpose", ["x"], "t", perm=[1, 0]),
+        node("Reshape", ["t", "s"], "r"),
+        node("MatMul", ["r", "w"], "z"),
         node("MatMul", ["z", "v"], "logits"),
     ]
-    weights = {**W, "axis": np.array([0], np.int64)}
+    weights = {**W, "s": np.array([-1, 6], np.int64)}
     proto = model(body, {"x": [1, 6]}, ["logits"], weights)
-    composite = lines("*: epsilon")
     with pytest.raises(ModelError, match="mixes up the samples"):
-        onnxlrp.convert(proto, composite, dynamic_batch=True)
+        onnxlrp.convert(proto, lines("*: epsilon"), dynamic_batch=True)
 
 
 def test_weights_are_mapped_and_not_loaded(tmp_path):
@@ -233,3 +232,27 @@ def test_weights_are_mapped_and_not_loaded(tmp_path):
     )
     graph = load(tmp_path / "m.onnx").model.graph
     assert isinstance(graph.initializers["w"].const_value, ir.ExternalTensor)
+
+
+def test_a_pooling_window_that_would_start_in_the_padding_does_not_count():
+    """7 + 2 rows by twos are 4 windows, whatever onnx's shape inference says of ceil_mode."""
+    pool = node(
+        "MaxPool", ["x"], "p", kernel_shape=[2, 2], strides=[2, 2], pads=[1] * 4, ceil_mode=1
+    )
+    body = [pool, node("GlobalAveragePool", ["p"], "g"), node("Flatten", ["g"], "logits")]
+    proto = model(body, {"x": ["N", 3, 7, 7]}, ["logits"], {})
+    x = np.abs(normal(2, 3, 7, 7))
+    explained = explain(proto, "epsilon", {"x": x}, inside=["p"])
+    assert explained.relevance("p").shape == (2, 3, 4, 4)
+    np.testing.assert_array_equal(explained.values["logits"], run(proto, {"x": x})["logits"])
+
+
+def test_the_model_is_never_overwritten(tmp_path, monkeypatch):
+    onnx.save(small(), tmp_path / "m.onnx")
+    monkeypatch.chdir(tmp_path)
+    conversion = onnxlrp.convert("m.onnx", "epsilon")
+    with pytest.raises(onnxlrp.InputError, match="is the model itself"):
+        conversion.save(tmp_path / "m.onnx")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        conversion.save(tmp_path / "nowhere/e.onnx")
+    assert onnx.load(tmp_path / "m.onnx") == small()

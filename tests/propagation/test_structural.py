@@ -52,6 +52,25 @@ def test_moves(move):
     crosses_as_defined(tested, normal(2, 5, 4, 6), "pass", weights, spread=True, symbolic=symbolic)
 
 
+@pytest.mark.parametrize(
+    ("op", "shape"), [("DepthToSpace", (2, 8, 2, 3)), ("SpaceToDepth", (2, 2, 4, 6))]
+)
+def test_depth_and_space(op, shape):
+    crosses_as_defined(node(op, ["x"], blocksize=2), normal(*shape), "pass", spread=True)
+
+
+@pytest.mark.parametrize("op", ["Min", "Max"])
+def test_a_constant_bound_passes_relevance_on(op):
+    body = [
+        node(op, ["c", "x"], "y"),
+        node("Gemm", ["y", "r"], "logits"),
+    ]
+    weights = {"c": np.array(0.3, np.float32), "r": normal(5, 3)}
+    proto = model(body, {"x": ["N", 5]}, ["logits"], weights)
+    explained = explain(proto, lines("Gemm: flat"), {"x": normal(2, 5)}, inside=["y"])
+    np.testing.assert_array_equal(explained.values["relevance"], explained.relevance("y"))
+
+
 def test_squeeze():
     tested = node("Squeeze", ["x", "a"])
     crosses_as_defined(tested, normal(2, 5, 1, 1), "pass", {"a": np.array([2, 3], np.int64)})
