@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxlrp.graph.canonical import Operation
+from onnxlrp.graph.canonical import Array, Operation
 from onnxlrp.graph.shapes import Dim, dims_of
 from onnxlrp.propagation.expression import Bundle, Sign, Tensor
 from onnxlrp.propagation.formulas import Layer, UniformLayer
@@ -265,8 +265,12 @@ def convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     x, z = crossing.input(0), crossing.output()
     out, _, *kernel = (int(size) for size in crossing.input(1).shape if isinstance(size, int))
     window = window_of(operation, kernel)
-    extent = (-1, *(1,) * (1 + len(kernel)))
-    weights, twin, bias = merged(crossing, out, extent, apart=window.mirrored() is None)
+    weights, twin, bias = merged(
+        crossing,
+        out,
+        lambda scale: scale.reshape(-1, *(1,) * (1 + len(kernel))),
+        apart=window.mirrored() is None,
+    )
     built = Convolution(
         weights=weights,
         bias=bias,
@@ -296,10 +300,15 @@ def transposed_convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     operation = crossing.operation
     _, per_group, *kernel = (int(s) for s in crossing.input(1).shape if isinstance(s, int))
     groups = int(crossing.attribute("group", 1))
-    if operation.scale is not None and operation.scale.size > 1 and groups > 1:
-        fail("a per-channel scale behind a grouped ConvTranspose cannot be merged", "unmerge it")
-    extent = (1, -1, *(1,) * len(kernel))
-    weights, twin, bias = merged(crossing, per_group * groups, extent, apart=True)
+    inputs = crossing.input(1).shape[0]
+    assert isinstance(inputs, int)
+
+    def shaped(scale: Array) -> Array:
+        """One factor for every pair of an input and an output of its group."""
+        each = np.repeat(scale.reshape(groups, per_group), inputs // groups, axis=0)
+        return each.reshape(inputs, per_group, *(1,) * len(kernel))
+
+    weights, twin, bias = merged(crossing, per_group * groups, shaped, apart=True)
     window = window_of(operation, kernel)
     attributes: dict[str, object] = {**window.attributes(), "group": groups}
     if "output_padding" in operation.attributes:

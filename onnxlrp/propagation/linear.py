@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxlrp.graph.canonical import Operation, constant_of
+from onnxlrp.graph.canonical import Array, Operation, constant_of
 from onnxlrp.graph.shapes import Dim
 from onnxlrp.propagation.emitter import Emitter
 from onnxlrp.propagation.expression import Sign, Tensor, negative, positive
@@ -99,11 +99,12 @@ def _second(operands: list[Tensor | None]) -> Tensor:
 
 
 def merged(
-    crossing: Crossing, channels: int, extent: tuple[int, ...], apart: bool
+    crossing: Crossing, channels: int, shaped: Callable[[Array], Array], apart: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights, weights for the transpose, and bias, with the merged scale and shift.
 
-    `extent` shapes the scale like the weights; `apart` gives the transpose its own initializer.
+    `shaped` lays out the scale, [channels], so that it multiplies the weights; `apart` gives the
+    transpose its own initializer.
     """
     operation, emitter = crossing.operation, crossing.emitter
     weights, bias = crossing.input(1), crossing.input(2)
@@ -114,7 +115,8 @@ def merged(
     if scale is None or shift is None:
         return weights, twin, bias
     dtype = weights.dtype.numpy()
-    factor = emitter.constant(scale.astype(dtype).reshape(extent if scale.size > 1 else 1))
+    each = shaped(np.broadcast_to(scale, (channels,))) if scale.size > 1 else scale
+    factor = emitter.constant(each.astype(dtype))
     constant = constant_of(operation.input(2))
     old = np.zeros(1) if constant is None else constant.reshape(-1).astype(np.float64)
     total = np.broadcast_to(old * scale + shift, (channels,))

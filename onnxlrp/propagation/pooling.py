@@ -85,7 +85,7 @@ class Mean(UniformLayer):
         return replace(self, weight=1.0)
 
     def power(self, exponent: int) -> Layer:
-        fail("a mean has no weights of its own for `power`", "use power = 1 for it")
+        fail("a mean has no weights of its own to be squared", "give it the rule norm")
 
 
 def _axes(operation: Operation) -> tuple[int, ...]:
@@ -187,7 +187,7 @@ class WindowMean(UniformLayer):
         return replace(self, divided=False)
 
     def power(self, exponent: int) -> Layer:
-        fail("a mean has no weights of its own for `power`", "use power = 1 for it")
+        fail("a mean has no weights of its own to be squared", "give it the rule norm")
 
 
 def _summed(x: Tensor, window: Window, strides: Sequence[int], shape: Sequence[Dim]) -> Tensor:

@@ -199,3 +199,36 @@ def test_every_operator_of_a_merge_keeps_its_outputs():
     """The model inside its explainer is untouched."""
     tested = node("Conv", ["x", "w"])
     crosses_as_defined(tested, normal(1, 3, 5, 5), "z-plus", {"w": W})
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_batch_normalization_behind_a_transposed_convolution(groups):
+    """A channel's scale goes to the weights of its own group."""
+    w = normal(4, 4 // groups, 2, 2, seed=5)
+    attributes = {"group": groups, "strides": [2, 2]}
+    tail = [node("GlobalAveragePool", ["y"], "g"), node("Flatten", ["g"], "logits")]
+    proto = model(
+        [
+            node("ConvTranspose", ["x", "w"], "z", **attributes),
+            *AFFINE["BatchNormalization"][0],
+            *tail,
+        ],
+        {"x": ["N", 4, 3, 3]},
+        ["logits"],
+        {"w": w, **BN},
+    )
+    _, _, scale, shift = AFFINE["BatchNormalization"]
+    each = np.repeat(scale.reshape(groups, -1), 4 // groups, axis=0)[..., None, None]
+    weights = {"w": (w * each).astype(np.float32), "b": shift.astype(np.float32)}
+    by_hand = model(
+        [node("ConvTranspose", ["x", "w", "b"], "y", **attributes), *tail],
+        {"x": ["N", 4, 3, 3]},
+        ["logits"],
+        weights,
+    )
+    x = normal(2, 4, 3, 3, seed=6)
+    explained = explain(proto, lines("ConvTranspose: z-plus", "*: norm"), {"x": x})
+    assert {e.name: e.merged for e in explained.conversion.nodes}["node_z"] == ("node_y",)
+    rules = {"ConvTranspose": ("z-plus", {}), "GlobalAveragePool": ("norm", {})}
+    wanted = reference.explain(by_hand, {"x": x}, lambda n: rules[n.op_type], ["x"], "logits")
+    close(explained.values["relevance"], wanted["x"])

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from witness.ledger import LEDGER, Ledger
+
+PEERS = ("torch", "zennit", "captum")
+MISSING = [peer for peer in PEERS if importlib.util.find_spec(peer) is None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("witness")
+    group.addoption(
+        "--write-agreement", action="store_true", help="write docs/agreement.md from this run"
+    )
+    group.addoption(
+        "--peers-required", action="store_true", help="fail where a peer is not installed"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Options of a conftest.py are known only where its folder is named on the command line.
+    if MISSING and config.getoption("--peers-required", False):
+        raise pytest.UsageError(f"not installed: {', '.join(MISSING)}")
+    if not MISSING:
+        stand_in_for_torchvision()
+
+
+class _Skipped(pytest.Module):
+    def collect(self) -> list[pytest.Item]:
+        pytest.skip(f"not installed: {', '.join(MISSING)}")
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> _Skipped | None:
+    return _Skipped.from_parent(parent, path=module_path) if MISSING else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name == "witness":
+            item.add_marker("witness")
+    # What was compared is only known at the end.
+    items.sort(key=lambda item: item.path.name == "test_agreement.py")
+
+
+@pytest.fixture(scope="session")
+def ledger() -> Ledger:
+    """What was compared so far."""
+    return LEDGER
+
+
+def stand_in_for_torchvision() -> None:
+    """Let zennit be imported without torchvision, of which it needs the names of three classes.
+
+    torchvision's wheels from PyPI do not load beside a CPU build of torch.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except Exception:
+        classes = {
+            "torchvision": (),
+            "torchvision.ops": ("FrozenBatchNorm2d",),
+            "torchvision.models": (),
+            "torchvision.models.resnet": ("Bottleneck", "BasicBlock"),
+        }
+        for path, names in classes.items():
+            module = ModuleType(path)
+            for name in names:
+                setattr(module, name, type(name, (), {}))
+            sys.modules[path] = module
+            parent, _, child = path.rpartition(".")
+            if parent:
+                setattr(sys.modules[parent], child, module)
