@@ -56,12 +56,13 @@ def start_relevance(
     )
     if target_input is not None:
         asked = emitter.reshape(emitter.tensor(target_input), (None, 1))
-        minus = emitter.constant(np.array([[-1]], np.int64))
         # GatherElements counts negative indices from the end; none but -1 means anything here.
-        beyond = emitter.constant(np.array([[classes or 1]], np.int64))
+        minus, nil, beyond = (
+            emitter.constant(np.array([[number]], np.int64)) for number in (-1, 0, classes or 1)
+        )
         below = emitter.compare("Less", asked, minus)
-        valid = emitter.where(below, beyond, asked, Sign.UNKNOWN)
-        index = emitter.where(emitter.compare("Equal", asked, minus), top, valid, Sign.UNKNOWN)
+        best = emitter.where(below, beyond, top, Sign.UNKNOWN)
+        index = emitter.where(emitter.compare("Less", asked, nil), best, asked, Sign.UNKNOWN)
     elif target == "top":
         index = top
     else:
@@ -70,7 +71,10 @@ def start_relevance(
     picked = emitter.node(
         "GatherElements", flat, index, shape=(batch, 1), dtype=scores.dtype, axis=1
     )
-    numbers = emitter.constant(np.arange(classes or 1, dtype=np.int64)[None])
-    chosen = emitter.compare("Equal", numbers, index)
+    # Not by Equal: onnxruntime has no CUDA kernel of that from opset 19 on.
+    numbers = emitter.constant(np.arange(classes or 1, dtype=scores.dtype.numpy())[None])
+    offset = numbers - emitter.cast(index, scores.dtype, Sign.UNKNOWN)
+    distance = emitter.elementwise("Abs", offset, sign=Sign.NON_NEGATIVE)
+    chosen = emitter.compare("Less", distance, emitter.scalar(0.5, distance))
     start = emitter.where(chosen, picked, emitter.scalar(0.0, picked), Sign.UNKNOWN)
     return emitter.reshape(start, scores.shape)

@@ -2,6 +2,7 @@
 
 import click
 
+from onnxlrp.cli.check import check
 from onnxlrp.cli.composites import composites
 from onnxlrp.cli.convert import convert
 from onnxlrp.cli.demo import demo
@@ -12,7 +13,7 @@ from onnxlrp.cli.inspect import inspect
 
 @click.group(
     cls=OneLineErrors,
-    commands=[demo, convert, explain, inspect, composites],
+    commands=[demo, convert, explain, inspect, check, composites],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="onnxlrp", message="%(prog)s %(version)s", prog_name="onnxlrp")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from onnxlrp.cli.check import as_object, audited, show
 from onnxlrp.cli.files import naming
 from onnxlrp.cli.options import (
     composite_options,
@@ -26,9 +27,12 @@ from onnxlrp.errors import InputError
 @graph_options
 @preprocessing_options
 @click.option("--external-data", is_flag=True, help="Write the weights into a file beside it.")
+@click.option(
+    "--verify", is_flag=True, help="Then audit it on a random input, as `onnxlrp check` does."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def convert(
-    model: Path, explainer: Path, external_data: bool, as_json: bool, **options: Any
+    model: Path, explainer: Path, external_data: bool, verify: bool, as_json: bool, **options: Any
 ) -> None:
     """Compile the classifier MODEL into EXPLAINER, both ONNX files.
 
@@ -52,13 +56,22 @@ def convert(
     if as_json:
         files = {"model": tables.file_size(model), "explainer": tables.file_size(explainer)}
         summary = tables.summary(conversion) | {"bytes": files, "seconds": round(seconds, 3)}
-        click.echo(json.dumps(summary, indent=2))
-        return
-    tables.show(tables.rules(conversion), tables.values(conversion.inputs, conversion.outputs))
-    click.echo(
-        f"{model} ({tables.size_text(model)}) -> {explainer} ({tables.size_text(explainer)}) "
-        f"in {seconds:.1f} s; relevance starts from '{conversion.score}'"
-    )
+    else:
+        tables.show(tables.rules(conversion), tables.values(conversion.inputs, conversion.outputs))
+        click.echo(
+            f"{model} ({tables.size_text(model)}) -> {explainer} "
+            f"({tables.size_text(explainer)}) in {seconds:.1f} s; "
+            f"relevance starts from '{conversion.score}'"
+        )
+    audit = audited(model, explainer) if verify else None
+    if as_json:
+        told = {} if audit is None else {"audit": as_object(audit)}
+        click.echo(json.dumps(summary | told, indent=2))
+    elif audit is not None:
+        click.echo()
+        show(audit)
+    if audit is not None and not audit.passed:
+        raise click.exceptions.Exit(1)
 
 
 def _refuse_own_model(model: Path, explainer: Path) -> None:

@@ -8,7 +8,7 @@ result is known: what is zero is never computed, what has been written once is n
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -178,8 +178,8 @@ def negative(tensor: Tensor) -> Tensor:
         return tensor
     if tensor.sign is Sign.NON_NEGATIVE:
         return tensor.emitter.zero
-    zero = tensor.emitter.scalar(0.0, tensor)
-    return tensor.emitter.elementwise("Min", tensor, zero, sign=Sign.NON_POSITIVE)
+    # Exact, and of Min there is no WebGPU kernel.
+    return replace(tensor - positive(tensor), sign=Sign.NON_POSITIVE)
 
 
 @dataclass(frozen=True, eq=False)

@@ -315,8 +315,9 @@ def winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]
         offset = tuple(p * d for p, d in zip(position, window.dilations, strict=True))
         share = rest
         if position != positions[-1]:
-            wins = emitter.compare("Equal", _strided(padded, offset, window, y), y)
-            share = emitter.where(wins, rest, nothing, Sign.UNKNOWN)
+            # Not Equal, of which onnxruntime has no CUDA kernel from opset 19 on.
+            loses = emitter.compare("Less", _strided(padded, offset, window, y), y)
+            share = emitter.where(loses, nothing, rest, Sign.UNKNOWN)
             rest = rest - share
         block = tuple(o // s for o, s in zip(offset, window.strides, strict=True))
         remainder = tuple(o % s for o, s in zip(offset, window.strides, strict=True))

@@ -1,0 +1,286 @@
+"""Audits an explainer: the stages in order."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxlrp.audit import inputs as feeding
+from onnxlrp.audit import kernels, running
+from onnxlrp.audit.balance import Entry, balance, terms
+from onnxlrp.audit.findings import DIFFERENCE, NOISE, Audit, Crossed, Layer, Special
+from onnxlrp.audit.recomputed import Recomputed, needed, recompute
+from onnxlrp.audit.running import Provider
+from onnxlrp.audit.written import Rule, Source, Written, parse, read
+from onnxlrp.errors import InputError, ModelError
+from onnxlrp.explainer import TOP
+from onnxlrp.graph.canonical import Operation
+from onnxlrp.graph.shapes import dims_of
+from onnxlrp.reference.network import CHOICES
+
+Array = NDArray[Any]
+
+_CONSERVED = 1e-9
+"""Part of the sum of |R| up to which a rule conserves relevance."""
+
+_ACCOUNTLESS = CHOICES | {"Pad", "Concat"}
+"""Operators at which relevance may stay without a division that tells of it."""
+
+
+def check(
+    model: Source,
+    explainer: Source,
+    inputs: Array | Mapping[str, Array] | str | PathLike[str] | None = None,
+    *,
+    random: int = 1,
+    target: int = TOP,
+    provider: Provider = "cpu",
+    layers: str = "",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Audit:
+    """Audit an explainer against its model and against the definition.
+
+    Both run in onnxruntime. Outputs are compared; relevance is accounted for layer by layer; each
+    layer's relevance is recomputed on its own in float64 from the values on both sides.
+
+    Parameters
+    ----------
+    model : the model that was converted, a path or a protobuf
+    explainer : what `convert` made of it
+    inputs : the model's input, [N, ...], by name where it has several, or the path of a .npy or
+        .npz file; drawn at random if None
+    random : how many inputs to draw
+    target : the class to explain; -1 for the top-scoring one
+    provider : where both run
+    layers : shell wildcard: recompute only these operations, however large
+    tell : called with a few words before each stage
+
+    Raises
+    ------
+    ModelError
+        A file cannot be read, the explainer is another model's, or was written by another major
+        version of onnxlrp.
+    InputError
+        Inputs or target do not fit the model.
+    DeviceError
+        onnxruntime is missing, or did not take the provider.
+
+    """
+    start = time.perf_counter()
+    written = read(explainer)
+    proto, name, folder = parse(model, "model")
+    explainer_name = "the explainer" if isinstance(explainer, onnx.ModelProto) else str(explainer)
+    _same_major(written, explainer_name)
+    _same_model(written, model, proto, name, explainer_name)
+    feeds = _feeds(written, inputs, random)
+    samples = len(next(iter(feeds.values())))
+    feeds |= _added(written, target, samples)
+    tell("running both")
+    alone = running.outputs(running.session(proto, folder, name, provider), feeds)
+    together = running.session(written.proto, written.folder, explainer_name, provider)
+    inside = running.outputs(together, feeds)
+    del together
+    values = running.trace(written, feeds, terms(written) | needed(written), provider)
+    targets = _targets(written, values[written.contract.score], target)
+    # What is not finite is found and told; numpy need not warn of it as well.
+    with np.errstate(all="ignore"):
+        recomputed = recompute(written, values, targets, layers, tell)
+        found = [_layer(written, entry, recomputed, values) for entry in balance(written, values)]
+    scores = values[written.contract.score].astype(np.float64).reshape(samples, -1)
+    explained = scores[np.arange(samples), targets]
+    heatmap = sum(
+        values[held].sum(dtype=np.float64) for held in written.contract.relevance.values()
+    )
+    return Audit(
+        model=name,
+        explainer=explainer_name,
+        version=written.contract.version,
+        provider=provider,
+        samples=samples,
+        targets=tuple(int(t) for t in targets),
+        score=float(explained.sum()),
+        scale=float(np.abs(explained).sum()),
+        heatmap=float(heatmap),
+        bias_treatments=tuple(
+            sorted(
+                {
+                    str(r.parameters["bias"])
+                    for r in written.rules.values()
+                    if "bias" in r.parameters
+                }
+            )
+        ),
+        precision=written.precision,
+        outputs={key: _changed(inside[key], value) for key, value in alone.items()},
+        start=recomputed.difference.get(written.contract.score),
+        layers=tuple(reversed(found)),
+        special=_special(written, values),
+        kernels=tuple(kernels.missing(written)),
+        looked_up=len(kernels.run_each_time(written)),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _same_major(written: Written, name: str) -> None:
+    theirs, ours = written.contract.version, version("onnxlrp")
+    if theirs.split(".")[0] != ours.split(".")[0]:
+        raise ModelError(
+            f"{name} was written by onnxlrp {theirs}, and this is {ours}: check it with a version "
+            f"{theirs.split('.')[0]}, or convert again"
+        )
+
+
+def _same_model(
+    written: Written, source: Source, proto: onnx.ModelProto, name: str, explainer: str
+) -> None:
+    content = (
+        proto.SerializeToString(deterministic=True)
+        if isinstance(source, onnx.ModelProto)
+        else Path(source).read_bytes()
+    )
+    given, stored = hashlib.sha256(content).hexdigest(), written.contract.model_sha256
+    if given != stored:
+        raise ModelError(
+            f"{explainer} explains a model with SHA-256 {stored[:12]}..., but that of {name} is "
+            f"{given[:12]}...: give the model it was made from, or convert again"
+        )
+
+
+def _feeds(written: Written, inputs: Any, random: int) -> dict[str, Array]:
+    if inputs is None:
+        return feeding.draw(written.inputs, random, written.contract.preprocessing)
+    if isinstance(inputs, str | PathLike):
+        return feeding.load(inputs, written.inputs)
+    return feeding.fitted(inputs, written.inputs)
+
+
+def _added(written: Written, target: int, samples: int) -> dict[str, Array]:
+    """Feed what only relevance depends on: the target, and masks that let everything pass."""
+    contract = written.contract
+    if not contract.target_input and target != TOP and str(target) != contract.target:
+        raise InputError(
+            f"the class is written into this explainer ({contract.target}): it cannot be chosen"
+        )
+    sizes = () if written.score.shape is None else dims_of(written.score.shape)
+    classes = sizes[1] if len(sizes) > 1 else None
+    if target < TOP or (isinstance(classes, int) and target >= classes):
+        raise InputError(f"{target} is not a class: the model has {classes}, counted from 0")
+    return {
+        name: np.full(samples, target, np.int64)
+        if name == contract.target_input
+        else np.ones((1,) * len(tensor.shape), tensor.dtype)
+        for name, tensor in written.added.items()
+    }
+
+
+def _targets(written: Written, scores: Array, target: int) -> Array:
+    """Return the class explained of each sample, int64 [N]."""
+    baked = written.contract.target
+    if not written.contract.target_input:
+        target = TOP if baked == "top" else int(baked)
+    scores = scores.reshape(len(scores), -1)
+    return np.where(target == TOP, scores.argmax(axis=1), target)
+
+
+def _changed(ours: Array, theirs: Array) -> float:
+    """Largest difference as a part of the largest value; infinite where one alone is no number."""
+    if not np.issubdtype(theirs.dtype, np.number) or ours.shape != theirs.shape:
+        return 0.0 if np.array_equal(ours, theirs) else float("inf")
+    if np.array_equal(ours, theirs, equal_nan=True):
+        return 0.0
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    part = float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30))
+    return part if np.isfinite(part) else float("inf")
+
+
+def _layer(
+    written: Written, entry: Entry, recomputed: Recomputed, values: Mapping[str, Array]
+) -> Layer:
+    bias = stabiliser = empty = beyond = 0.0
+    judged = True
+    for operation in entry.operations:
+        division = entry.divisions.get(operation)
+        taken = recomputed.taken.get(operation)
+        if division is not None:
+            bias += division.bias
+            stabiliser += division.stabiliser
+            empty += division.empty
+            if taken is not None and written.distributes(operation):
+                # What outputs without inputs, as in the gaps of a ConvTranspose, cannot spread.
+                bias += taken.bias
+        elif taken is not None:
+            bias += taken.bias
+            stabiliser += taken.stabiliser
+        elif operation in recomputed.skipped and operation.operator in _ACCOUNTLESS:
+            judged = False
+        # Rules that conserve leave no more than float64's rounding.
+        if taken is not None and abs(taken.beyond) > _CONSERVED * entry.size:
+            beyond += taken.beyond
+        if taken is not None and division is not None:
+            # Where it is known that nothing can contribute, no division is written, and the
+            # definition says that the stabiliser takes it.
+            undivided = taken.relevance - division.relevance
+            missing = taken.stabiliser - division.stabiliser
+            if abs(missing - undivided) < abs(missing):
+                stabiliser += undivided
+                empty += undivided
+    differences = [recomputed.difference[v] for v in entry.reads if v in recomputed.difference]
+    noise = max((recomputed.noise.get(v, 0.0) for v in entry.reads), default=0.0)
+    rest = entry.incoming - entry.outgoing - bias - stabiliser - beyond
+    spread = sum(np.abs(values[written.relevance[v]]).sum(dtype=np.float64) for v in entry.reads)
+    return Layer(
+        operations=tuple(_crossed(written, o, recomputed) for o in entry.operations),
+        incoming=entry.incoming,
+        outgoing=entry.outgoing,
+        size=entry.size,
+        spread=float(spread),
+        bias=bias,
+        stabiliser=stabiliser,
+        empty=empty,
+        beyond=beyond,
+        unexplained=rest,
+        judged=judged,
+        difference=max(differences, default=None),
+        noise=noise,
+        allowed=max(DIFFERENCE, written.precision, NOISE * noise),
+    )
+
+
+def _crossed(written: Written, operation: Operation, recomputed: Recomputed) -> Crossed:
+    rule = written.rule_of(operation) if operation.operator in CHOICES else None
+    rule = rule or written.rules.get(operation.name) or Rule(operation.operator, {})
+    return Crossed(
+        operation.name,
+        operation.operator,
+        tuple(node.name or "" for node in operation.nodes if node is not operation.node),
+        rule.name,
+        dict(rule.parameters),
+        recomputed.skipped.get(operation, ""),
+    )
+
+
+def _special(written: Written, values: Mapping[str, Array]) -> tuple[Special, ...]:
+    found = []
+    for value, held in written.relevance.items():
+        array = values[held]
+        tiny = np.finfo(array.dtype).smallest_normal
+        with np.errstate(invalid="ignore"):
+            denormal = np.count_nonzero((array != 0) & (np.abs(array) < tiny))
+        entry = Special(
+            value,
+            int(np.isnan(array).sum()),
+            int(np.isinf(array).sum()),
+            int(denormal),
+        )
+        if entry.nan or entry.infinite or entry.denormal:
+            found.append(entry)
+    return tuple(found)

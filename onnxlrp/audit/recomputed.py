@@ -1,0 +1,266 @@
+"""Each layer's relevance on its own, in float64, from the values on both sides of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxlrp import reference
+from onnxlrp.audit.standalone import NotRecomputableError, Standalone, standalone
+from onnxlrp.audit.written import Rule, Written, rounding_of
+from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Operation
+from onnxlrp.reference.network import CHOICES
+
+Array = NDArray[Any]
+
+LARGEST = 2 * 10**9
+"""Contributions of an input to an output in the largest layer that is recomputed unasked."""
+
+SUSPICIOUS = 1e-4
+"""Difference, as a part of max |R|, from which on a layer's float32 noise is looked at."""
+
+_ROUNDED = (*EXPLICIT_WEIGHTS, "BatchNormalization", "Mul", "Div", "LRN", "AveragePool",
+            "GlobalAveragePool", "ReduceMean", "ReduceSum")  # fmt: skip
+"""Operators whose products or long sums a runtime has to round."""
+
+_DRAWS = 3
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one operation did with the relevance that reached it, by definition; sums.
+
+    Attributes
+    ----------
+    relevance : what reached it
+    bias, stabiliser : what constants and the stabiliser took
+    beyond : what the rule takes out of the account beyond that (adds, if negative)
+
+    """
+
+    relevance: float
+    bias: float
+    stabiliser: float
+    beyond: float
+
+
+@dataclass
+class Recomputed:
+    """What the definition says of each layer.
+
+    Attributes
+    ----------
+    difference : by value, the largest difference from what its consumers send by definition, as a
+        part of max |R|
+    noise : by value, how far that moves when inputs and weights change within float32's rounding;
+        only where the difference is suspicious
+    taken : by operation
+    skipped : by operation, why it was not recomputed
+
+    """
+
+    difference: dict[str, float] = field(default_factory=dict)
+    noise: dict[str, float] = field(default_factory=dict)
+    taken: dict[Operation, Taken] = field(default_factory=dict)
+    skipped: dict[Operation, str] = field(default_factory=dict)
+
+
+def needed(written: Written) -> set[str]:
+    """Names of all tensors that `recompute` reads: inputs of operations, the score, relevance."""
+    inputs = {
+        value.name or ""
+        for operation in written.facts.operations
+        for value in operation.inputs
+        if value is not None and value.const_value is None
+    }
+    return inputs | {written.contract.score} | set(written.relevance.values())
+
+
+def recompute(
+    written: Written,
+    values: Mapping[str, Array],
+    targets: Array,
+    layers: str = "",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Recomputed:
+    """Take relevance across each operation by the reference, and compare.
+
+    Relevance of a value is the sum of what its consumers send, so values are what is compared;
+    a value whose relevance the explainer hands on unchanged, and does not hold, is filled in.
+
+    Parameters
+    ----------
+    written : the explainer
+    values : of the tensors that `needed` names, from one run
+    targets : int64 [N], the classes explained
+    layers : shell wildcard: of the operations that have a rule, those to recompute, however large;
+        all, within `LARGEST`, if it is empty
+    tell : called with the name of each operation
+
+    """
+    return _Walk(written, values, targets, layers, tell).done()
+
+
+@dataclass
+class _Walk:
+    written: Written
+    values: Mapping[str, Array]
+    targets: Array
+    layers: str
+    tell: Callable[[str], None]
+    result: Recomputed = field(default_factory=Recomputed)
+    sent: dict[str, Array | None] = field(default_factory=dict)
+    senders: dict[str, list[Callable[[np.random.Generator], Array]]] = field(default_factory=dict)
+
+    def done(self) -> Recomputed:
+        score = self.written.contract.score
+        self.sent[score] = reference.start(self.values[score].astype(np.float64), self.targets)
+        for operation in reversed(self.written.facts.operations):
+            names = [value.name or "" for value in operation.outputs]
+            if not any(name in self.sent or name in self.written.relevance for name in names):
+                continue
+            self.tell(operation.name)
+            reason = self._cross(operation, [self._relevance(name) for name in names])
+            if reason:
+                self.result.skipped[operation] = reason
+                for value in operation.inputs:
+                    if value is not None and id(value) in self.written.facts.relevant:
+                        self.sent[value.name or ""] = None
+        for source in self.written.contract.relevance:
+            self._relevance(source)
+        return self.result
+
+    def _relevance(self, name: str) -> Array | None:
+        """Return a value's relevance, and compare it now that all its consumers have sent."""
+        held = self.written.relevance.get(name)
+        expected = self.sent.pop(name, None)
+        if held is None:
+            return expected
+        actual = self.values[held].astype(np.float64)
+        if expected is not None:
+            difference = _difference(actual, expected)
+            self.result.difference[name] = difference
+            if difference > SUSPICIOUS and name in self.senders:
+                self.result.noise[name] = self._noise(name, expected)
+        self.senders.pop(name, None)
+        return actual
+
+    def _noise(self, name: str, expected: Array) -> float:
+        random = np.random.default_rng(0)
+        draws = [
+            _difference(sum(send(random) for send in self.senders[name]), expected)
+            for _ in range(_DRAWS)
+        ]
+        return max(draws)
+
+    def _cross(self, operation: Operation, relevance: list[Array | None]) -> str:
+        """Send relevance on; return why not where that is impossible."""
+        wanted = fnmatchcase(operation.name, self.layers)
+        # What leaves no choice costs next to nothing, and layers get their relevance through it.
+        if self.layers and not wanted and operation.operator in CHOICES:
+            return "not asked for"
+        if all(r is None for r in relevance):
+            return "the explainer holds no relevance at its output"
+        rule = self.written.rule_of(operation)
+        if rule is None and operation.operator in CHOICES:
+            return "nothing was written for it"
+        rule = rule or Rule(operation.operator, {})
+        try:
+            alone = standalone(operation, self.values)
+            cost = _cost(alone, relevance)
+            if cost > LARGEST and not wanted:
+                return f"{cost:.1e} contributions are too many; ask for it with --layers"
+            live = [v is not None and id(v) in self.written.facts.live for v in operation.inputs]
+            live += [False] * (len(alone.inputs) - len(live))
+            done = _propagate(alone, relevance, rule, live)
+        except NotRecomputableError as error:
+            return str(error)
+        # What the reference raises for rules and operators that it does not know.
+        except (NotImplementedError, KeyError, ValueError, TypeError) as error:
+            return f"the reference does not cover {rule.name} on {operation.operator}: {error}"
+        self._account(operation, relevance, done)
+        rounded = operation.operator in _ROUNDED
+        step = max(rounding_of(value) for value in operation.inputs)
+        for index, value in enumerate(operation.inputs):
+            part = done.relevance[index]
+            if value is None or part is None or id(value) not in self.written.facts.relevant:
+                continue
+            name = value.name or ""
+            before = self.sent.get(name, np.zeros(1))
+            self.sent[name] = None if before is None else before + part
+
+            def again(random: np.random.Generator, index: int = index, part: Array = part) -> Array:
+                if not rounded:
+                    return part
+                shaken = _shaken(alone, relevance, step, random)
+                found = _propagate(*shaken, rule, live).relevance[index]
+                assert found is not None
+                return found
+
+            self.senders.setdefault(name, []).append(again)
+        return ""
+
+    def _account(
+        self, operation: Operation, relevance: list[Array | None], done: reference.Propagated
+    ) -> None:
+        came = float(sum(r.sum() for r in relevance if r is not None))
+        went = float(sum(part.sum() for part in done.relevance if part is not None))
+        bias, stabiliser = float(done.bias.sum()), float(done.stabiliser.sum())
+        beyond = came - went - bias - stabiliser
+        self.result.taken[operation] = Taken(came, bias, stabiliser, beyond)
+
+
+def _propagate(
+    alone: Standalone, relevance: list[Array | None], rule: Rule, live: list[bool]
+) -> reference.Propagated:
+    inputs = alone.inputs
+    if not alone.rows:
+        return reference.propagate(alone.node, inputs, relevance, rule.name, rule.parameters, live)
+    x, (r, *_) = inputs[0], relevance
+    assert x is not None
+    assert r is not None
+    rows = [x.reshape(-1, x.shape[-1]), *inputs[1:]]
+    done = reference.propagate(
+        alone.node, rows, [r.reshape(-1, r.shape[-1])], rule.name, rule.parameters, live
+    )
+    back = [None if part is None else part.reshape(x.shape) for part in done.relevance]
+    return reference.Propagated(back, done.bias, done.stabiliser)
+
+
+def _cost(alone: Standalone, relevance: list[Array | None]) -> int:
+    """Count the contributions of an input to an output."""
+    r = next(r for r in relevance if r is not None)
+    weights = alone.inputs[1] if len(alone.inputs) > 1 else None
+    operator = alone.node.op_type
+    if operator in EXPLICIT_WEIGHTS and weights is not None:
+        channels = r.shape[1] if operator.startswith("Conv") else r.shape[-1]
+        return int(r.size // channels * weights.size)
+    kernel = next((a.ints for a in alone.node.attribute if a.name == "kernel_shape"), [1])
+    return int(r.size * np.prod(kernel))
+
+
+def _shaken(
+    alone: Standalone, relevance: list[Array | None], step: float, random: np.random.Generator
+) -> tuple[Standalone, list[Array | None]]:
+    """Change all real numbers by up to one step of rounding."""
+
+    def shake(array: Array | None) -> Array | None:
+        if array is None or not np.issubdtype(array.dtype, np.floating):
+            return array
+        return array * (1 + step * random.uniform(-1, 1, array.shape))
+
+    inputs = [shake(array) for array in alone.inputs]
+    return Standalone(alone.node, inputs, alone.rows), [shake(r) for r in relevance]
+
+
+def _difference(actual: Any, expected: Array) -> float:
+    """Largest difference as a part of the largest magnitude; infinite if one is not finite."""
+    if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
+        return float("inf")
+    largest = max(np.abs(expected).max(initial=0), np.abs(actual).max(initial=0))
+    return float(np.abs(actual - expected).max(initial=0) / largest) if largest else 0.0

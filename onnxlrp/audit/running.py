@@ -1,0 +1,117 @@
+"""Runs models and explainers in onnxruntime, with whatever inner values are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxlrp.audit.written import Written
+from onnxlrp.errors import DeviceError, InputError, ModelError
+from onnxlrp.explainer import _first_line, _onnxruntime, _prepare_cuda
+
+Array = NDArray[Any]
+Provider = Literal["cpu", "cuda"]
+
+
+def session(proto: onnx.ModelProto, folder: Path | None, name: str, provider: Provider) -> Any:
+    """Open an onnxruntime session on a protobuf whose external data lie in `folder`.
+
+    On CUDA convolutions and products are computed in float32 proper: TensorFloat-32, which
+    onnxruntime uses there by default, has 10 bits of fraction, too few to audit anything by.
+
+    Raises
+    ------
+    ModelError
+        onnxruntime cannot load it.
+    DeviceError
+        onnxruntime is missing, or did not take the provider.
+
+    """
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    # Exceptions carry what onnxruntime would also log.
+    options.log_severity_level = 4
+    if folder is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder)
+        )
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if provider == "cuda":
+        _prepare_cuda(ort)
+        providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
+    try:
+        opened = ort.InferenceSession(proto.SerializeToString(), options, providers=providers)
+    # onnxruntime's exceptions share no base class of their own.
+    except Exception as error:
+        raise ModelError(f"onnxruntime cannot load {name}: {_first_line(error)}") from error
+    if provider == "cuda" and "CUDAExecutionProvider" not in opened.get_providers():
+        raise DeviceError(
+            "onnxruntime could not start CUDA; what it logged above says which library is missing"
+        )
+    return opened
+
+
+def outputs(opened: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run a session; all outputs by name.
+
+    A model whose batch is fixed at 1 is run sample by sample.
+
+    Raises
+    ------
+    InputError
+        onnxruntime fails on the values.
+
+    """
+    names = [output.name for output in opened.get_outputs()]
+    wanted = {value.name: value.shape for value in opened.get_inputs()}
+    given = {name: feeds[name] for name in wanted if name in feeds}
+    batches = [given]
+    if any(shape and shape[0] == 1 < len(given[name]) for name, shape in wanted.items()):
+        count = max(len(array) for array in given.values())
+        batches = [
+            {k: v[i : i + 1] if len(v) == count else v for k, v in given.items()}
+            for i in range(count)
+        ]
+    try:
+        runs = [opened.run(None, batch) for batch in batches]
+    # onnxruntime's exceptions share no base class of their own.
+    except Exception as error:
+        raise InputError(f"onnxruntime failed: {_first_line(error)}") from error
+    if len(runs) == 1:
+        return dict(zip(names, runs[0], strict=True))
+    return {name: np.concatenate([run[i] for run in runs]) for i, name in enumerate(names)}
+
+
+def trace(
+    written: Written, feeds: Mapping[str, Array], names: Iterable[str], provider: Provider = "cpu"
+) -> dict[str, Array]:
+    """Run an explainer and return the named values: inputs, weights, or computed ones.
+
+    Raises
+    ------
+    ModelError, DeviceError, InputError
+        As `session` and `outputs`.
+
+    """
+    graph = written.proto.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    known = {value.name: value for value in graph.value_info}
+    wanted = set(names)
+    folder = str(written.folder or "")
+    values: dict[str, Array] = {
+        name: onnx.numpy_helper.to_array(stored[name], folder) for name in wanted & stored.keys()
+    }
+    values |= {name: array for name, array in feeds.items() if name in wanted}
+    copy = onnx.ModelProto()
+    copy.CopyFrom(written.proto)
+    present = {output.name for output in graph.output}
+    for name in sorted(wanted - values.keys() - present):
+        copy.graph.output.append(known.get(name, onnx.ValueInfoProto(name=name)))
+    opened = session(copy, written.folder, "the explainer", provider)
+    found = outputs(opened, feeds)
+    return values | {name: array for name, array in found.items() if name in wanted}

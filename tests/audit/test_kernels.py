@@ -1,0 +1,65 @@
+import numpy as np
+import onnx
+import pytest
+from audit.networks import explained, residual
+from support import model, node, normal
+
+from onnxlrp.audit import kernels
+from onnxlrp.audit.kernels import Missing
+from onnxlrp.audit.written import read
+
+
+def missing(proto: onnx.ModelProto, *rules: str) -> list[Missing]:
+    return kernels.missing(read(explained(proto, *rules)))
+
+
+def sliced(opset: int) -> onnx.ModelProto:
+    """Relevance of a Slice is padded back into its place."""
+    nodes = [
+        node("Slice", ["x", "start", "end", "axis"], "cut"),
+        node("Flatten", ["cut"], "flat"),
+        node("Gemm", ["flat", "w"], "logits"),
+    ]
+    weights = {
+        "start": np.array([1], np.int64),
+        "end": np.array([3], np.int64),
+        "axis": np.array([1], np.int64),
+        "w": normal(2, 3),
+    }
+    return model(nodes, {"x": [1, 4]}, ["logits"], weights, opset)
+
+
+def test_every_provider_has_all_of_a_plain_network():
+    assert missing(residual(), "name=node_c1: flat") == []
+
+
+@pytest.mark.parametrize(
+    ("opset", "expected"),
+    [(18, []), (22, [("Pad", 21, "version")])],
+)
+def test_a_kernel_without_a_last_version_takes_the_first_alone(opset, expected):
+    found = [entry for entry in missing(sliced(opset)) if entry.provider == "cuda"]
+    assert [(entry.operator, entry.version, entry.cause) for entry in found] == expected
+
+
+def test_types_matter():
+    found = missing(residual(dtype=onnx.TensorProto.DOUBLE))
+    absent = {(entry.provider, entry.operator, entry.types) for entry in found}
+    assert ("cpu", "Conv", "T=f64") in absent
+    assert {entry.cause for entry in found if entry.provider == "cpu"} == {"types"}
+    assert ("cuda", "Conv", "T=f64") not in absent
+
+
+def test_operators_that_a_provider_lacks():
+    """A path integral bounds a divisor by Max, of which the table for WebGPU has none."""
+    body = [node("LRN", ["x"], "y", size=3), node("GlobalAveragePool", ["y"], "logits")]
+    proto = model(body, {"x": [1, 4, 3, 3]}, ["logits"], {})
+    found = missing(proto, "LRN: path-integral", "*: norm")
+    assert {(e.provider, e.operator, e.cause) for e in found} == {("webgpu", "Max", "operator")}
+
+
+def test_the_table_is_whole():
+    for (provider, _operator), listed in kernels._table().items():
+        assert provider in kernels.PROVIDERS
+        assert all(kernel.first <= kernel.last for kernel in listed)
+    assert len(kernels._table()) > 200
