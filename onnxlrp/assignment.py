@@ -12,7 +12,7 @@ from onnxlrp.errors import CompositeError
 from onnxlrp.graph.analysis import Facts
 from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Operation
 from onnxlrp.propagation.formulas import Parameter
-from onnxlrp.propagation.registry import OPERATORS
+from onnxlrp.propagation.registry import OPERATORS, live_inputs
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ def _positions(
     for operation in last:
         result[operation].add("last")
     for operation in before - behind:
-        result[operation].add("preprocessing")
+        if len(live_inputs(operation, facts.live)) == 1:
+            result[operation].add("preprocessing")
     return result
 
 

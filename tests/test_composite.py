@@ -160,6 +160,19 @@ def test_constants_in_front_of_the_first_layer_are_preprocessing():
     assert found["node_c1"] == "flat"
 
 
+def test_a_sum_of_live_values_is_no_preprocessing():
+    """x + relu(x) in front of the first layer shares in proportion; only constants are passed."""
+    body = [
+        node("Relu", ["x"], "r"),
+        node("Add", ["x", "r"], "s"),
+        node("Flatten", ["s"], "f"),
+        node("Gemm", ["f", "w"], "logits"),
+    ]
+    proto = model(body, {"x": ["N", 2, 2, 1]}, ["logits"], {"w": normal(4, 3)})
+    found = {n.name: n.rule for n in onnxlrp.convert(proto, "epsilon").nodes}
+    assert found["node_s"] == "norm"
+
+
 def test_nodes_are_matched_by_name_with_wildcards():
     composite = Composite.load("epsilon").with_lines(["Gemm name=node_d*: z-plus"])
     assert rules(composite)["d1"] == "z-plus"
