@@ -35,6 +35,7 @@ class Network:
     layers : name and operator of every node that needs a rule
     readout : the last layer's name, operator, and weights
     free : its images may be of any size
+    opset : of the standard operators
     """
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -45,6 +46,7 @@ class Network:
     layers: tuple[tuple[str, str], ...]
     readout: tuple[str, str, tuple[str, ...]]
     free: bool
+    opset: int
 
     def proto(self, merged: bool = False) -> onnx.ModelProto:
         """Build the network, or with `merged` the one for the reference."""
@@ -55,11 +57,12 @@ class Network:
         nodes = self.defined if merged else self.nodes
         used = {name for one in nodes for name in one.input}
         weights = {name: w for name, w in self.weights.items() if name in used}
-        return model(nodes, shapes, self.ends, weights, opset=22)
+        return model(nodes, shapes, self.ends, weights, self.opset)
 
     def __repr__(self) -> str:
         sizes = {name: x.shape for name, x in self.feeds.items()}
-        return "\n".join([f"{sizes} free={self.free}", *map(printable_node, self.nodes)])
+        first = f"{sizes} free={self.free} opset={self.opset}"
+        return "\n".join([first, *map(printable_node, self.nodes)])
 
     def _repr_pretty_(self, printer: Any, _: bool) -> None:
         """Tell hypothesis to leave the numbers out."""
@@ -76,6 +79,7 @@ class Growing:
 
     def __init__(self, draw: Draw, inputs: int) -> None:
         self.draw = draw
+        self.opset = draw(st.sampled_from((22, 22, 18)))
         self.free = draw(st.sampled_from((False, False, True)))
         self.random = np.random.default_rng(draw(st.integers(0, 2**16)))
         self.nodes: list[onnx.NodeProto] = []
@@ -143,6 +147,10 @@ class Growing:
             ends.append(self.number(0, kernel - 1))
         return {**result, "pads": begins + ends}
 
+    def ceil_mode(self) -> int:
+        """Draw it where onnx's shape inference and runtimes agree about the size."""
+        return self.number(0, 1) if self.opset >= 22 else 0
+
     def bias(self, channels: int) -> list[str]:
         if self.one_of("without", "with") == "without":
             return []
@@ -171,6 +179,7 @@ class Growing:
             tuple(self.layers),
             (*self.layers[-1], tuple(name for name in last.input if name in self.weights)),
             self.free,
+            self.opset,
         )
 
     def _features(self, end: str) -> str:
@@ -268,12 +277,15 @@ def activation(g: Growing, x: str) -> str:
 
 
 def max_pool(g: Growing, x: str) -> str:
-    return g.add("MaxPool", [x], **g.windows(g.shape(x)[2:]), ceil_mode=g.number(0, 1))
+    return g.add("MaxPool", [x], **g.windows(g.shape(x)[2:]), ceil_mode=g.ceil_mode())
 
 
 def average_pool(g: Growing, x: str) -> str:
-    counts = {"count_include_pad": g.number(0, 1), "ceil_mode": g.number(0, 1)}
-    return g.add("AveragePool", [x], **g.windows(g.shape(x)[2:]), **counts)
+    attributes = g.windows(g.shape(x)[2:])
+    if g.opset < 19:
+        del attributes["dilations"]
+    counts = {"count_include_pad": g.number(0, 1), "ceil_mode": g.ceil_mode()}
+    return g.add("AveragePool", [x], **attributes, **counts)
 
 
 def normalisation(g: Growing, x: str) -> str:

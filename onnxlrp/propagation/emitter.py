@@ -180,6 +180,23 @@ class Emitter:
             "Reshape", tensor, target, shape=shape, dtype=tensor.dtype, sign=tensor.sign
         )
 
+    def join(self, tensor: Tensor, axis: int) -> Tensor:
+        """Make one axis of an axis and the next; all other sizes stay, known or not."""
+        shape = tensor.shape
+        pair = shape[axis], shape[axis + 1]
+        size = pair[0] * pair[1] if isinstance(pair[0], int) and isinstance(pair[1], int) else None
+        result = (*shape[:axis], size, *shape[axis + 2 :])
+        # 0 copies a size in front; behind, the places have moved.
+        front = [d if isinstance(d, int) else 0 for d in shape[:axis]]
+        behind = [
+            d if isinstance(d, int) else tensor.size(axis + 2 + i)
+            for i, d in enumerate(shape[axis + 2 :])
+        ]
+        target = self.vector([*front, -1, *behind])
+        return self.node(
+            "Reshape", tensor, target, shape=result, dtype=tensor.dtype, sign=tensor.sign
+        )
+
     def expand(self, tensor: Tensor, like: Tensor) -> Tensor:
         """Repeat along axes of size 1 up to the shape of `like`."""
         if tensor.is_zero or tensor.shape == like.shape:

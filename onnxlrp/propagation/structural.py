@@ -186,12 +186,7 @@ def _place(tensor: Tensor, axis: int, kept: range, size: int) -> Tensor:
         ends[axis + 1] = kept.step - 1
         wide = (*shape[: axis + 1], kept.step, *shape[axis + 1 :])
         spaced = emitter.pad(column, [0] * column.rank, ends, wide)
-        joined = (*shape[:axis], len(kept) * kept.step, *shape[axis + 1 :])
-        # Only sizes in front of the cut axis may be unknown here, and 0 copies them.
-        target = [d if isinstance(d, int) else 0 for d in joined]
-        tensor = emitter.node(
-            "Reshape", spaced, emitter.vector(target), shape=joined, dtype=tensor.dtype
-        )
+        tensor = emitter.join(spaced, axis)
     covered = len(kept) * kept.step
     begins, ends = [0] * tensor.rank, [0] * tensor.rank
     begins[axis] = kept.start

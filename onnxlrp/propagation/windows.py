@@ -158,19 +158,7 @@ def _weave(parts: Sequence[Tensor], axis: int) -> Tensor:
         dtype=parts[0].dtype,
         axis=axis + 1,
     )
-    size = shape[axis]
-    joined = size * len(parts) if isinstance(size, int) else None
-    result = (*shape[:axis], joined, *shape[axis + 1 :])
-    if sum(not isinstance(d, int) for d in result) <= 1:
-        return emitter.reshape(stacked, result)
-    # 0 copies a size that is not known; only the joined one is to be worked out.
-    keep = [d if isinstance(d, int) else 0 for d in result[:axis]]
-    behind = [
-        d if isinstance(d, int) else stacked.size(axis + 2 + i)
-        for i, d in enumerate(result[axis + 1 :])
-    ]
-    target = emitter.vector([*keep, -1, *behind])
-    return emitter.node("Reshape", stacked, target, shape=result, dtype=stacked.dtype)
+    return emitter.join(stacked, axis)
 
 
 def fit(tensor: Tensor, begins: Sequence[int], like: Tensor, axes: range) -> Tensor:

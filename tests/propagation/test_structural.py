@@ -59,6 +59,19 @@ def test_depth_and_space(op, shape):
     crosses_as_defined(node(op, ["x"], blocksize=2), normal(*shape), "pass", spread=True)
 
 
+@pytest.mark.parametrize("symbolic", [(0,), (0, 2, 3)], ids=["batch", "sizes"])
+def test_a_slice_with_steps_in_front_of_sizes_that_are_not_known(symbolic):
+    weights = {
+        "b": np.array([1], np.int64),
+        "e": np.array([5], np.int64),
+        "a": np.array([1], np.int64),
+        "t": np.array([2], np.int64),
+    }
+    tested = node("Slice", ["x", *weights])
+    x = normal(2, 5, 4, 6)
+    crosses_as_defined(tested, x, "pass", weights, spread=True, symbolic=symbolic)
+
+
 @pytest.mark.parametrize("op", ["Min", "Max"])
 def test_a_constant_bound_passes_relevance_on(op):
     body = [
