@@ -323,7 +323,8 @@ def structure(g: Growing, x: str) -> str:
     if kind == "Reshape":
         return g.add(kind, [x, g.constant([0, height, -1, channels])])
     if kind == "Transpose":
-        return g.add(kind, [x], perm=g.one_of([0, 1, 3, 2], [0, 2, 3, 1]))
+        # An LRN needs to know how many channels there are.
+        return g.add(kind, [x], perm=[0, 1, 3, 2] if g.free else [0, 2, 3, 1])
     if kind == "Pad":
         # Zeros in front of a Conv would be merged into it.
         amounts, fill = [0, g.number(0, 1), 1, 0, 0, 0, 0, g.number(0, 1)], np.float32(0.5)
