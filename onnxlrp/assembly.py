@@ -16,7 +16,6 @@ from onnxscript.optimizer import fold_constants
 
 from onnxlrp.errors import InputError, ModelError
 from onnxlrp.graph.loading import METADATA_PREFIX
-from onnxlrp.graph.shapes import Dim, dims_of
 from onnxlrp.propagation.emitter import Emitter
 from onnxlrp.propagation.expression import Tensor
 from onnxlrp.propagation.formulas import Account
@@ -37,12 +36,6 @@ class OutputNames:
 
     relevance: Mapping[str, str]
     intermediates: Mapping[str, str]
-
-
-def signature(value: ir.Value) -> tuple[str, str, tuple[Dim, ...]]:
-    """Name, type and shape of a value."""
-    shape = () if value.shape is None else dims_of(value.shape)
-    return value.name or "", "" if value.dtype is None else value.dtype.numpy().name, shape
 
 
 def target_input(graph: ir.Graph) -> ir.Value:
@@ -143,12 +136,11 @@ def assemble(
             by_value[value.name or ""] = name
     kept = _needed(emitter.nodes, outputs)
     used = {id(value) for node in kept for value in node.inputs if value is not None}
-    unused = [value for value in emitter.initializers if id(value) not in used]
     for initializer in emitter.initializers:
         if id(initializer) in used:
             graph.register_initializer(initializer)
     _label(kept)
-    _write_accounts(kept, {id(value) for value in unused})
+    _write_accounts(kept, {id(value) for value in emitter.initializers} - used)
     graph.extend(kept)
     graph.outputs.extend(outputs)
     return OutputNames(by_input, by_value)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import networkx as nx
 import onnx_ir as ir
 
 from onnxlrp.composite import Composite, Line
 from onnxlrp.errors import CompositeError
-from onnxlrp.graph.analysis import Facts
+from onnxlrp.graph.analysis import Facts, reachable
 from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Operation
 from onnxlrp.propagation.formulas import Parameter
 from onnxlrp.propagation.registry import OPERATORS, live_inputs
@@ -102,14 +103,14 @@ def _positions(
     first, before = _until_layers(facts, [id(v) for v in inputs], on_path, forward=True)
     last, _ = _until_layers(facts, [id(score)], on_path, forward=False)
     layers = {operation for operation in on_path if operation.operator in EXPLICIT_WEIGHTS}
-    behind = _reached_from(facts, layers, on_path)
     result: dict[Operation, set[str]] = {operation: set() for operation in on_path}
     for operation in first:
         result[operation].add("first")
     for operation in last:
         result[operation].add("last")
-    for operation in before - behind:
-        if len(live_inputs(operation, facts.live)) == 1:
+    for operation in before:
+        constant = len(live_inputs(operation, facts.live)) == 1
+        if constant and layers.isdisjoint(reachable(facts.graph, [operation], nx.ancestors)):
             result[operation].add("preprocessing")
     return result
 
@@ -136,16 +137,3 @@ def _until_layers(
                 crossed.add(there)
             todo.append(there)
     return met, crossed
-
-
-def _reached_from(
-    facts: Facts, layers: Iterable[Operation], on_path: set[Operation]
-) -> set[Operation]:
-    todo: list[int | Operation] = list(layers)
-    seen: set[int | Operation] = set(todo)
-    while todo:
-        for there in facts.graph.successors(todo.pop()):
-            if there not in seen:
-                seen.add(there)
-                todo.append(there)
-    return {node for node in seen if isinstance(node, Operation) and node in on_path}

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 
 from onnxlrp.errors import ModelError
+from onnxlrp.runtime import open_session
 
 
 def prove_batch(explainer: onnx.ModelProto, target_input: str | None) -> None:
@@ -23,9 +24,7 @@ def prove_batch(explainer: onnx.ModelProto, target_input: str | None) -> None:
         the largest.
 
     """
-    from onnxlrp.explainer import _session
-
-    session = _session(explainer.SerializeToString(), "the explainer", "cpu", None)
+    session = open_session(explainer.SerializeToString(), "the explainer", "cpu")
     generator = np.random.default_rng(0)
     batch: dict[str, np.ndarray] = {}
     for value in explainer.graph.input:

@@ -17,12 +17,13 @@ import onnx_ir as ir
 from onnxlrp import assembly
 from onnxlrp.assignment import Assignment, assign, unmatched
 from onnxlrp.composite import FROM_PREPROCESSING, Composite
-from onnxlrp.errors import InputError, ModelError, Obstacle, UnsupportedError
+from onnxlrp.errors import InputError, UnsupportedError
 from onnxlrp.graph.analysis import Facts, analyse
 from onnxlrp.graph.canonical import Operation, operations
 from onnxlrp.graph.head import explained_inputs, find_score
 from onnxlrp.graph.loading import load
-from onnxlrp.obstacles import check_operators
+from onnxlrp.graph.shapes import signature
+from onnxlrp.obstacles import check_operators, obstacle_of
 from onnxlrp.preprocessing import Preprocessing
 from onnxlrp.propagation.elementwise import KEEPS_NON_ZERO
 from onnxlrp.propagation.emitter import Emitter
@@ -81,12 +82,12 @@ class Conversion:
     @property
     def inputs(self) -> list[tuple[str, str, tuple[int | str | None, ...]]]:
         """Name, type and shape of the explainer's inputs."""
-        return [assembly.signature(value) for value in self.model.graph.inputs]
+        return [signature(value) for value in self.model.graph.inputs]
 
     @property
     def outputs(self) -> list[tuple[str, str, tuple[int | str | None, ...]]]:
         """Name, type and shape of the explainer's outputs."""
-        return [assembly.signature(value) for value in self.model.graph.outputs]
+        return [signature(value) for value in self.model.graph.outputs]
 
     def to_proto(self) -> onnx.ModelProto:
         """Return the explainer as a protobuf, all weights in it."""
@@ -342,9 +343,7 @@ def _propagate(
         try:
             sent = OPERATORS[operation.operator].propagate(crossing)
         except ObstacleError as error:
-            opset = graph.opset_imports.get("", 0)
-            obstacle = Obstacle(operation.name, operation.operator, "", opset, *error.args)
-            raise UnsupportedError([obstacle]) from None
+            raise UnsupportedError([obstacle_of(operation, graph, *error.args)]) from None
         for value, message in sent:
             if id(value) in facts.relevant:
                 messages.setdefault(value, []).append(message)
@@ -381,6 +380,3 @@ def _stand_ins(
     if active is None or active not in relevance or not relevance[active].grounded:
         return {}
     return {id(value): emitter.tensor(active, Sign.NON_NEGATIVE)}
-
-
-__all__ = ["Conversion", "ExplainedNode", "ModelError", "convert"]

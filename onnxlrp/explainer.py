@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,8 +12,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxlrp.errors import DeviceError, InputError, ModelError
+from onnxlrp.errors import InputError, ModelError
 from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.runtime import first_line, open_session
 
 TOP = -1
 """The target that stands for the class with the highest score."""
@@ -29,11 +28,6 @@ _DTYPES = {
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
     "bool": "bool",
 }
-
-_INSTALL = (
-    "pip install onnxruntime-gpu (Linux and Windows on x86-64) or pip install onnxruntime "
-    "(everywhere else); not both, for they overwrite each other's files"
-)
 
 
 class Tensor(NamedTuple):
@@ -168,7 +162,7 @@ class Explainer:
         name = "the explainer" if isinstance(source, bytes) else str(source)
         if not isinstance(source, bytes) and not Path(source).is_file():
             raise ModelError(f"{name}: no such file")
-        self._session = _session(source, name, device, threads)
+        self._session = open_session(source, name, device, threads)
         contract = Contract.read(self._session.get_modelmeta().custom_metadata_map)
         if contract is None:
             raise ModelError(
@@ -222,7 +216,7 @@ class Explainer:
             values = self._session.run(None, feeds)
         # onnxruntime's exceptions share no base class of their own.
         except Exception as error:
-            raise InputError(f"onnxruntime failed: {_first_line(error)}") from error
+            raise InputError(f"onnxruntime failed: {first_line(error)}") from error
         outputs = dict(zip(self._outputs, values, strict=True))
         contract = self.contract
         relevance = {name: outputs.pop(output) for name, output in contract.relevance.items()}
@@ -299,59 +293,6 @@ class Explainer:
         return np.ascontiguousarray(targets)
 
 
-def _session(
-    source: str | os.PathLike[str] | bytes, name: str, device: str, threads: int | None
-) -> Any:
-    ort = _onnxruntime()
-    options = ort.SessionOptions()
-    # Exceptions carry what onnxruntime would also log.
-    options.log_severity_level = 4
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    providers = ["CPUExecutionProvider"]
-    if device == "cuda":
-        _prepare_cuda(ort)
-        providers.insert(0, "CUDAExecutionProvider")
-    elif device != "cpu":
-        raise DeviceError(f"device is cpu or cuda, not {device!r}")
-    try:
-        session = ort.InferenceSession(
-            source if isinstance(source, bytes) else os.fspath(source),
-            options,
-            providers=providers,
-        )
-    # onnxruntime's exceptions share no base class of their own.
-    except Exception as error:
-        raise ModelError(f"onnxruntime cannot load {name}: {_first_line(error)}") from error
-    if providers[0] not in session.get_providers():
-        raise DeviceError(
-            "onnxruntime could not start CUDA; what it logged above says which library is missing"
-        )
-    return session
-
-
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise DeviceError(f"explaining needs onnxruntime ({error}): {_INSTALL}") from error
-    # What is left after one of the two packages was uninstalled from over the other.
-    if not hasattr(ort, "InferenceSession"):
-        raise DeviceError(
-            "onnxruntime is damaged: uninstall onnxruntime and onnxruntime-gpu, then " + _INSTALL
-        )
-    return ort
-
-
-def _prepare_cuda(ort: Any) -> None:
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        raise DeviceError(f"this onnxruntime is built without CUDA: {_INSTALL}")
-    # Finds the CUDA and cuDNN that pip installed; its prints repeat what the session will log.
-    if hasattr(ort, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()):
-            ort.preload_dlls()
-
-
 def _tensor(value: Any) -> Tensor:
     element = value.type.removeprefix("tensor(").removesuffix(")")
     return Tensor(_DTYPES.get(element, element), tuple(value.shape))
@@ -372,7 +313,3 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | str | None, ...]) -> boo
         not isinstance(size, int) or size == actual
         for actual, size in zip(shape, expected, strict=True)
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

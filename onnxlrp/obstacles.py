@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from onnxlrp.errors import Obstacle, UnsupportedError
 from onnxlrp.graph.analysis import Facts
+from onnxlrp.graph.canonical import Operation
 from onnxlrp.propagation.registry import OPERATORS, ObstacleError
 
 
@@ -22,10 +23,9 @@ def check_operators(facts: Facts, graph: ir.Graph) -> None:
     # Nothing is known of the shapes behind an unknown operator, and that is its fault alone.
     obscured: set[int] = set()
     for operation in facts.operations:
-        domain = operation.node.domain
         problem: tuple[str, str] | None = None
         if operation.operator not in OPERATORS:
-            problem = "no rule is known for this operator", _advice(domain)
+            problem = "no rule is known for this operator", _advice(operation.node.domain)
         else:
             try:
                 OPERATORS[operation.operator].check(operation, facts.live)
@@ -35,11 +35,16 @@ def check_operators(facts: Facts, graph: ir.Graph) -> None:
         if problem is not None or behind:
             obscured.update(id(v) for v in operation.outputs if v.shape is None)
         if problem is not None and not (behind and operation.operator in OPERATORS):
-            opset = graph.opset_imports.get(domain, 0)
-            kind = operation.node.op_type
-            obstacles.append(Obstacle(operation.name, kind, domain, opset, *problem))
+            obstacles.append(obstacle_of(operation, graph, *problem))
     if obstacles:
         raise UnsupportedError(obstacles)
+
+
+def obstacle_of(operation: Operation, graph: ir.Graph, reason: str, advice: str) -> Obstacle:
+    """Name an operation that stands in the way."""
+    node = operation.node
+    opset = graph.opset_imports.get(node.domain, 0)
+    return Obstacle(operation.name, node.op_type, node.domain, opset, reason, advice)
 
 
 def _advice(domain: str) -> str:

@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxlrp.audit.written import Written
-from onnxlrp.errors import DeviceError, InputError, ModelError
-from onnxlrp.explainer import _first_line, _onnxruntime, _prepare_cuda
+from onnxlrp.errors import InputError
+from onnxlrp.runtime import first_line, open_session
 
 Array = NDArray[Any]
 Provider = Literal["cpu", "cuda"]
@@ -32,28 +32,9 @@ def session(proto: onnx.ModelProto, folder: Path | None, name: str, provider: Pr
         onnxruntime is missing, or did not take the provider.
 
     """
-    ort = _onnxruntime()
-    options = ort.SessionOptions()
-    # Exceptions carry what onnxruntime would also log.
-    options.log_severity_level = 4
-    if folder is not None:
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(folder)
-        )
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if provider == "cuda":
-        _prepare_cuda(ort)
-        providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
-    try:
-        opened = ort.InferenceSession(proto.SerializeToString(), options, providers=providers)
-    # onnxruntime's exceptions share no base class of their own.
-    except Exception as error:
-        raise ModelError(f"onnxruntime cannot load {name}: {_first_line(error)}") from error
-    if provider == "cuda" and "CUDAExecutionProvider" not in opened.get_providers():
-        raise DeviceError(
-            "onnxruntime could not start CUDA; what it logged above says which library is missing"
-        )
-    return opened
+    return open_session(
+        proto.SerializeToString(), name, provider, folder=folder, cuda_options={"use_tf32": "0"}
+    )
 
 
 def outputs(opened: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -81,7 +62,7 @@ def outputs(opened: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
         runs = [opened.run(None, batch) for batch in batches]
     # onnxruntime's exceptions share no base class of their own.
     except Exception as error:
-        raise InputError(f"onnxruntime failed: {_first_line(error)}") from error
+        raise InputError(f"onnxruntime failed: {first_line(error)}") from error
     if len(runs) == 1:
         return dict(zip(names, runs[0], strict=True))
     return {name: np.concatenate([run[i] for run in runs]) for i, name in enumerate(names)}

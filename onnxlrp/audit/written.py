@@ -21,7 +21,7 @@ from onnxlrp.errors import ModelError
 from onnxlrp.explainer import Contract, Tensor
 from onnxlrp.graph.analysis import Facts, analyse
 from onnxlrp.graph.canonical import Operation, operations
-from onnxlrp.graph.shapes import dims_of
+from onnxlrp.graph.shapes import signature
 
 Source = str | PathLike[str] | onnx.ModelProto
 
@@ -226,8 +226,7 @@ def _keep(field: Any, kept: list[Any]) -> None:
 
 
 def _tensor(value: ir.Value) -> Tensor:
-    shape = () if value.shape is None else dims_of(value.shape)
-    return Tensor("" if value.dtype is None else value.dtype.numpy().name, shape)
+    return Tensor(*signature(value)[1:])
 
 
 def _parameters(text: str) -> dict[str, Any]:

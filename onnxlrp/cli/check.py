@@ -131,7 +131,7 @@ def _layers(audit: Audit) -> Table:
         )
 
     rows = [row(layer) for layer in audit.layers if layer.acts]
-    return tables._table(columns, rows)
+    return tables.table(columns, rows)
 
 
 def as_object(audit: Audit) -> dict[str, Any]:

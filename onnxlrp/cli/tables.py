@@ -57,13 +57,13 @@ def rules(conversion: Conversion) -> Table:
     """Count nodes by operator: how many got which rule, by which line of the composite."""
     counts = Counter((node.operator, _rule(node), node.line) for node in conversion.nodes)
     rows = ((operator, str(count), rule, line) for (operator, rule, line), count in counts.items())
-    return _table("operator nodes> rule line", rows)
+    return table("operator nodes> rule line", rows)
 
 
 def nodes(conversion: Conversion) -> Table:
     """List every node with its rule."""
     rows = ((node.name, node.operator, node.value, _rule(node)) for node in conversion.nodes)
-    return _table("node operator computes rule", rows)
+    return table("node operator computes rule", rows)
 
 
 def values(
@@ -75,7 +75,7 @@ def values(
         for kind, group in (("input", inputs), ("output", outputs))
         for name, dtype, shape in group
     ]
-    return _table("value name dtype shape", rows)
+    return table("value name dtype shape", rows)
 
 
 def obstacles(found: Sequence[Obstacle]) -> Table:
@@ -89,13 +89,13 @@ def obstacles(found: Sequence[Obstacle]) -> Table:
         )
         for obstacle in found
     )
-    return _table("node operator opset what_to_do", rows)
+    return table("node operator opset what_to_do", rows)
 
 
 def composites(shipped: Iterable[Composite]) -> Table:
     """List what ships."""
     rows = ((item.name, item.good_for, item.source) for item in shipped)
-    return _table("name good_for source", rows)
+    return table("name good_for source", rows)
 
 
 def summary(conversion: Conversion) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _rule(node: ExplainedNode) -> str:
     return " ".join([node.rule or "passes on", *parameters])
 
 
-def _table(columns: str, rows: Iterable[tuple[str, ...]]) -> Table:
+def table(columns: str, rows: Iterable[tuple[str, ...]]) -> Table:
     """Make a table; a column's name ends in > where it is set flush right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     cells = list(rows)

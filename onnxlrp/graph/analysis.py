@@ -90,8 +90,8 @@ def _captured(operation: Operation) -> Iterable[ir.Value]:
 
 def reachable(
     graph: nx.DiGraph[int | Operation],
-    sources: Iterable[int],
-    search: Callable[[nx.DiGraph[int | Operation], int], set[int | Operation]],
+    sources: Iterable[int | Operation],
+    search: Callable[[nx.DiGraph[int | Operation], int | Operation], set[int | Operation]],
 ) -> set[int | Operation]:
     """Return the sources and all that `networkx.descendants` or `ancestors` finds from them."""
     result: set[int | Operation] = set()

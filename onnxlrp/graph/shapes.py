@@ -32,3 +32,9 @@ def alike(left: Sequence[Dim], right: Sequence[Dim]) -> bool:
         a == b or (isinstance(a, int) + isinstance(b, int) < 2 and 1 not in (a, b))
         for a, b in zip(left, right, strict=True)
     )
+
+
+def signature(value: ir.Value) -> tuple[str, str, tuple[Dim, ...]]:
+    """Name, type and shape of a value."""
+    shape = () if value.shape is None else dims_of(value.shape)
+    return value.name or "", "" if value.dtype is None else value.dtype.numpy().name, shape

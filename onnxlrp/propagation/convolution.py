@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Array, Operation
-from onnxlrp.graph.shapes import Dim, dims_of
+from onnxlrp.graph.shapes import dims_of
 from onnxlrp.propagation.expression import Bundle, Sign, Tensor
 from onnxlrp.propagation.formulas import Layer, UniformLayer
 from onnxlrp.propagation.linear import WeightedLayer, check_weights, merged, with_third_input
@@ -16,7 +16,6 @@ from onnxlrp.propagation.registry import (
     Crossing,
     fail,
     layer,
-    live_inputs,
     only_first_live,
 )
 from onnxlrp.propagation.windows import Window, window_of
@@ -34,7 +33,7 @@ class Convolution(WeightedLayer):
             "Conv",
             x.parts[0],
             self.weights,
-            (x.parts[0].shape[0], *self.z.shape[1:]),
+            self.shape_for(x),
             **self.window.attributes(),
             group=self.groups,
         )
@@ -160,53 +159,29 @@ class BoxConvolution(UniformLayer):
     def transpose(self, s: Tensor) -> Bundle:
         emitter, groups = self.conv.emitter, self.conv.groups
         x = self.conv.x
-        spatial = s.shape[2:]
-        out, channels = s.shape[1], x.shape[1]
-        assert isinstance(out, int)
+        channels = x.shape[1]
         assert isinstance(channels, int)
         if groups == 1:
             total = emitter.reduce_sum(s, [1])
             return self._convolution(1).adjoint(total).map(lambda one: emitter.expand(one, x))
-        grouped = _regroup(s, (s.shape[0], groups, out // groups, *spatial))
-        total = emitter.reduce_sum(grouped, [2], keepdims=False)
+        total = emitter.reduce_sum(emitter.split(s, 1, groups), [2], keepdims=False)
         single = self._convolution(groups).adjoint(total).parts[0]
         if channels == groups:
             return Bundle((single,))
-        lifted = _regroup(single, (x.shape[0], groups, 1, *x.shape[2:]))
         repeated = emitter.node(
             "Tile",
-            lifted,
-            emitter.vector([1, 1, channels // groups, *(1,) * len(spatial)]),
+            emitter.unsqueeze(single, [2]),
+            emitter.vector([1, 1, channels // groups, *(1,) * (x.rank - 2)]),
             shape=(x.shape[0], groups, channels // groups, *x.shape[2:]),
             dtype=s.dtype,
             sign=s.sign,
         )
-        return Bundle((_regroup(repeated, x.shape),))
+        return Bundle((emitter.join(repeated, 1),))
 
 
 def _channels(tensor: Tensor, channels: int) -> Tensor:
     """Return the tensor's first channels."""
     return tensor.emitter.slice(tensor, [0], [channels], [1])
-
-
-def _regroup(tensor: Tensor, shape: tuple[Dim, ...]) -> Tensor:
-    """Split or join channels; the other axes keep their sizes, known or not."""
-    emitter = tensor.emitter
-    if sum(not isinstance(d, int) for d in shape) <= 1:
-        return emitter.reshape(tensor, shape)
-    offset = tensor.rank - len(shape)
-    sizes = [
-        d if isinstance(d, int) else tensor.size(axis if axis == 0 else axis + offset)
-        for axis, d in enumerate(shape)
-    ]
-    return emitter.node(
-        "Reshape",
-        tensor,
-        emitter.vector(sizes),
-        shape=shape,
-        dtype=tensor.dtype,
-        sign=tensor.sign,
-    )
 
 
 @dataclass(frozen=True)
@@ -222,7 +197,7 @@ class TransposedConvolution(WeightedLayer):
             "ConvTranspose",
             x.parts[0],
             self.weights,
-            (x.parts[0].shape[0], *self.z.shape[1:]),
+            self.shape_for(x),
             **self.attributes,
         )
 
@@ -280,7 +255,7 @@ def convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
         groups=int(crossing.attribute("group", 1)),
         twin=twin,
     )
-    return built, live_inputs(operation, crossing.live)
+    return built, crossing.live_inputs
 
 
 def _check_transposed(operation: Operation, live: frozenset[int]) -> None:
@@ -323,4 +298,4 @@ def transposed_convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
         groups=groups,
         twin=twin,
     )
-    return built, live_inputs(operation, crossing.live)
+    return built, crossing.live_inputs

@@ -54,8 +54,7 @@ class Dense(WeightedLayer):
         return self.emitter.node("MatMul", *operands, shape=shape, dtype=x.dtype, sign=sign)
 
     def forward(self, x: Bundle) -> Tensor:
-        batch = x.parts[0].shape[0]
-        return self._multiply(x.parts[0], self.transposed, (batch, *self.z.shape[1:]))
+        return self._multiply(x.parts[0], self.transposed, self.shape_for(x))
 
     def transpose(self, s: Tensor) -> Bundle:
         return Bundle((self._multiply(s, not self.transposed, self.x.shape),))
@@ -125,7 +124,7 @@ def gemm(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
         transposed=transposed,
         left=False,
     )
-    return built, live_inputs(operation, crossing.live)
+    return built, crossing.live_inputs
 
 
 def _check_matmul(operation: Operation, live: frozenset[int]) -> None:
@@ -150,7 +149,7 @@ def _check_matmul(operation: Operation, live: frozenset[int]) -> None:
 def matmul(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     """Build the layer of a MatMul by a constant on either side."""
     operation, emitter = crossing.operation, crossing.emitter
-    inputs = live_inputs(operation, crossing.live)
+    inputs = crossing.live_inputs
     left = inputs[0] is operation.inputs[1]
     weights = crossing.input(0 if left else 1)
     bias = emitter.zero

@@ -180,21 +180,49 @@ class Emitter:
             "Reshape", tensor, target, shape=shape, dtype=tensor.dtype, sign=tensor.sign
         )
 
+    def unsqueeze(self, tensor: Tensor, axes: Sequence[int]) -> Tensor:
+        """Insert axes of size 1; they are counted in the result, in increasing order."""
+        shape = list(tensor.shape)
+        for axis in axes:
+            shape.insert(axis, 1)
+        return self.node(
+            "Unsqueeze",
+            tensor,
+            self.vector(axes),
+            shape=shape,
+            dtype=tensor.dtype,
+            sign=tensor.sign,
+        )
+
+    def split(self, tensor: Tensor, axis: int, parts: int) -> Tensor:
+        """Make of one axis of known size two, the first of `parts`; all other sizes stay."""
+        shape = tensor.shape
+        size = shape[axis]
+        assert isinstance(size, int)
+        result = (*shape[:axis], parts, size // parts, *shape[axis + 1 :])
+        return self._resized(tensor, result, axis, [parts, size // parts])
+
     def join(self, tensor: Tensor, axis: int) -> Tensor:
         """Make one axis of an axis and the next; all other sizes stay, known or not."""
         shape = tensor.shape
         pair = shape[axis], shape[axis + 1]
         size = pair[0] * pair[1] if isinstance(pair[0], int) and isinstance(pair[1], int) else None
-        result = (*shape[:axis], size, *shape[axis + 2 :])
+        return self._resized(tensor, (*shape[:axis], size, *shape[axis + 2 :]), axis, [-1])
+
+    def _resized(
+        self, tensor: Tensor, shape: Sequence[Dim], axis: int, middle: Sequence[int]
+    ) -> Tensor:
+        """Reshape what lies at `axis` into `middle`; all other sizes stay, known or not."""
+        count = len(shape) - axis - len(middle)
         # 0 copies a size in front; behind, the places have moved.
         front = [d if isinstance(d, int) else 0 for d in shape[:axis]]
         behind = [
-            d if isinstance(d, int) else tensor.size(axis + 2 + i)
-            for i, d in enumerate(shape[axis + 2 :])
+            d if isinstance(d, int) else tensor.size(tensor.rank - count + i)
+            for i, d in enumerate(shape[len(shape) - count :])
         ]
-        target = self.vector([*front, -1, *behind])
+        target = self.vector([*front, *middle, *behind])
         return self.node(
-            "Reshape", tensor, target, shape=result, dtype=tensor.dtype, sign=tensor.sign
+            "Reshape", tensor, target, shape=shape, dtype=tensor.dtype, sign=tensor.sign
         )
 
     def expand(self, tensor: Tensor, like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from onnxlrp.graph.canonical import Array, Operation, constant_of
 from onnxlrp.graph.shapes import Dim
 from onnxlrp.propagation.emitter import Emitter
-from onnxlrp.propagation.expression import Sign, Tensor, negative, positive
+from onnxlrp.propagation.expression import Bundle, Sign, Tensor, negative, positive
 from onnxlrp.propagation.formulas import Layer
 from onnxlrp.propagation.registry import (
     Crossing,
@@ -60,6 +60,10 @@ class WeightedLayer(Layer):
     def emitter(self) -> Emitter:
         """Writes the nodes."""
         return self.x.emitter
+
+    def shape_for(self, x: Bundle) -> tuple[Dim, ...]:
+        """Return the output's shape for another number of samples than the model's."""
+        return (x.parts[0].shape[0], *self.z.shape[1:])
 
     def apply(
         self, op: str, x: Tensor, w: Tensor, shape: tuple[Dim, ...], **attributes: object

@@ -18,7 +18,6 @@ from onnxlrp.propagation.registry import (
     Relevance,
     fail,
     layer,
-    live_inputs,
     only_first_live,
     operator,
     require_constant,
@@ -69,15 +68,7 @@ class Mean(UniformLayer):
     def transpose(self, s: Tensor) -> Bundle:
         emitter = s.emitter
         if not self.keepdims:
-            shape = tuple(1 if i in self.axes else d for i, d in enumerate(self.x.shape))
-            s = emitter.node(
-                "Unsqueeze",
-                s,
-                emitter.vector(list(self.axes)),
-                shape=shape,
-                dtype=s.dtype,
-                sign=s.sign,
-            )
+            s = emitter.unsqueeze(s, self.axes)
         return Bundle((emitter.expand(self._weighted(s), self.x),))
 
     @property
@@ -120,7 +111,7 @@ def mean(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     keepdims = operation.operator == "GlobalAveragePool" or bool(crossing.attribute("keepdims", 1))
     weight = 1.0 if operation.operator == "ReduceSum" else None
     built = Mean(x, crossing.output(), _axes(operation), keepdims, weight, crossing.emitter.zero)
-    return built, live_inputs(operation, crossing.live)
+    return built, crossing.live_inputs
 
 
 @dataclass(frozen=True)
@@ -257,7 +248,7 @@ def average_pool(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
             frame = replace(window, begins=(0,) * len(window.begins))
         counter = replace(built, x=inside, z=_first(z), window=frame, divided=False)
         built = replace(built, count=counter(Bundle((inside,))))
-    return built, live_inputs(operation, crossing.live)
+    return built, crossing.live_inputs
 
 
 def _first(tensor: Tensor) -> Tensor:
@@ -287,7 +278,7 @@ def proportional(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     x, y = crossing.input(0), crossing.output()
     window = window_of(operation, operation.attributes["kernel_shape"])
     summed = WindowMean(x, y, window, 1.0, crossing.emitter.zero, divided=False)
-    return share_among(crossing, summed, live_inputs(operation, crossing.live), "norm")
+    return share_among(crossing, summed, crossing.live_inputs, "norm")
 
 
 def winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:

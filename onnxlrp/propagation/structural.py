@@ -59,7 +59,7 @@ def transpose(crossing: Crossing) -> Result:
 def _check_depth_to_space(operation: Operation, live: frozenset[int]) -> None:
     _check_shapes(operation, live)
     mode = operation.attributes.get("mode", "DCR")
-    if mode not in ("DCR", b"DCR"):
+    if mode != "DCR":
         fail(f"mode {mode!r} is not supported", "only DCR is")
 
 
@@ -174,17 +174,10 @@ def _place(tensor: Tensor, axis: int, kept: range, size: int) -> Tensor:
         tensor = emitter.slice(tensor, [-1], [-(1 << 62)], [axis], [-1])
         kept = kept[::-1]
     if kept.step > 1:
-        shape = tensor.shape
-        column = emitter.node(
-            "Unsqueeze",
-            tensor,
-            emitter.vector([axis + 1]),
-            shape=(*shape[: axis + 1], 1, *shape[axis + 1 :]),
-            dtype=tensor.dtype,
-        )
+        column = emitter.unsqueeze(tensor, [axis + 1])
         ends = [0] * column.rank
         ends[axis + 1] = kept.step - 1
-        wide = (*shape[: axis + 1], kept.step, *shape[axis + 1 :])
+        wide = (*column.shape[: axis + 1], kept.step, *column.shape[axis + 2 :])
         spaced = emitter.pad(column, [0] * column.rank, ends, wide)
         tensor = emitter.join(spaced, axis)
     covered = len(kept) * kept.step

@@ -155,7 +155,7 @@ def _check_product(operation: Operation, live: frozenset[int]) -> None:
 def scale(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     """Build the product with a constant, or with a value that does not depend on the input."""
     operation, emitter = crossing.operation, crossing.emitter
-    value = live_inputs(operation, crossing.live)[0]
+    value = crossing.live_inputs[0]
     other = next(v for v in operation.inputs if v is not value)
     weights = crossing.tensor(other)
     if operation.operator == "Div":

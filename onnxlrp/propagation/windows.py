@@ -76,7 +76,7 @@ def window_of(operation: Operation, kernel: Sequence[int]) -> Window:
     strides = tuple(attributes.get("strides") or (1,) * rank)
     dilations = tuple(attributes.get("dilations") or (1,) * rank)
     pads = tuple(attributes.get("pads") or (0,) * (2 * rank))
-    automatic = _text(attributes, "auto_pad", "NOTSET")
+    automatic = str(attributes.get("auto_pad", "NOTSET"))
     if automatic.startswith("SAME"):
         value = operation.inputs[0]
         assert value is not None
@@ -114,17 +114,11 @@ def _same(
     return (*begins, *ends)
 
 
-def _text(attributes: Mapping[str, Any], name: str, default: str) -> str:
-    value = attributes.get(name, default)
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def interleave(tensors: Mapping[tuple[int, ...], Tensor], window: Window) -> Tensor:
     """Weave one tensor for every remainder by the strides into one of stride times the size.
 
     `tensors[(a, b)]` [N, C, H, W] goes to positions (s h + a, s w + b) of [N, C, s H, s W].
     """
-    emitter = next(iter(tensors.values())).emitter
     woven = dict(tensors)
     for axis, stride in reversed(list(zip(window.axes, window.strides, strict=True))):
         if stride == 1:
@@ -134,23 +128,13 @@ def interleave(tensors: Mapping[tuple[int, ...], Tensor], window: Window) -> Ten
         for key in sorted(woven):
             groups.setdefault(key[:-1], []).append(woven[key])
         woven = {key: _weave(parts, axis) for key, parts in groups.items()}
-    assert emitter is not None
     return woven[()]
 
 
 def _weave(parts: Sequence[Tensor], axis: int) -> Tensor:
     """Interleave tensors along an axis: position i of part k goes to i * len(parts) + k."""
     emitter, shape = parts[0].emitter, parts[0].shape
-    lifted = [
-        emitter.node(
-            "Unsqueeze",
-            part,
-            emitter.vector([axis + 1]),
-            shape=(*shape[: axis + 1], 1, *shape[axis + 1 :]),
-            dtype=part.dtype,
-        )
-        for part in parts
-    ]
+    lifted = [emitter.unsqueeze(part, [axis + 1]) for part in parts]
     stacked = emitter.node(
         "Concat",
         *lifted,
@@ -168,9 +152,5 @@ def fit(tensor: Tensor, begins: Sequence[int], like: Tensor, axes: range) -> Ten
     back: list[int | Tensor] = [0] * tensor.rank
     for axis, begin in zip(axes, begins, strict=True):
         front[axis] = -begin
-        back[axis] = _difference(like.size(axis), _difference(tensor.size(axis), begin))
+        back[axis] = like.size(axis) - (tensor.size(axis) - begin)
     return emitter.pad(tensor, front, back, like.shape)
-
-
-def _difference(left: int | Tensor, right: int | Tensor) -> int | Tensor:
-    return left - right

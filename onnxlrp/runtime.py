@@ -1,0 +1,105 @@
+"""onnxruntime: imported only where something runs, and opened in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from onnxlrp.errors import DeviceError, ModelError
+
+_INSTALL = (
+    "pip install onnxruntime-gpu (Linux and Windows on x86-64) or pip install onnxruntime "
+    "(everywhere else); not both, for they overwrite each other's files"
+)
+
+
+def open_session(
+    source: str | os.PathLike[str] | bytes,
+    name: str,
+    device: str,
+    threads: int | None = None,
+    *,
+    folder: Path | None = None,
+    cuda_options: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
+    """Open a model in onnxruntime.
+
+    Parameters
+    ----------
+    source : path of the model, or its bytes
+    name : what messages call it
+    device : `cpu` or `cuda`
+    threads : for one operator on the CPU; onnxruntime's choice if None
+    folder : where the external data of a model given as bytes lie
+    cuda_options : for the CUDA provider
+
+    Raises
+    ------
+    ModelError
+        onnxruntime cannot load it.
+    DeviceError
+        onnxruntime is missing, or did not take the device.
+
+    """
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    # Exceptions carry what onnxruntime would also log.
+    options.log_severity_level = 4
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if folder is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(folder)
+        )
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device == "cuda":
+        _prepare_cuda(ort)
+        providers.insert(0, ("CUDAExecutionProvider", dict(cuda_options)))
+    elif device != "cpu":
+        raise DeviceError(f"device is cpu or cuda, not {device!r}")
+    try:
+        session = ort.InferenceSession(
+            source if isinstance(source, bytes) else os.fspath(source),
+            options,
+            providers=providers,
+        )
+    # onnxruntime's exceptions share no base class of their own.
+    except Exception as error:
+        raise ModelError(f"onnxruntime cannot load {name}: {first_line(error)}") from error
+    if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise DeviceError(
+            "onnxruntime could not start CUDA; what it logged above says which library is missing"
+        )
+    return session
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise DeviceError(f"explaining needs onnxruntime ({error}): {_INSTALL}") from error
+    # What is left after one of the two packages was uninstalled from over the other.
+    if not hasattr(ort, "InferenceSession"):
+        raise DeviceError(
+            "onnxruntime is damaged: uninstall onnxruntime and onnxruntime-gpu, then " + _INSTALL
+        )
+    return ort
+
+
+def _prepare_cuda(ort: Any) -> None:
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise DeviceError(f"this onnxruntime is built without CUDA: {_INSTALL}")
+    # Finds the CUDA and cuDNN that pip installed; its prints repeat what the session will log.
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+
+
+def first_line(error: Exception) -> str:
+    """Return what an exception says, without the stack that onnxruntime appends."""
+    return str(error).strip().partition("\n")[0]
