@@ -90,6 +90,12 @@ class Composite:
     def load(cls, name: str | Path | Composite) -> Composite:
         """Read a shipped composite by name, or a file by path.
 
+        Behind it may stand parameters and lines of one's own, each after a semicolon, as
+        `with_parameters` and `with_lines` take them.
+
+        >>> Composite.load("epsilon_plus; epsilon=0.01; LRN: identity").lines[0].rule
+        'identity'
+
         Raises
         ------
         CompositeError
@@ -98,6 +104,15 @@ class Composite:
         """
         if isinstance(name, Composite):
             return name
+        base, *additions = (part.strip() for part in str(name).split(";"))
+        if additions:
+            lines = [part for part in additions if ":" in part]
+            values = dict(parse_assignment(part) for part in additions if ":" not in part)
+            return replace(
+                # Parameters last, for some rule must take each.
+                cls.load(base).with_lines(lines).with_parameters(values),
+                name=str(name),
+            )
         shipped = _shipped()
         if str(name) in shipped:
             return _parse(str(name), shipped[str(name)].read_text("utf-8"), by_user=False)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from os import PathLike
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from onnxlrp.errors import InputError
 
@@ -92,14 +90,67 @@ class Preprocessing:
             The picture has more than 8 bits a channel, or is smaller than the crop.
 
         """
-        pixels = np.asarray(self.crop_of(image), dtype=np.float64)
-        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        return self.values(self.pixels(image))
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return what the model sees (`crop_of`), uint8 [H, W, C], in RGB or grey.
+
+        Raises
+        ------
+        InputError
+            As for `crop_of`.
+
+        """
+        pixels = np.asarray(self.crop_of(image))
+        return pixels.reshape(*pixels.shape[:2], -1)
+
+    def values(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Turn pixels into what the model reads: scaled, shifted, divided, laid out.
+
+        Parameters
+        ----------
+        pixels : [..., H, W, C], values of 0..255 in RGB or grey
+
+        Returns
+        -------
+        float32, [..., C, H, W] or [..., H, W, C] as `layout` says
+
+        """
+        ordered = pixels[..., ::-1] if self.channels == "BGR" else pixels
+        values = (ordered.astype(np.float64) * self.scale - self.mean) / self.std
+        if self.layout == "NCHW":
+            values = np.moveaxis(values, -1, -3)
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+    def picture_of(self, values: NDArray[Any]) -> Image.Image:
+        """Turn what the model reads, [C, H, W] or [H, W, C], back into the picture it is of.
+
+        Values that no picture has become the nearest that one has.
+        """
+        ordered = np.moveaxis(values, 0, -1) if self.layout == "NCHW" else values
+        pixels = (ordered.astype(np.float64) * self.std + self.mean) / self.scale
         if self.channels == "BGR":
             pixels = pixels[..., ::-1]
-        values = (pixels * self.scale - self.mean) / self.std
-        if self.layout == "NCHW":
-            values = values.transpose(2, 0, 1)
-        return np.ascontiguousarray(values, dtype=np.float32)
+        whole = np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)
+        return Image.fromarray(whole[..., 0] if self.channels == "grey" else whole)
+
+    def in_words(self) -> str:
+        """Say what is done to a picture, such as `resize to 32x32, RGB, 0..255 minus 1, NCHW`."""
+        said = []
+        if isinstance(self.resize, tuple):
+            said.append(f"resized to {_by(self.resize)} (height x width)")
+        elif self.resize is not None:
+            said.append(f"shorter side resized to {self.resize}")
+        if self.crop is not None:
+            said.append(f"middle {_by(self.crop)} cut out")
+        said.append(self.channels)
+        top = f"{255 * self.scale:.4g}"
+        said.append(f"values 0..{top}" if self.scale > 0 else f"values {top}..0")
+        if any(self.mean):
+            said.append("minus " + _listed(self.mean))
+        if set(self.std) != {1}:
+            said.append("divided by " + _listed(self.std))
+        return ", ".join([*said, self.layout])
 
     @property
     def bounds(self) -> tuple[list[float], list[float]]:
@@ -174,29 +225,6 @@ class Preprocessing:
         return cls(**{key: _frozen(value) for key, value in settings.items()})
 
 
-def load_picture(path: str | PathLike[str]) -> Image.Image:
-    """Read a picture file completely.
-
-    Raises
-    ------
-    InputError
-        The file is not a picture, or is cut short.
-    OSError
-        The file cannot be opened.
-
-    """
-    with open(path, "rb") as file:
-        try:
-            image = Image.open(file)
-            image.load()
-        except UnidentifiedImageError as error:
-            raise InputError(f"{path} is not a picture of a known format") from error
-        # Pillow reports broken files as OSError, SyntaxError, ValueError, ... by format.
-        except Exception as error:
-            raise InputError(f"{path} is not a readable picture: {error}") from error
-    return image
-
-
 def _resized(size: tuple[int, int], resize: int | tuple[int, int] | None) -> tuple[int, int]:
     """(width, height) after resizing; the longer side is rounded down, as torchvision does."""
     if resize is None:
@@ -223,14 +251,10 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-IMAGENET = Preprocessing(
-    resize=256,
-    crop=(224, 224),
-    scale=1 / 255,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
-CAFFE = Preprocessing(
-    resize=(256, 256), crop=(224, 224), mean=(104.0, 117.0, 123.0), channels="BGR"
-)
-PRESETS: Mapping[str, Preprocessing] = {"imagenet": IMAGENET, "caffe": CAFFE}
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    text = ", ".join(f"{value:.4g}" for value in values)
+    return f"({text})" if len(values) > 1 else text

@@ -4,7 +4,7 @@ import pytest
 from support import lines, model, node, normal
 
 import onnxlrp
-import onnxlrp.preprocessing
+import onnxlrp.presets
 from onnxlrp.composite import Composite, available
 from onnxlrp.errors import CompositeError
 
@@ -49,7 +49,7 @@ NETWORK = [
 
 def rules(composite):
     proto = model(NETWORK, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
-    imagenet = onnxlrp.preprocessing.PRESETS["imagenet"]
+    imagenet = onnxlrp.presets.PRESETS["imagenet"]
     found = onnxlrp.convert(proto, composite, preprocessing=imagenet).nodes
     return {n.name.removeprefix("node_"): n.rule for n in found if n.rule}
 
@@ -110,7 +110,7 @@ def test_the_papers_one_rule_for_all_layers_with_weights(name):
 def test_bounds_follow_from_the_preprocessing():
     """(0 - mean) / std and (1 - mean) / std for values scaled to 0..1."""
     proto = model(NETWORK, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
-    imagenet = onnxlrp.preprocessing.PRESETS["imagenet"]
+    imagenet = onnxlrp.presets.PRESETS["imagenet"]
     found = onnxlrp.convert(proto, "epsilon_gamma_box", preprocessing=imagenet).nodes
     box = next(n for n in found if n.rule == "z-box")
     assert box.parameters["low"] == pytest.approx([-2.1179, -2.0357, -1.8044], abs=1e-4)
@@ -259,3 +259,13 @@ def test_pass_needs_equal_shapes():
     composite = Composite.load("epsilon").with_lines(["GlobalAveragePool: pass"])
     with pytest.raises(onnxlrp.UnsupportedError, match=r"node_g \(GlobalAveragePool"):
         onnxlrp.convert(proto, composite)
+
+
+def test_a_name_may_carry_parameters_and_lines():
+    spec = "epsilon_plus; epsilon=0.5; Conv first: flat; low=1,2"
+    composite = Composite.load("epsilon_plus; epsilon=0.5; Conv first: flat")
+    assert composite.lines[0].rule == "flat"
+    assert composite.parameters["epsilon"] == 0.5
+    assert composite.name == "epsilon_plus; epsilon=0.5; Conv first: flat"
+    with pytest.raises(CompositeError, match="no rule of .* takes a parameter 'low'"):
+        Composite.load(spec)

@@ -12,7 +12,7 @@ from support import EXACT, run, with_outputs
 import onnxlrp
 from onnxlrp import audit, reference
 from onnxlrp.composite import available
-from onnxlrp.preprocessing import PRESETS
+from onnxlrp.presets import PRESETS
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 ZOO = {
@@ -136,7 +136,7 @@ def test_trained_networks_add_up(network, composite):
     path = SHARED / f"models/{network}.onnx"
     model = onnx.load(path)
     x = {model.graph.input[0].name: images(network, 2)}
-    prepared = PRESETS["imagenet" if network.startswith("cifar") else "caffe"]
+    prepared = PRESETS["imagenet" if network.startswith("cifar") else "imagenet-caffe"]
     explainer = onnxlrp.convert(path, composite, preprocessing=prepared).to_proto()
     feeds = {**x, "target": np.array([-1])}
     ours, theirs = run(explainer, feeds), run(model, x)

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from onnxlrp.errors import InputError
-from onnxlrp.preprocessing import CAFFE, IMAGENET, Preprocessing, load_picture
+from onnxlrp.items import load_picture
+from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.presets import PRESETS
 
 
 def picture(*rows: list[tuple[int, int, int]]) -> Image.Image:
@@ -69,13 +71,14 @@ def test_the_crop_is_the_middle():
 def test_crop_of_is_what_the_model_sees():
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
-    seen = np.asarray(CAFFE.crop_of(image), dtype=np.float32)
+    seen = np.asarray(PRESETS["imagenet-caffe"].crop_of(image), dtype=np.float32)
     expected = (seen[..., ::-1] - [104, 117, 123]).transpose(2, 0, 1)
-    np.testing.assert_allclose(CAFFE(image), expected)
+    np.testing.assert_allclose(PRESETS["imagenet-caffe"](image), expected)
 
 
 @pytest.mark.parametrize(
-    "preprocessing", [CAFFE, IMAGENET, Preprocessing(), Preprocessing(resize=90)]
+    "preprocessing",
+    [PRESETS["imagenet-caffe"], PRESETS["imagenet"], Preprocessing(), Preprocessing(resize=90)],
 )
 def test_enlarged_it_shows_the_same_part(preprocessing):
     ramp = np.add.outer(np.arange(300), np.arange(400)) * (255 / 700)
@@ -87,7 +90,7 @@ def test_enlarged_it_shows_the_same_part(preprocessing):
 
 
 def test_imagenet_preset_on_a_plain_grey_picture():
-    array = IMAGENET(Image.new("RGB", (500, 400), (128, 128, 128)))
+    array = PRESETS["imagenet"](Image.new("RGB", (500, 400), (128, 128, 128)))
     assert array.shape == (3, 224, 224)
     expected = [
         (128 / 255 - 0.485) / 0.229,
@@ -112,14 +115,19 @@ def test_palettes_and_transparency_become_rgb():
 
 @pytest.mark.parametrize(
     "preprocessing",
-    [IMAGENET, CAFFE, Preprocessing(), Preprocessing(channels="grey", layout="NHWC", resize=28)],
+    [
+        PRESETS["imagenet"],
+        PRESETS["imagenet-caffe"],
+        Preprocessing(),
+        Preprocessing(channels="grey", layout="NHWC", resize=28),
+    ],
 )
 def test_json_returns_the_same_settings(preprocessing):
     assert Preprocessing.from_json(preprocessing.to_json()) == preprocessing
 
 
 def test_json_is_keyed_by_attribute():
-    assert json.loads(CAFFE.to_json())["crop"] == [224, 224]
+    assert json.loads(PRESETS["imagenet-caffe"].to_json())["crop"] == [224, 224]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"zoom": 2}', '{"channels": "CMYK"}', '{"mean": "a"}'])
@@ -172,3 +180,25 @@ def test_a_picture_cut_short(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match=r"half\.png is not a readable picture"):
         load_picture(path)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_picture_comes_back_from_what_the_model_reads(name):
+    preprocessing = replace(PRESETS[name], resize=None, crop=None)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    back = preprocessing.picture_of(preprocessing(Image.fromarray(pixels)))
+    np.testing.assert_array_equal(np.asarray(back), pixels)
+
+
+def test_many_pictures_at_once_become_what_each_becomes():
+    preprocessing = replace(PRESETS["imagenet-caffe"], resize=None, crop=None)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
+    each = [preprocessing(Image.fromarray(one)) for one in pixels]
+    np.testing.assert_array_equal(preprocessing.values(pixels), each)
+
+
+def test_in_words():
+    assert PRESETS["imagenet-caffe"].in_words() == (
+        "resized to 256x256 (height x width), middle 224x224 cut out, BGR, values 0..255, "
+        "minus (104, 117, 123), NCHW"
+    )

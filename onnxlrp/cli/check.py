@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from onnxlrp.cli.files import write
 from onnxlrp.cli.options import TOP, target_number
 from onnxlrp.errors import InputError
+from onnxlrp.files import write
 
 if TYPE_CHECKING:
     from rich.table import Table

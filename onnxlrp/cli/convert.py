@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from onnxlrp.cli.check import as_object, audited, show
-from onnxlrp.cli.files import naming
 from onnxlrp.cli.options import (
     composite_options,
     conversion_arguments,
@@ -18,6 +17,7 @@ from onnxlrp.cli.options import (
     preprocessing_options,
 )
 from onnxlrp.errors import InputError
+from onnxlrp.files import naming
 
 
 @click.command(short_help="Compile a classifier into its explainer.")

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from onnxlrp.cli.explain import account
-from onnxlrp.cli.files import naming, write
 from onnxlrp.cli.options import TOP, chosen_composite, composite_options, target_number
+from onnxlrp.files import naming, write
 
 
 @click.command(short_help="Explain a bundled photograph with a bundled network.")

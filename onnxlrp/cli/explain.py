@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxlrp.cli.files import write
 from onnxlrp.cli.options import TOP, chosen_preprocessing, preprocessing_options, target_number
 from onnxlrp.errors import InputError
+from onnxlrp.files import write
 
 if TYPE_CHECKING:
     import numpy as np

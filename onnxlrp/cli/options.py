@@ -63,7 +63,8 @@ composite_options = _stack(
         default="epsilon_plus_flat",
         show_default=True,
         metavar="NAME|FILE",
-        help="Which rule each node gets: one that ships (see `onnxlrp composites`), or your TOML.",
+        help="Which rule each node gets: one that ships (see `onnxlrp composites`), or your TOML; "
+        "also with additions, as in 'epsilon_plus; epsilon=1; LRN: identity'.",
     ),
     click.option(
         "--rule",
@@ -129,7 +130,11 @@ graph_options = _stack(
 )
 
 preprocessing_options = _stack(
-    click.option("--preprocess", metavar="NAME", help="How pictures are made: imagenet, caffe."),
+    click.option(
+        "--preprocess",
+        metavar="NAME|FILE",
+        help="How pictures are made: imagenet, imagenet-caffe, cifar10, tf, raw, or a JSON file.",
+    ),
     click.option("--resize", type=size, metavar="N|HxW", help="Shorter side, or height and width."),
     click.option("--crop", type=size, metavar="N|HxW", help="Cut out of the middle."),
     click.option("--scale", type=numbers, metavar="X", help="Factor on 0..255: 1/255."),
@@ -219,13 +224,12 @@ def chosen_preprocessing(
         The preset is unknown, or the settings make no sense.
 
     """
-    from onnxlrp.preprocessing import PRESETS, Preprocessing
+    from onnxlrp.preprocessing import Preprocessing
+    from onnxlrp.presets import load_preprocessing
 
     base, name = stored, options["preprocess"]
     if name is not None:
-        if name not in PRESETS:
-            raise InputError(f"unknown preprocessing '{name}': it is one of {', '.join(PRESETS)}")
-        base = PRESETS[name]
+        base = load_preprocessing(name)
     keys = ("resize", "crop", "scale", "mean", "std", "channels", "layout")
     changes = {key: options[key] for key in keys if options[key] is not None}
     if isinstance(changes.get("crop"), int):

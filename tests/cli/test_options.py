@@ -3,7 +3,8 @@ import pytest
 
 from onnxlrp.cli.options import chosen_preprocessing, numbers, size, target_number
 from onnxlrp.errors import InputError
-from onnxlrp.preprocessing import CAFFE, IMAGENET, Preprocessing
+from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.presets import PRESETS
 
 NOTHING = dict.fromkeys(
     ["preprocess", "resize", "crop", "scale", "mean", "std", "channels", "layout"]
@@ -38,18 +39,23 @@ def test_numbers_may_be_fractions():
 
 def test_without_options_the_stored_settings_stay():
     assert chosen_preprocessing(NOTHING) is None
-    assert chosen_preprocessing(NOTHING, CAFFE) is CAFFE
+    assert chosen_preprocessing(NOTHING, PRESETS["imagenet-caffe"]) is PRESETS["imagenet-caffe"]
 
 
 def test_a_preset_replaces_the_stored_settings():
-    assert chosen_preprocessing(NOTHING | {"preprocess": "imagenet"}, CAFFE) is IMAGENET
+    assert (
+        chosen_preprocessing(NOTHING | {"preprocess": "imagenet"}, PRESETS["imagenet-caffe"])
+        is PRESETS["imagenet"]
+    )
 
 
 def test_single_options_change_the_preset_or_the_stored_settings():
     crop = NOTHING | {"crop": 200}
-    assert chosen_preprocessing(crop, CAFFE).crop == (200, 200)
-    assert chosen_preprocessing(crop, CAFFE).mean == CAFFE.mean
-    assert chosen_preprocessing(crop | {"preprocess": "imagenet"}).std == IMAGENET.std
+    assert chosen_preprocessing(crop, PRESETS["imagenet-caffe"]).crop == (200, 200)
+    assert (
+        chosen_preprocessing(crop, PRESETS["imagenet-caffe"]).mean == PRESETS["imagenet-caffe"].mean
+    )
+    assert chosen_preprocessing(crop | {"preprocess": "imagenet"}).std == PRESETS["imagenet"].std
 
 
 def test_without_preset_they_start_from_rgb_of_0_to_255():
@@ -59,7 +65,7 @@ def test_without_preset_they_start_from_rgb_of_0_to_255():
 
 def test_wrong_settings_are_named():
     with pytest.raises(
-        InputError, match="unknown preprocessing 'vgg': it is one of imagenet, caffe"
+        InputError, match="unknown preprocessing 'vgg': it is a JSON file, or one of imagenet, "
     ):
         chosen_preprocessing(NOTHING | {"preprocess": "vgg"})
     with pytest.raises(InputError, match="--scale is one number"):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxlrp.cli.files import write
+from onnxlrp.files import write
 
 
 def test_an_existing_file_is_replaced(tmp_path: Path):

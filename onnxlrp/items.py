@@ -1,0 +1,225 @@
+"""What there is to explain: pictures, arrays, and folders of both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from onnxlrp.errors import InputError
+
+ARRAYS = (".npy", ".npz")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to explain.
+
+    Attributes
+    ----------
+    name : what its results are called, unique among what was collected together; a relative path
+    path : the file it is in
+    row : which sample of an array it is; None for a picture, or an array of a single sample
+
+    """
+
+    name: str
+    path: Path
+    row: int | None = None
+
+    @property
+    def source(self) -> str:
+        """The file, and which sample of it."""
+        return str(self.path) if self.row is None else f"{self.path}:{self.row}"
+
+    def read(self) -> Image.Image | NDArray[Any]:
+        """Read a picture, or one sample of an array, without a batch axis.
+
+        Raises
+        ------
+        InputError
+            The file is neither a picture nor an array, or is cut short.
+        OSError
+            The file cannot be opened.
+
+        """
+        if self.path.suffix.lower() not in ARRAYS:
+            return load_picture(self.path)
+        array = load_array(self.path)
+        return array if self.row is None else array[self.row]
+
+
+def collect(
+    sources: Iterable[str | PathLike[str]], axes: int, *, leave_out: Path | None = None
+) -> list[Item]:
+    """List what is in files and folders, in order; folders are searched recursively, by name.
+
+    Parameters
+    ----------
+    sources : pictures, `.npy`, `.npz`, folders
+    axes : of one sample that the model reads; an array of floats with one axis more is a set
+    leave_out : a folder that is not searched, where results go
+
+    Returns
+    -------
+    items with names that tell them apart: `photo`, or `photo.jpg` where there is a `photo.png`
+    too, or `holiday/photo`; what is named twice is in it once
+
+    Raises
+    ------
+    InputError
+        A folder holds nothing that can be explained, or an array is of an unknown kind.
+    OSError
+        A file or folder does not exist.
+
+    """
+    found: dict[Path, tuple[Path, Path]] = {}
+    for source in map(Path, sources):
+        files = [source]
+        if source.is_dir():
+            files = list(_inside(source, leave_out))
+            if not files:
+                raise InputError(f"{source} holds no pictures and no arrays")
+        for path in files:
+            relative = path.relative_to(source) if source.is_dir() else Path(path.name)
+            found.setdefault(path.resolve(), (path, relative))
+    names = _names(found)
+    return [
+        item
+        for resolved, (path, _) in found.items()
+        for item in _items(path, names[resolved], axes)
+    ]
+
+
+def load_picture(path: str | PathLike[str]) -> Image.Image:
+    """Read a picture file completely.
+
+    Raises
+    ------
+    InputError
+        The file is not a picture, or is cut short.
+    OSError
+        The file cannot be opened.
+
+    """
+    with open(path, "rb") as file:
+        try:
+            image = Image.open(file)
+            image.load()
+        except UnidentifiedImageError as error:
+            raise InputError(f"{path} is not a picture of a known format") from error
+        # Pillow reports broken files as OSError, SyntaxError, ValueError, ... by format.
+        except Exception as error:
+            raise InputError(f"{path} is not a readable picture: {error}") from error
+    return image
+
+
+# A folder may hold more arrays than a process may open files.
+@lru_cache(maxsize=8)
+def load_array(path: Path) -> NDArray[Any]:
+    """Open an array file; `.npy` stays on disk until read.
+
+    Of an `.npz` with several arrays the images are `x`, `images`, `data` or `relevance`.
+
+    Raises
+    ------
+    InputError
+        The file is no array of numbers, or an `.npz` in which none can be told to be the images.
+    OSError
+        The file cannot be opened.
+
+    """
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = loaded if isinstance(loaded, np.ndarray) else _of_archive(path, loaded)
+    except OSError:
+        raise
+    # numpy reports broken files as ValueError, EOFError, BadZipFile, ...
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path} is not a readable array: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{path} holds {array.dtype}, not numbers")
+    return array
+
+
+def _of_archive(path: Path, archive: Any) -> NDArray[Any]:
+    with archive:
+        names = archive.files
+        known = [name for name in ("x", "images", "data", "relevance") if name in names]
+        if len(names) != 1 and not known:
+            raise InputError(
+                f"{path} holds {', '.join(names) or 'nothing'}: call the array of images 'x'"
+            )
+        array: NDArray[Any] = archive[(known or names)[0]]
+    return array
+
+
+def are_pictures(array: NDArray[Any]) -> bool:
+    """Tell pixels, uint8 [..., H, W, C] or [H, W], from what a model reads."""
+    return array.dtype == np.uint8
+
+
+def _inside(folder: Path, leave_out: Path | None) -> Iterator[Path]:
+    known = set(Image.registered_extensions()) | set(ARRAYS)
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if leave_out is None or path.resolve() != leave_out.resolve():
+                yield from _inside(path, leave_out)
+        elif path.suffix.lower() in known:
+            yield path
+
+
+def _items(path: Path, name: str, axes: int) -> Iterator[Item]:
+    if path.suffix.lower() not in ARRAYS:
+        # A missing file ends the run before it starts.
+        path.stat()
+        yield Item(name, path)
+        return
+    array = load_array(path)
+    if are_pictures(array):
+        single = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3, 4))
+    else:
+        single = array.ndim == axes
+        if array.ndim not in (axes, axes + 1):
+            raise InputError(
+                f"{path} is {array.dtype} {list(array.shape)}: the model reads samples of "
+                f"{axes} axes, or a set of them, or pictures as uint8 [N, H, W, C]"
+            )
+    if single:
+        yield Item(name, path)
+        return
+    digits = len(str(len(array) - 1))
+    for row in range(len(array)):
+        yield Item(f"{name}/{row:0{digits}}", path, row)
+
+
+def _names(found: Mapping[Path, tuple[Path, Path]]) -> dict[Path, str]:
+    """Call each file by its relative path without suffix, or as much more as tells it apart."""
+
+    def longer(resolved: Path, relative: Path, more: int) -> str:
+        if more == 0:
+            return relative.with_suffix("").as_posix()
+        parts = resolved.parts[1:]
+        return "/".join(parts[-(len(relative.parts) + more - 1) :])
+
+    names, more = {}, 0
+    rest = {resolved: relative for resolved, (_, relative) in found.items()}
+    while rest:
+        tried = {resolved: longer(resolved, relative, more) for resolved, relative in rest.items()}
+        counts = Counter([*tried.values(), *names.values()])
+        names |= {resolved: name for resolved, name in tried.items() if counts[name] == 1}
+        rest = {resolved: relative for resolved, relative in rest.items() if resolved not in names}
+        more += 1
+    return names
