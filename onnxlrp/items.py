@@ -214,7 +214,8 @@ def _names(found: Mapping[Path, tuple[Path, Path]]) -> dict[Path, str]:
         parts = resolved.parts[1:]
         return "/".join(parts[-(len(relative.parts) + more - 1) :])
 
-    names, more = {}, 0
+    names: dict[Path, str] = {}
+    more = 0
     rest = {resolved: relative for resolved, (_, relative) in found.items()}
     while rest:
         tried = {resolved: longer(resolved, relative, more) for resolved, relative in rest.items()}

@@ -267,5 +267,5 @@ def test_a_name_may_carry_parameters_and_lines():
     assert composite.lines[0].rule == "flat"
     assert composite.parameters["epsilon"] == 0.5
     assert composite.name == "epsilon_plus; epsilon=0.5; Conv first: flat"
-    with pytest.raises(CompositeError, match="no rule of .* takes a parameter 'low'"):
+    with pytest.raises(CompositeError, match=r"no rule of .* takes a parameter 'low'"):
         Composite.load(spec)

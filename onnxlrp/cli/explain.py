@@ -97,7 +97,7 @@ def _explain_one(
     import numpy as np
 
     from onnxlrp.heatmap import heatmap, overlay
-    from onnxlrp.preprocessing import load_picture
+    from onnxlrp.items import load_picture
 
     picture = load_picture(path)
     (expected,) = run.inputs.values()

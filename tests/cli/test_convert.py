@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from onnxlrp.explainer import Explainer
-from onnxlrp.preprocessing import IMAGENET
+from onnxlrp.presets import PRESETS
 
 
 def test_it_ends_with_tables_of_what_was_done(run, model: Path):
@@ -65,7 +65,7 @@ def test_the_preprocessing_is_stored(run, model: Path):
     run("convert", model, "explainer.onnx", "--preprocess", "imagenet", "--crop", "8")
     stored = Explainer("explainer.onnx").preprocessing
     assert stored.crop == (8, 8)
-    assert stored.mean == IMAGENET.mean
+    assert stored.mean == PRESETS["imagenet"].mean
 
 
 @pytest.mark.parametrize(("option", "index"), [("1", 1), ("top", None)])
