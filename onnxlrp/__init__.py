@@ -20,7 +20,8 @@ from onnxlrp.errors import (
 if TYPE_CHECKING:
     from onnxlrp.composite import Composite
     from onnxlrp.conversion import Conversion, convert
-    from onnxlrp.explainer import Explainer, Explanation
+    from onnxlrp.explainer import Explainer
+    from onnxlrp.explanation import Explanation
     from onnxlrp.preprocessing import Preprocessing
 
 __all__ = [
@@ -42,7 +43,7 @@ _HOMES = {
     "Composite": "composite",
     "Conversion": "conversion",
     "Explainer": "explainer",
-    "Explanation": "explainer",
+    "Explanation": "explanation",
     "Preprocessing": "preprocessing",
     "convert": "conversion",
 }

@@ -11,7 +11,9 @@ from PIL import Image
 
 from onnxlrp.composite import Composite
 from onnxlrp.conversion import Conversion, convert
-from onnxlrp.explainer import TOP, Explainer, Explanation
+from onnxlrp.drawing import seen
+from onnxlrp.explainer import TOP, Explainer
+from onnxlrp.explanation import Explanation
 from onnxlrp.heatmap import heatmap, overlay
 from onnxlrp.preprocessing import Preprocessing
 
@@ -88,7 +90,5 @@ def demo(target: int = TOP, composite: Composite | str = "epsilon_plus_flat") ->
     run = Explainer(conversion.to_proto().SerializeToString())
     explanation = run(PREPROCESSING(photograph)[None], target)
     relevance = np.asarray(explanation.relevance)[0]
-    drawn = heatmap(relevance)
-    enlarged = drawn.width // PREPROCESSING.crop_of(photograph).width
-    over = overlay(relevance, PREPROCESSING.crop_of(photograph, enlarged))
-    return Demo(conversion, explanation, relevance, drawn, over)
+    over = overlay(relevance, seen(PREPROCESSING, photograph))
+    return Demo(conversion, explanation, relevance, heatmap(relevance), over)

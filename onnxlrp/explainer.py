@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxlrp.errors import InputError, ModelError
+from onnxlrp.explanation import Explanation
 from onnxlrp.preprocessing import Preprocessing
 from onnxlrp.runtime import first_line, open_session
 
@@ -106,30 +108,10 @@ class Contract:
             ) from error
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """Why a batch of N inputs scored as it did.
-
-    Attributes
-    ----------
-    relevance : floating, in the input's shape; by input name where several are explained
-    outputs : the model's own outputs, by name
-    target : int64 [N], the class explained
-    score : floating [N], the target's entry in the model's output: the logit where
-        `Explainer.score_is_output`, else what the model makes of it, say a probability
-    intermediates : relevance of the values inside that the explainer also outputs, by name
-
-    """
-
-    relevance: NDArray[Any] | dict[str, NDArray[Any]]
-    outputs: dict[str, NDArray[Any]]
-    target: NDArray[np.int64]
-    score: NDArray[Any]
-    intermediates: dict[str, NDArray[Any]]
-
-
 class Explainer:
-    """An explainer in an onnxruntime session.
+    """An explainer in an onnxruntime session, open until `close` or the end of a `with` block.
+
+    It may be called from several threads at once.
 
     Parameters
     ----------
@@ -142,6 +124,7 @@ class Explainer:
     contract : what the explainer says about itself
     inputs : the model's own inputs, without the target and masks
     classes : number of classes; None if it depends on the input
+    batch : how many samples a call takes, if the model fixes it
     score_is_output : whether the logits are among the model's outputs, not only what comes after
 
     Raises
@@ -162,22 +145,34 @@ class Explainer:
         name = "the explainer" if isinstance(source, bytes) else str(source)
         if not isinstance(source, bytes) and not Path(source).is_file():
             raise ModelError(f"{name}: no such file")
-        self._session = open_session(source, name, device, threads)
-        contract = Contract.read(self._session.get_modelmeta().custom_metadata_map)
+        session = self._session = open_session(source, name, device, threads)
+        contract = Contract.read(session.get_modelmeta().custom_metadata_map)
         if contract is None:
             raise ModelError(
                 f"{name} is a plain model, not an explainer: make one with "
                 "`onnxlrp convert MODEL EXPLAINER`"
             )
         self.contract = contract
-        inputs = {value.name: _tensor(value) for value in self._session.get_inputs()}
+        inputs = {value.name: _tensor(value) for value in session.get_inputs()}
         inputs.pop(contract.target_input, None)
         self._masks = {value: inputs.pop(name) for value, name in contract.masks.items()}
         self.inputs: Mapping[str, Tensor] = inputs
-        self._outputs = {value.name: _tensor(value) for value in self._session.get_outputs()}
+        self._outputs = {value.name: _tensor(value) for value in session.get_outputs()}
         self.score_is_output = contract.score in self._outputs
         self._scores = contract.score if self.score_is_output else contract.output
         self.classes = _class_count(self._outputs[self._scores].shape)
+        first = inputs[next(iter(contract.relevance))].shape
+        self.batch = first[0] if isinstance(first[0], int) else None
+
+    def close(self) -> None:
+        """Give the session's memory back; calls fail from then on."""
+        self._session = None
+
+    def __enter__(self) -> Explainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -206,6 +201,9 @@ class Explainer:
             is not a class; or onnxruntime fails on the values.
 
         """
+        session = self._session
+        if session is None:
+            raise InputError("the explainer is closed")
         feeds = self._checked(images)
         count = len(feeds[next(iter(self.contract.relevance))])
         targets = self._targets(target, count)
@@ -213,7 +211,7 @@ class Explainer:
             feeds[self.contract.target_input] = targets
         feeds |= self._mask_feeds(masks or {})
         try:
-            values = self._session.run(None, feeds)
+            values = session.run(None, feeds)
         # onnxruntime's exceptions share no base class of their own.
         except Exception as error:
             raise InputError(f"onnxruntime failed: {first_line(error)}") from error
@@ -224,12 +222,27 @@ class Explainer:
         scores = outputs[self._scores].reshape(count, -1)
         chosen = np.where(targets == TOP, scores.argmax(axis=1), targets)
         return Explanation(
-            relevance if len(relevance) > 1 else next(iter(relevance.values())),
-            outputs,
-            chosen,
-            scores[np.arange(count), chosen],
-            intermediates,
+            relevance=relevance if len(relevance) > 1 else next(iter(relevance.values())),
+            outputs=outputs,
+            target=chosen,
+            score=scores[np.arange(count), chosen],
+            scores=scores,
+            score_is_logit=self.score_is_output,
+            intermediates=intermediates,
+            inputs={name: feeds[name] for name in self.inputs},
+            preprocessing=self.preprocessing,
         )
+
+    def check_sample(self, sample: NDArray[Any]) -> None:
+        """Check one sample, without the batch axis, for the model's only input.
+
+        Raises
+        ------
+        InputError
+            As for a call.
+
+        """
+        self._checked(np.broadcast_to(sample, (self.batch or 1, *sample.shape)))
 
     def _checked(self, images: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         if not isinstance(images, Mapping):
@@ -248,12 +261,44 @@ class Explainer:
                 raise InputError(f"input '{name}' takes a numpy array, not {type(array).__name__}")
             given = Tensor(str(array.dtype), array.shape)
             if given.dtype != expected.dtype or not _fits(array.shape, expected.shape):
-                raise InputError(f"input '{name}' takes {expected}, not {given}")
+                hint = self._hint(array, expected)
+                raise InputError(f"input '{name}' takes {expected}, not {given}{hint}")
             if array.size == 0:
                 raise InputError(f"input '{name}' is empty: {given}")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise InputError(f"input '{name}' holds NaN or infinity")
+            if name in self.contract.relevance:
+                self._check_range(name, array)
         return dict(images)
+
+    def _hint(self, array: NDArray[Any], expected: Tensor) -> str:
+        """Say how to make an array fit, where that is plain."""
+        shape, axes = array.shape, len(expected.shape)
+        if _fits(shape, expected.shape):
+            if array.dtype == np.uint8 and self.preprocessing is not None:
+                return ": explainer.preprocessing(picture)[None] makes it of a picture"
+            return f": give array.astype('{expected.dtype}')"
+        if axes == len(shape) + 1 and _fits((1, *shape), expected.shape):
+            return ": the batch axis is missing, give array[None]"
+        if axes == len(shape) == 4:
+            for order in ((0, 3, 1, 2), (0, 2, 3, 1)):
+                if _fits(tuple(shape[axis] for axis in order), expected.shape):
+                    return f": give array.transpose{order}"
+        return ""
+
+    def _check_range(self, name: str, array: NDArray[Any]) -> None:
+        """Warn of values that no picture leads to, or that only a black one does."""
+        if self.preprocessing is None:
+            return
+        least, greatest = min(self.preprocessing.bounds[0]), max(self.preprocessing.bounds[1])
+        low, high = float(array.min()), float(array.max())
+        span = greatest - least
+        if low < least - 0.1 * span or high > greatest + 0.1 * span or 0 < high - low < 0.02 * span:
+            warnings.warn(
+                f"input '{name}' holds values of {low:.3g} to {high:.3g}; pictures, "
+                f"{self.preprocessing.in_words()}, lie within {least:.3g} to {greatest:.3g}",
+                stacklevel=2,
+            )
 
     def _mask_feeds(self, masks: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         for value in masks.keys() - self._masks.keys():

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxlrp.errors import DeviceError, InputError, ModelError
 from onnxlrp.explainer import Contract, Explainer
-from onnxlrp.preprocessing import CAFFE, Preprocessing
+from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.presets import PRESETS
 
 WEIGHT = np.array([[1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 3, -1]], dtype=np.float32)
 """[classes, pixels] of a network on pictures of 1 x 2 x 2."""
@@ -136,8 +137,8 @@ def test_a_path_works_as_well_as_bytes(tmp_path: Path):
 
 
 def test_the_stored_preprocessing_is_found():
-    stored = Explainer(explainer(METADATA | {"preprocessing": CAFFE.to_json()}))
-    assert stored.preprocessing == CAFFE
+    stored = Explainer(explainer(METADATA | {"preprocessing": PRESETS["imagenet-caffe"].to_json()}))
+    assert stored.preprocessing == PRESETS["imagenet-caffe"]
     assert Explainer(explainer()).preprocessing is None
 
 

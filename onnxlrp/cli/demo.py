@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from onnxlrp.cli.explain import account
 from onnxlrp.cli.options import TOP, chosen_composite, composite_options, target_number
 from onnxlrp.files import naming, write
 
@@ -53,13 +52,8 @@ def demo(
         click.echo(f"Warning: {warning}", err=True)
     tables.show(tables.nodes(shown.conversion))
     explanation = shown.explanation
-    said = account(
-        "score",
-        int(explanation.target[0]),
-        float(explanation.score[0]),
-        float(shown.relevance.sum()),
-    )
-    click.echo(f"Why {shown.label}? {said}")
+    said = explanation.account().in_words()
+    click.echo(f"Why {shown.label}? class {explanation.target[0]}, {said}")
     click.echo(f"In {folder.resolve()}:")
     click.echo("  explainer.onnx  the network and its explanation, for any ONNX runtime")
     click.echo("  heatmap.png     red speaks for the class, blue against it")

@@ -1,29 +1,51 @@
-"""`onnxlrp explain`: pictures in, heatmaps out."""
+"""`onnxlrp explain`: pictures and arrays in, heatmaps out."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import statistics
+import sys
+import time
+import warnings
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from onnxlrp.cli.options import TOP, chosen_preprocessing, preprocessing_options, target_number
+from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
+from onnxlrp.cli.progress import progress
 from onnxlrp.errors import InputError
-from onnxlrp.files import write
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
     from onnxlrp.explainer import Explainer
+    from onnxlrp.items import Item
+    from onnxlrp.journal import Journal
     from onnxlrp.preprocessing import Preprocessing
+    from onnxlrp.results import Record, Writer
+    from onnxlrp.stream import Failure
+    from onnxlrp.targets import Targets
+
+JOURNAL = "journal.jsonl"
+FORMATS = ("sheet", "heatmap", "overlay", "npy", "npz", "hdf5")
+FEW = 50
+"""So many items get a line each on a terminal, too."""
+
+
+def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    chosen = None if text is None else tuple(word.strip() for word in text.split(","))
+    for word in chosen or ():
+        if word not in FORMATS:
+            raise click.BadParameter(f"{word} is none of {', '.join(FORMATS)}")
+    return chosen
 
 
 @click.command(short_help="Draw why an explainer's model gives pictures their class.")
 @click.argument("explainer", type=click.Path(path_type=Path))
-@click.argument(
-    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
@@ -34,98 +56,243 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--target",
-    type=target_number,
-    metavar="N|top",
-    help="The class to explain; by default the top one, or that written into the explainer.",
+    metavar="N|NAME|top|top:K|FILE",
+    help="The class to explain: a number, a name, the best, the best K, or a file with one for "
+    "each item. By default the best, or that written into the explainer.",
 )
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Names of the classes, one a line, or JSON.",
+)
+@click.option(
+    "--format",
+    "formats",
+    callback=_formats,
+    metavar="A,B,...",
+    help="What to write: sheet, heatmap, overlay (PNG), npy, npz, hdf5. By default sheet,npy.",
+)
+@click.option(
+    "--colours",
+    default="red-blue",
+    show_default=True,
+    metavar="NAME",
+    help="red-blue, coldnhot, or a colour map of matplotlib.",
+)
+@click.option(
+    "--colour-scale",
+    type=click.Choice(["item", "shared"]),
+    default="item",
+    show_default=True,
+    help="One scale of colours for each map, or one for the whole set.",
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Samples to a run."
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="For one operator on the CPU.")
+@click.option("--overwrite", is_flag=True, help="Start anew where FOLDER holds results.")
 @preprocessing_options
 def explain(
-    explainer: Path, images: tuple[Path, ...], folder: Path, target: int | None, **options: Any
+    explainer: Path,
+    inputs: tuple[str, ...],
+    folder: Path,
+    target: str | None,
+    labels: Path | None,
+    formats: tuple[str, ...] | None,
+    colours: str,
+    colour_scale: str,
+    batch: int,
+    device: Literal["cpu", "cuda"],
+    threads: int | None,
+    overwrite: bool,
+    **options: Any,
 ) -> None:
-    """Explain why EXPLAINER's model gives IMAGE its class.
+    """Explain why EXPLAINER's model gives each INPUT its class.
 
-    For each IMAGE the folder gets NAME.relevance.npy (float32, the model's input shape),
-    NAME.heatmap.png and NAME.overlay.png: red speaks for the class, blue against it.
+    INPUT is a picture, an array (.npy, .npz: samples as the model reads them, or pictures as uint8
+    [N, H, W, C]), a folder of both, or - for a list of such on standard input.
+
+    For each item the folder gets NAME.sheet.png (the picture, its heatmap and both: red speaks for
+    the class, blue against it) and NAME.relevance.npy (in the model's input shape), for the set
+    results.csv and results.json. A run that was interrupted goes on where it stopped.
     Preprocessing options override what the explainer stores.
     """
+    from onnxlrp.colours import colour_map
     from onnxlrp.explainer import Explainer
+    from onnxlrp.items import collect
+    from onnxlrp.journal import Journal
+    from onnxlrp.results import Writer
+    from onnxlrp.targets import load_labels, read_targets
 
-    _refuse_equal_names(images)
-    run = Explainer(explainer)
+    colour_map(colours)
+    run = Explainer(explainer, device, threads)
     if len(run.inputs) > 1:
         raise InputError(
             f"{explainer} has several inputs ({', '.join(run.inputs)}): run it from Python, "
             "with onnxlrp.Explainer"
         )
-    written = run.contract.target
-    if target is not None and written not in ("", "top" if target == TOP else str(target)):
-        raise InputError(f"class {written} is written into {explainer}: leave --target out")
-    target = TOP if target is None or written else target
+    (expected,) = run.inputs.values()
+    items = collect(_listed(inputs), len(expected.shape) - 1, leave_out=folder)
     preprocessing = chosen_preprocessing(options, run.preprocessing)
-    if preprocessing is None:
-        raise InputError(
-            f"{explainer} does not say how its pictures are made: name it, as in --preprocess "
-            "imagenet, or spell it out, as in --resize 32 --crop 32 --scale 1/255"
-        )
+    named = load_labels(labels) if labels else None
+    if named is not None and run.classes not in (None, len(named)):
+        raise InputError(f"{labels} names {len(named)} classes; the model has {run.classes}")
+    written = run.contract.target
+    if target not in (None, written, "-1" if written == "top" else written) and written:
+        raise InputError(f"class {written} is written into {explainer}: leave --target out")
+    names = [item.name for item in items]
+    targets = read_targets("top" if written else target or "top", names, named, run.classes)
+    if formats is None:
+        formats = ("sheet", "npy")
+    elif len(expected.shape) != 4 and {"heatmap", "overlay"} & set(formats):
+        raise InputError("the model reads no pictures: of drawings there is only --format sheet")
+    writer = Writer(
+        folder,
+        formats,
+        preprocessing,
+        named,
+        several=targets.best > 1,
+        logits=run.score_is_output,
+        colours=colours,
+        shared=colour_scale == "shared",
+    )
+    settings = {
+        "explainer": hashlib.sha256(explainer.read_bytes()).hexdigest(),
+        "target": json.loads(json.dumps(asdict(targets))),
+        "labels": named,
+        "preprocessing": preprocessing.to_json() if preprocessing else None,
+        "format": formats,
+        "colours": colours,
+        "colour-scale": colour_scale,
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for image in images:
-        try:
-            line = _explain_one(run, preprocessing, image, folder, target)
-        except InputError as error:
-            failed += 1
-            known = str(image) in str(error)
-            click.echo(f"Error: {error if known else f'{image}: {error}'}", err=True)
-        else:
-            click.echo(f"{image}: {line}")
-    if failed:
+    if preprocessing is not None:
+        click.echo(f"Pictures are {preprocessing.in_words()}", err=True)
+    with Journal(folder / JOURNAL, settings, overwrite=overwrite) as journal:
+        failures = _explain(run, items, targets, writer, journal, batch)
+    if failures:
         raise click.exceptions.Exit(1)
 
 
-def _refuse_equal_names(images: tuple[Path, ...]) -> None:
-    seen: dict[str, Path] = {}
-    for image in images:
-        other = seen.setdefault(image.stem, image)
-        if other is not image:
-            raise InputError(f"{other} and {image} would write the same files: explain them apart")
+def _listed(inputs: Sequence[str]) -> list[str]:
+    """Put what standard input lists, one a line, in the place of -."""
+    listed: list[str] = []
+    for name in inputs:
+        listed += filter(None, sys.stdin.read().splitlines()) if name == "-" else [name]
+    if not listed:
+        raise InputError("standard input lists nothing to explain")
+    return listed
 
 
-def _explain_one(
-    run: Explainer, preprocessing: Preprocessing, path: Path, folder: Path, target: int
-) -> str:
-    """Write one picture's files; return what is to be said about it."""
-    import numpy as np
+def _explain(
+    run: Explainer,
+    items: Sequence[Item],
+    targets: Targets,
+    writer: Writer,
+    journal: Journal,
+    batch: int,
+) -> list[Failure]:
+    """Explain what the journal does not hold yet; write what belongs to the set as a whole."""
+    from onnxlrp.results import Record, write_hdf5, write_tables
+    from onnxlrp.stream import Failure, ahead, explain, pool
 
-    from onnxlrp.heatmap import heatmap, overlay
-    from onnxlrp.items import load_picture
+    before = _done(journal, items)
+    rest = [item for item in items if item.name not in before]
+    score = "score" if run.score_is_output else run.contract.output
+    verbose = not sys.stderr.isatty() or len(items) <= FEW
+    failures: list[Failure] = []
+    start = time.perf_counter()
+    if before:
+        click.echo(f"{len(before)} of {len(items)} items were done before", err=True)
+    try:
+        with (
+            warnings.catch_warnings(record=True, action="once") as noticed,
+            pool(2) as writers,
+            progress(len(items), "items", len(before)) as advance,
+        ):
+            results = explain(run, rest, targets, writer.preprocessing, batch=batch)
+            for done in ahead(writers, writer, results, 2 * batch + 2):
+                if isinstance(done, Failure):
+                    failures.append(done)
+                    _complain(done)
+                else:
+                    journal.append({"rows": [asdict(row) for row in done]})
+                    for row in done if verbose else ():
+                        click.echo(f"{row.source}: {row.name}, {row.account.in_words(score)}")
+                advance()
+    finally:
+        rows = [Record(**row) for entry in journal.records for row in entry["rows"]]
+        write_tables(writer.folder, rows, failures)
+    for notice in noticed:
+        click.echo(f"Warning: {notice.message}", err=True)
+    if writer.shared:
+        _draw_all(run, items, rows, writer)
+    if "hdf5" in writer.formats and rows:
+        write_hdf5(writer.folder / "attribution.h5", rows, writer)
+    _summarise(rows, failures, len(rest), time.perf_counter() - start, writer.preprocessing)
+    return failures
 
-    picture = load_picture(path)
-    (expected,) = run.inputs.values()
-    explanation = run(_as_dtype(preprocessing(picture), expected.dtype)[None], target)
-    relevance = np.asarray(explanation.relevance)[0]
-    drawn = heatmap(relevance, preprocessing.layout)
-    enlarged = drawn.width // preprocessing.crop_of(picture).width
-    over = overlay(relevance, preprocessing.crop_of(picture, enlarged), preprocessing.layout)
-    write(folder / f"{path.stem}.relevance.npy", lambda buffer: np.save(buffer, relevance))
-    write(folder / f"{path.stem}.heatmap.png", lambda buffer: drawn.save(buffer, format="PNG"))
-    write(folder / f"{path.stem}.overlay.png", lambda buffer: over.save(buffer, format="PNG"))
-    name = "score" if run.score_is_output else run.contract.output
-    return account(
-        name, int(explanation.target[0]), float(explanation.score[0]), float(relevance.sum())
-    )
+
+def _done(journal: Journal, items: Sequence[Item]) -> set[str]:
+    """Return the names of the items that the journal holds."""
+    sources = {row["item"]: row["source"] for entry in journal.records for row in entry["rows"]}
+    for item in items:
+        if sources.get(item.name, item.source) != item.source:
+            raise InputError(
+                f"the folder holds results of {sources[item.name]} under the name {item.name}, "
+                f"which {item.source} would get: give another folder"
+            )
+    return {item.name for item in items if item.name in sources}
 
 
-def account(name: str, target: int, score: float, total: float) -> str:
-    """Say how much of a score its relevance accounts for; only logits are comparable to it."""
-    share = f" ({total / score:.1%} of the score)" if name == "score" and score else ""
-    return f"class {target}, {name} {score:.4g}, relevance sums to {total:.4g}{share}"
+def _complain(failure: Failure) -> None:
+    source = failure.item.source
+    known = source in failure.reason
+    click.echo(f"Error: {failure.reason if known else f'{source}: {failure.reason}'}", err=True)
 
 
-def _as_dtype(array: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
-    converted: NDArray[np.generic] = array.astype(dtype)
-    if converted.dtype.kind in "iu" and (converted != array).any():
-        raise InputError(
-            f"the model reads whole numbers ({dtype}), but the preprocessing leaves others: "
-            "drop scale, mean and std"
+def _draw_all(
+    run: Explainer, items: Sequence[Item], rows: Sequence[Record], writer: Writer
+) -> None:
+    """Draw every map with colours that are full where the strongest map's are."""
+    from onnxlrp.stream import prepare
+
+    full = max((row.full for row in rows), default=0.0)
+    found = {item.name: item for item in items}
+    with progress(len(rows), "drawings") as advance:
+        for row in rows:
+            if row.item in found:
+                sample = prepare(found[row.item], run, writer.preprocessing)
+                writer.draw(sample, row, full)
+            advance()
+
+
+def _summarise(
+    rows: Sequence[Record],
+    failures: Sequence[Failure],
+    count: int,
+    seconds: float,
+    preprocessing: Preprocessing | None,
+) -> None:
+    flat = sum(row.flat for row in rows)
+    if 2 * flat > len(rows):
+        how = f"; pictures are {preprocessing.in_words()}" if preprocessing else ""
+        click.echo(
+            f"Warning: for {flat} of {len(rows)} maps the model scores all classes nearly alike: "
+            f"is this how its input is made?{how}",
+            err=True,
         )
-    return converted
+    if count > 1:
+        shares = [row.share for row in rows if row.share is not None]
+        held = f"; in the median {statistics.median(shares):.1%} of the score" if shares else ""
+        click.echo(
+            f"{count - len(failures)} items in {seconds:.1f} s, "
+            f"{count / seconds:.3g} a second{held}",
+            err=True,
+        )
+    if len(failures) > 1:
+        listed = ", ".join(failure.item.source for failure in failures[:5])
+        more = f" and {len(failures) - 5} more" if len(failures) > 5 else ""
+        click.echo(f"{len(failures)} failed, see failed.json: {listed}{more}", err=True)
