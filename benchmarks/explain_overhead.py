@@ -24,6 +24,7 @@ from onnxlrp.targets import Targets
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("explainer", type=Path)
     parser.add_argument("folder", type=Path)

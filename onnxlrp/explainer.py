@@ -157,6 +157,7 @@ class Explainer:
         inputs.pop(contract.target_input, None)
         self._masks = {value: inputs.pop(name) for value, name in contract.masks.items()}
         self.inputs: Mapping[str, Tensor] = inputs
+        self._doubted = False
         self._outputs = {value.name: _tensor(value) for value in session.get_outputs()}
         self.score_is_output = contract.score in self._outputs
         self._scores = contract.score if self.score_is_output else contract.output
@@ -288,12 +289,14 @@ class Explainer:
 
     def _check_range(self, name: str, array: NDArray[Any]) -> None:
         """Warn of values that no picture leads to, or that only a black one does."""
-        if self.preprocessing is None:
+        if self.preprocessing is None or self._doubted:
             return
         least, greatest = min(self.preprocessing.bounds[0]), max(self.preprocessing.bounds[1])
         low, high = float(array.min()), float(array.max())
         span = greatest - least
         if low < least - 0.1 * span or high > greatest + 0.1 * span or 0 < high - low < 0.02 * span:
+            # Once is enough for a hundred thousand.
+            self._doubted = True
             warnings.warn(
                 f"input '{name}' holds values of {low:.3g} to {high:.3g}; pictures, "
                 f"{self.preprocessing.in_words()}, lie within {least:.3g} to {greatest:.3g}",

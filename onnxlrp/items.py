@@ -122,8 +122,6 @@ def load_picture(path: str | PathLike[str]) -> Image.Image:
     return image
 
 
-# A folder may hold more arrays than a process may open files.
-@lru_cache(maxsize=8)
 def load_array(path: Path) -> NDArray[Any]:
     """Open an array file; `.npy` stays on disk until read.
 
@@ -137,6 +135,14 @@ def load_array(path: Path) -> NDArray[Any]:
         The file cannot be opened.
 
     """
+    stat = path.stat()
+    return _opened(path.resolve(), stat.st_mtime_ns, stat.st_size)
+
+
+# A folder may hold more arrays than a process may open files.
+@lru_cache(maxsize=8)
+def _opened(path: Path, changed: int, size: int) -> NDArray[Any]:
+    """Open the file as it is since `changed`, in nanoseconds, with `size` bytes."""
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         array = loaded if isinstance(loaded, np.ndarray) else _of_archive(path, loaded)

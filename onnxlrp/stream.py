@@ -20,6 +20,11 @@ from onnxlrp.items import Item, are_pictures
 from onnxlrp.preprocessing import Preprocessing
 from onnxlrp.targets import Targets
 
+NO_PREPROCESSING = (
+    "the explainer does not say how its pictures are made: name it, as in --preprocess imagenet, "
+    "or spell it out, as in --resize 32 --crop 32 --scale 1/255"
+)
+
 Out = TypeVar("Out")
 In = TypeVar("In")
 
@@ -96,10 +101,7 @@ def prepare(item: Item, explainer: Explainer, preprocessing: Preprocessing | Non
         read = _picture(read)
     if isinstance(read, Image.Image):
         if preprocessing is None:
-            raise InputError(
-                "the explainer does not say how its pictures are made: name it, as in "
-                "--preprocess imagenet, or spell it out, as in --resize 32 --crop 32 --scale 1/255"
-            )
+            raise InputError(NO_PREPROCESSING)
         picture, values = read, _as_dtype(preprocessing(read), expected.dtype)
     elif read.dtype.kind == "f" and expected.dtype.startswith("float"):
         values = np.asarray(read, expected.dtype)

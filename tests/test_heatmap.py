@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from onnxlrp.errors import InputError
-from onnxlrp.heatmap import heatmap, overlay
+from onnxlrp.heatmap import full_scale, heatmap, overlay
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -16,7 +16,7 @@ def one_row(*values: float) -> np.ndarray:
 
 
 def test_red_speaks_for_the_class_and_blue_against_it():
-    row = pixels(heatmap(one_row(1, 0, -1)))[0, ::107]
+    row = pixels(heatmap(one_row(1, 0, -1)))[0, ::75]
     (red, zero, blue) = row[0], row[1], row[2]
     assert red[0] > red[2] + 50
     assert blue[2] > blue[0] + 50
@@ -52,7 +52,7 @@ def test_a_single_outlier_does_not_bleach_the_map():
 def test_one_relevant_pixel_among_many_still_shows():
     relevance = np.zeros((1, 100, 100))
     relevance[0, 50, 50] = 1e-9
-    assert pixels(heatmap(relevance))[202, 202, 0] < 150  # enlarged four times
+    assert pixels(heatmap(relevance))[151, 151, 0] < 150  # enlarged three times
     assert pixels(heatmap(relevance))[0, 0].min() > 240
 
 
@@ -62,7 +62,7 @@ def test_no_relevance_at_all_is_blank():
 
 @pytest.mark.parametrize(
     ("shape", "size"),
-    [((3, 32, 32), (320, 320)), ((3, 28, 28), (336, 336)), ((3, 224, 200), (400, 448))],
+    [((3, 32, 32), (224, 224)), ((3, 28, 28), (224, 224)), ((3, 100, 90), (270, 300))],
 )
 def test_small_maps_are_enlarged_by_a_whole_factor(shape, size):
     relevance = np.random.default_rng(0).normal(size=shape)
@@ -89,7 +89,7 @@ def test_without_relevance_the_overlay_is_the_photograph_in_grey():
 
 
 def test_the_overlay_is_coloured_where_the_map_is():
-    drawn = pixels(overlay(one_row(1, 0, -1), Image.new("L", (3, 1), 128)))[0, ::107]
+    drawn = pixels(overlay(one_row(1, 0, -1), Image.new("L", (3, 1), 128)))[0, ::75]
     assert drawn[0][0] > drawn[0][2] + 50
     assert np.ptp(drawn[1]) == 0
     assert drawn[2][2] > drawn[2][0] + 50
@@ -114,3 +114,21 @@ def test_a_batch_is_not_a_picture():
 def test_nan_is_not_painted_over():
     with pytest.raises(InputError, match="NaN"):
         heatmap(np.full((1, 2, 2), np.nan))
+
+
+def test_one_scale_for_two_maps():
+    """Half the relevance is half the way to the full colour, wherever its own percentile is."""
+    weak = one_row(0, 1)
+    np.testing.assert_array_equal(
+        pixels(heatmap(weak, full=2)), pixels(heatmap(one_row(0, 5), full=10))
+    )
+    own, shared = pixels(heatmap(weak)), pixels(heatmap(weak, full=2))
+    assert own[0, -1, 1] < shared[0, -1, 1]
+
+
+def test_the_scale_is_a_percentile_unless_too_little_is_relevant():
+    ramp = np.arange(1001, dtype=np.float64).reshape(1, 7, 143)
+    assert full_scale(-ramp) == pytest.approx(999)
+    lone = np.zeros((1, 100, 100))
+    lone[0, 0, 0] = -3
+    assert full_scale(lone) == 3

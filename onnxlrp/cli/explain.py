@@ -121,9 +121,10 @@ def explain(
     """
     from onnxlrp.colours import colour_map
     from onnxlrp.explainer import Explainer
-    from onnxlrp.items import collect
+    from onnxlrp.items import ARRAYS, collect
     from onnxlrp.journal import Journal
     from onnxlrp.results import Writer
+    from onnxlrp.stream import NO_PREPROCESSING
     from onnxlrp.targets import load_labels, read_targets
 
     colour_map(colours)
@@ -136,6 +137,8 @@ def explain(
     (expected,) = run.inputs.values()
     items = collect(_listed(inputs), len(expected.shape) - 1, leave_out=folder)
     preprocessing = chosen_preprocessing(options, run.preprocessing)
+    if preprocessing is None and any(item.path.suffix.lower() not in ARRAYS for item in items):
+        raise InputError(NO_PREPROCESSING)
     named = load_labels(labels) if labels else None
     if named is not None and run.classes not in (None, len(named)):
         raise InputError(f"{labels} names {len(named)} classes; the model has {run.classes}")
@@ -168,8 +171,6 @@ def explain(
         "colour-scale": colour_scale,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    if preprocessing is not None:
-        click.echo(f"Pictures are {preprocessing.in_words()}", err=True)
     with Journal(folder / JOURNAL, settings, overwrite=overwrite) as journal:
         failures = _explain(run, items, targets, writer, journal, batch)
     if failures:
@@ -276,12 +277,13 @@ def _summarise(
     seconds: float,
     preprocessing: Preprocessing | None,
 ) -> None:
+    if rows and preprocessing is not None:
+        click.echo(f"Pictures were {preprocessing.in_words()}", err=True)
     flat = sum(row.flat for row in rows)
     if 2 * flat > len(rows):
-        how = f"; pictures are {preprocessing.in_words()}" if preprocessing else ""
         click.echo(
             f"Warning: for {flat} of {len(rows)} maps the model scores all classes nearly alike: "
-            f"is this how its input is made?{how}",
+            "is this how its input is made?",
             err=True,
         )
     if count > 1:

@@ -36,7 +36,7 @@ def test_the_demo_explains_a_cat(run):
         assert word in result.stdout
     for name in ("heatmap", "overlay"):
         with Image.open(folder / f"{name}.png") as drawing:
-            assert drawing.size == (320, 320)
+            assert drawing.size == (224, 224)
 
 
 def test_another_target_is_another_map(run):

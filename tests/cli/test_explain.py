@@ -1,51 +1,73 @@
+import csv
+import json
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import onnxlrp
+from onnxlrp.cli import main
 from onnxlrp.explainer import Explainer
+from onnxlrp.heatmap import heatmap
 
 
-def test_a_picture_gets_an_array_and_two_drawings(run, explainer: Path, photo: Path, preprocessing):
+def test_a_picture_gets_an_array_and_a_sheet(run, explainer: Path, photo: Path, preprocessing):
     result = run("explain", explainer, photo, "-o", "out/maps")
     assert result.exit_code == 0, result.output
     folder = Path("out/maps")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "photo.heatmap.png",
-        "photo.overlay.png",
+        "journal.jsonl",
         "photo.relevance.npy",
+        "photo.sheet.png",
+        "results.csv",
+        "results.json",
     ]
     relevance = np.load(folder / "photo.relevance.npy")
     with Image.open(photo) as picture:
         expected = Explainer(explainer)(preprocessing(picture)[None])
     np.testing.assert_array_equal(relevance, expected.relevance[0])
-    for name in ("heatmap", "overlay"):
-        with Image.open(folder / f"photo.{name}.png") as drawing:
-            assert (drawing.mode, drawing.size) == ("RGB", (320, 320))
+    with Image.open(folder / "photo.sheet.png") as drawing:
+        # Three panels of 8 x 8 pixels, enlarged 28 times.
+        assert drawing.mode == "RGB"
+        assert drawing.width == 3 * 224 + 2 * 12
 
 
 def test_it_says_class_score_and_sum_of_relevance(run, explainer: Path, photo: Path, preprocessing):
     result = run("explain", explainer, photo, "-o", "out", "--target", 2)
     with Image.open(photo) as picture:
         explained = Explainer(explainer)(preprocessing(picture)[None], target=2)
-    total = np.load("out/photo.relevance.npy").sum()
+    total = np.load("out/photo.relevance.npy").sum(dtype=np.float64)
     share = total / explained.score[0]
-    assert result.output == (
+    assert result.stdout == (
         f"{photo}: class 2, score {explained.score[0]:.4g}, "
         f"relevance sums to {total:.4g} ({share:.1%} of the score)\n"
     )
+    assert "Pictures were resized to 8x8 (height x width), RGB, values 0..1, NCHW" in result.stderr
+    (row,) = json.loads(Path("out/results.json").read_text())
+    assert row["item"] == "photo"
+    assert row["target"] == 2
+    assert row["score"] == pytest.approx(float(explained.score[0]))
+    assert row["share"] == pytest.approx(share)
+    with open("out/results.csv", newline="") as file:
+        (written,) = csv.DictReader(file)
+    assert float(written["relevance"]) == row["relevance"]
 
 
 def test_a_probability_is_not_compared_with_relevance(run, photo: Path, classifier, preprocessing):
     conversion = onnxlrp.convert(classifier(softmax=True), preprocessing=preprocessing)
     conversion.save(Path("explainer.onnx"))
     result = run("explain", "explainer.onnx", photo, "-o", "out")
-    assert re.search(r"class \d, probability 0\.\d+, relevance sums to \S+\n$", result.output)
+    assert re.search(r"class \d, probability 0\.\d+, relevance sums to \S+\n$", result.stdout)
 
 
 def test_several_pictures_and_the_target_of_each_kind(run, explainer: Path, photo: Path):
@@ -53,8 +75,8 @@ def test_several_pictures_and_the_target_of_each_kind(run, explainer: Path, phot
     Image.new("RGB", (50, 50), (200, 30, 30)).save(other)
     result = run("explain", explainer, photo, other, "-o", "out", "--target", "top")
     assert result.exit_code == 0, result.output
-    assert len(result.output.splitlines()) == 2
-    assert len(list(Path("out").iterdir())) == 6
+    assert len(result.stdout.splitlines()) == 2
+    assert len(list(Path("out").glob("*.png"))) == 2
 
 
 def test_options_override_what_is_stored(run, explainer: Path, photo: Path):
@@ -84,7 +106,7 @@ def test_a_model_that_reads_bytes_gets_whole_numbers(run, photo: Path, classifie
     assert result.exit_code == 0, result.output
     assert np.load("out/photo.relevance.npy").dtype == np.float32
     flags = ["--resize", "8x8", "--scale", "1/255"]
-    line = refused(run("explain", "explainer.onnx", photo, "-o", "out", *flags))
+    line = refused(run("explain", "explainer.onnx", photo, "-o", "other", *flags))
     assert "whole numbers (uint8)" in line
 
 
@@ -92,7 +114,7 @@ def refused(result) -> str:
     """The one line that a refused call prints."""
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert re.fullmatch(r"Error: [^\n]+\n", result.stderr)
+    assert re.fullmatch(r"(Error: [^\n]+\n)(0 items in [^\n]+\n)?", result.stderr)
     return result.stderr
 
 
@@ -103,7 +125,7 @@ def test_a_plain_model_is_refused(run, model: Path, photo: Path):
 def test_a_picture_of_a_wrong_shape(run, explainer: Path, photo: Path):
     line = refused(run("explain", explainer, photo, "-o", "out", "--resize", "9x9"))
     assert "photo.png: input 'image' takes float32 [N, 3, 8, 8], not float32 [1, 3, 9, 9]" in line
-    assert list(Path("out").iterdir()) == []
+    assert list(Path("out").glob("*.png")) == []
 
 
 def test_a_file_that_is_no_picture(run, explainer: Path, tmp_path: Path):
@@ -119,7 +141,7 @@ def test_a_picture_that_is_not_there(run, explainer: Path):
 
 def test_a_class_that_does_not_exist(run, explainer: Path, photo: Path):
     line = refused(run("explain", explainer, photo, "-o", "out", "--target", 3))
-    assert "3 is not a class: the model's are 0 to 2" in line
+    assert "3 is not a class: they are 0 to 2" in line
 
 
 def test_a_file_in_the_place_of_the_folder(run, explainer: Path, photo: Path):
@@ -137,6 +159,202 @@ def test_pictures_of_the_same_name_do_not_overwrite_each_other(
     run, explainer: Path, photo: Path, tmp_path: Path
 ):
     (tmp_path / "b").mkdir()
-    other = photo.rename(tmp_path / "b" / "photo.jpg")
-    line = refused(run("explain", explainer, photo, other, "-o", "out"))
-    assert "would write the same files" in line
+    other = tmp_path / "b" / "photo.jpg"
+    Image.open(photo).save(other)
+    assert run("explain", explainer, photo, other, "-o", "out").exit_code == 0
+    assert sorted(path.name for path in Path("out").glob("*.npy")) == [
+        "photo.jpg.relevance.npy",
+        "photo.png.relevance.npy",
+    ]
+
+
+def test_a_name_that_another_file_has_in_the_folder_is_refused(
+    run, explainer: Path, photo: Path, tmp_path: Path
+):
+    assert run("explain", explainer, photo, "-o", "out").exit_code == 0
+    (tmp_path / "b").mkdir()
+    other = photo.rename(tmp_path / "b" / "photo.png")
+    line = refused(run("explain", explainer, other, "-o", "out"))
+    assert "holds results of" in line
+    assert "give another folder" in line
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of five pictures, the third of which is cut short."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for number in range(5):
+        noise = np.random.default_rng(number).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    broken = folder / "2.png"
+    broken.write_bytes(broken.read_bytes()[:80])
+    return folder
+
+
+def test_a_bad_picture_in_a_batch_costs_nothing_else(run, explainer: Path, pictures: Path):
+    result = run("explain", explainer, pictures, "-o", "out", "--batch", 4)
+    assert result.exit_code == 1
+    assert sorted(path.name[0] for path in Path("out").glob("*.npy")) == ["0", "1", "3", "4"]
+    (failed,) = json.loads(Path("out/failed.json").read_text())
+    assert failed["item"] == "2"
+    assert "not a readable picture" in failed["reason"]
+    Image.new("RGB", (9, 9)).save(pictures / "2.png")
+    again = run("explain", explainer, pictures, "-o", "out", "--batch", 4)
+    assert again.exit_code == 0
+    assert "4 of 5 items were done before" in again.stderr
+    assert len(again.stdout.splitlines()) == 1
+    assert not Path("out/failed.json").exists()
+    assert len(json.loads(Path("out/results.json").read_text())) == 5
+
+
+def test_other_settings_need_another_folder_or_overwrite(run, explainer: Path, photo: Path):
+    run("explain", explainer, photo, "-o", "out")
+    line = refused(run("explain", explainer, photo, "-o", "out", "--target", 1))
+    assert "made with another target" in line
+    anew = run("explain", explainer, photo, "-o", "out", "--target", 1, "--overwrite")
+    assert anew.exit_code == 0
+    assert json.loads(Path("out/results.json").read_text())[0]["target"] == 1
+
+
+def test_the_best_classes_by_name(run, explainer: Path, photo: Path, preprocessing):
+    Path("names.txt").write_text("cat\ndog, hound\nfish\n")
+    result = run(
+        "explain", explainer, photo, "-o", "out", "--labels", "names.txt", "--target", "top:2"
+    )
+    assert result.exit_code == 0, result.output
+    with Image.open(photo) as picture:
+        images = preprocessing(picture)[None]
+    scores = Explainer(explainer)(images).scores[0]
+    rows = json.loads(Path("out/results.json").read_text())
+    assert [row["target"] for row in rows] == list(np.argsort(-scores)[:2])
+    for row in rows:
+        relevance = np.load(f"out/photo.{row['target']}.relevance.npy")
+        expected = Explainer(explainer)(images, target=row["target"]).relevance[0]
+        np.testing.assert_array_equal(relevance, expected)
+        assert row["label"] == ["cat", "dog, hound", "fish"][row["target"]]
+    named = run(
+        "explain", explainer, photo, "-o", "hound", "--labels", "names.txt", "--target", "Hound"
+    )
+    assert f"{photo}: dog, hound (1), score" in named.stdout
+
+
+def test_a_class_for_each_item_from_a_file(run, explainer: Path, pictures: Path):
+    Image.new("RGB", (9, 9)).save(pictures / "2.png")
+    Path("classes.csv").write_text("item,class\n" + "".join(f"{n},{n % 3}\n" for n in range(5)))
+    result = run("explain", explainer, pictures, "-o", "out", "--target", "classes.csv")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(Path("out/results.json").read_text())
+    assert [(row["item"], row["target"]) for row in rows] == [(str(n), n % 3) for n in range(5)]
+
+
+def test_arrays_as_the_model_reads_them_and_as_pictures(
+    run, explainer: Path, photo: Path, preprocessing
+):
+    with Image.open(photo) as picture:
+        values, pixels = preprocessing(picture), np.asarray(picture)
+    np.save("floats.npy", np.stack([values, values[:, ::-1]]))
+    np.savez("pixels.npz", x=pixels[None], y=np.array([1]))
+    result = run("explain", explainer, "floats.npy", "pixels.npz", "-o", "out")
+    assert result.exit_code == 0, result.output
+    expected = Explainer(explainer)(values[None]).relevance[0]
+    for name in ("floats/0", "pixels/0"):
+        np.testing.assert_array_equal(np.load(f"out/{name}.relevance.npy"), expected)
+    assert Path("out/floats/1.sheet.png").exists()
+
+
+def test_a_list_on_standard_input(explainer: Path, pictures: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    listed = f"{pictures / '0.png'}\n{pictures / '4.png'}\n"
+    result = CliRunner().invoke(main, ["explain", str(explainer), "-", "-o", "out"], input=listed)
+    assert result.exit_code == 0, result.output
+    assert len(list(Path("out").glob("*.npy"))) == 2
+
+
+def test_hdf5_in_the_layout_of_zennits_example(run, explainer: Path, pictures: Path):
+    Image.new("RGB", (9, 9)).save(pictures / "2.png")
+    run("explain", explainer, pictures, "-o", "out", "--format", "hdf5")
+    with h5py.File("out/attribution.h5") as file:
+        assert file["attribution"].shape == (5, 3, 8, 8)
+        assert file["attribution"].dtype == np.float32
+        assert file["prediction"].shape == (5, 3)
+        np.testing.assert_array_equal(file["label"], np.argmax(file["prediction"], axis=1))
+        assert [name.decode() for name in file["item"]] == list("01234")
+        with np.load("out/3.relevance.npz") as arrays:
+            np.testing.assert_array_equal(file["attribution"][3], arrays["relevance"])
+
+
+def test_a_shared_scale_makes_colours_comparable(run, explainer: Path, pictures: Path):
+    Image.new("RGB", (9, 9)).save(pictures / "2.png")
+    flags = ["--format", "heatmap,npy", "--colour-scale", "shared"]
+    result = run("explain", explainer, pictures, "-o", "out", *flags)
+    assert result.exit_code == 0, result.output
+    rows = json.loads(Path("out/results.json").read_text())
+    full = max(row["full"] for row in rows)
+    for row in rows:
+        relevance = np.load(f"out/{row['item']}.relevance.npy")
+        drawn = np.asarray(Image.open(f"out/{row['item']}.heatmap.png"))
+        np.testing.assert_array_equal(drawn, np.asarray(heatmap(relevance, full=full)))
+
+
+def test_scores_that_are_all_alike_raise_a_doubt(run, photo: Path, classifier, preprocessing):
+    model = classifier()
+    matrix = next(tensor for tensor in model.graph.initializer if tensor.name == "matrix")
+    matrix.CopyFrom(numpy_helper.from_array(np.full((4, 3), 1e-4, np.float32), "matrix"))
+    onnxlrp.convert(model, preprocessing=preprocessing).save(Path("explainer.onnx"))
+    result = run("explain", "explainer.onnx", photo, "-o", "out")
+    assert "scores all classes nearly alike: is this how its input is made?" in result.stderr
+
+
+@pytest.mark.parametrize("shape", [(2, 40), (6,)])
+def test_signals_and_tables_are_drawn_as_what_they_are(run, shape):
+    flat = int(np.prod(shape))
+    weight = np.random.default_rng(0).normal(size=(flat, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "rows",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *shape])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnxlrp.convert(model).save(Path("explainer.onnx"))
+    np.save("rows.npy", np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32))
+    result = run("explain", "explainer.onnx", "rows.npy", "-o", "out")
+    assert result.exit_code == 0, result.output
+    assert len(list(Path("out/rows").glob("*.sheet.png"))) == 2
+    line = refused(run("explain", "explainer.onnx", "rows.npy", "-o", "no", "--format", "heatmap"))
+    assert "reads no pictures" in line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_goes_on_where_it_stopped(explainer: Path, tmp_path: Path, number):
+    rows = np.random.default_rng(0).random((400, 3, 8, 8), np.float32)
+    np.save(tmp_path / "x.npy", rows)
+    command = [sys.executable, "-c", "from onnxlrp.cli import main; main()"]
+    command += ["explain", explainer, "x.npy", "-o", "out"]
+    first = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    journal = tmp_path / "out" / "journal.jsonl"
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 20:
+        time.sleep(0.02)
+        assert first.poll() is None
+    first.send_signal(number)
+    _, said = first.communicate()
+    if number == signal.SIGINT:
+        assert (first.returncode, said.strip().splitlines()[-1]) == (130, "Interrupted")
+        assert "Traceback" not in said
+    done = journal.read_bytes().count(b"\n") - 1
+    assert 0 < done < 400
+    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.search(r"\d+ of 400 items were done before", second.stderr)
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 400
+    expected = Explainer(explainer)(rows[:1]).relevance[0]
+    found = np.load(tmp_path / "out" / "x" / "000.relevance.npy")
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
