@@ -16,7 +16,7 @@ def test_a_signal_is_red_where_it_speaks_for_the_class():
     relevance[0, :20], relevance[0, 80:] = 1, -1
     drawn = signal(relevance, np.sin(np.arange(100.0))[None], title="beat")
     # The bar of colours is to the right of the curve.
-    red, blue = (np.where(where[:, :760].any(axis=0))[0] for where in red_and_blue(drawn))
+    red, blue = (np.where(where[:, :800].any(axis=0))[0] for where in red_and_blue(drawn))
     assert red.max() < blue.min()
     assert red.max() - red.min() == pytest.approx(blue.max() - blue.min(), abs=6)
 
@@ -26,7 +26,7 @@ def test_of_many_channels_the_most_relevant_are_drawn():
     relevance[17] = 1
     drawn = signal(relevance, np.zeros((30, 10)), title="many")
     assert drawn.height == int(100 * (1.2 + 1.1 * 8))
-    assert red_and_blue(drawn)[0][:, :760].any()
+    assert red_and_blue(drawn)[0][:, :800].any()
 
 
 def test_bars_are_as_long_as_the_relevance_is_large():
