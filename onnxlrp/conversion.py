@@ -25,6 +25,7 @@ from onnxlrp.graph.loading import load
 from onnxlrp.graph.shapes import signature
 from onnxlrp.obstacles import check_operators, obstacle_of
 from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.presets import doubts
 from onnxlrp.propagation.elementwise import KEEPS_NON_ZERO
 from onnxlrp.propagation.emitter import Emitter
 from onnxlrp.propagation.expression import Sign, Tensor
@@ -201,7 +202,8 @@ def convert(
     )
     if fold_weights:
         assembly.fold_weights(loaded.model, emitter)
-    warnings = [f"{line.origin}: {reason}" for line, reason in unmatched(chosen, facts, assigned)]
+    warnings = doubts(loaded.model.metadata_props, preprocessing)
+    warnings += [f"{line.origin}: {reason}" for line, reason in unmatched(chosen, facts, assigned)]
     warnings += sorted(
         f"{op.name}: alpha - beta is {difference:g}, and relevance is multiplied by it"
         for op, entry in assigned.items()

@@ -9,11 +9,12 @@ from onnxlrp.cli.demo import demo
 from onnxlrp.cli.explain import explain
 from onnxlrp.cli.group import OneLineErrors
 from onnxlrp.cli.inspect import inspect
+from onnxlrp.cli.sheet import sheet
 
 
 @click.group(
     cls=OneLineErrors,
-    commands=[demo, convert, explain, inspect, check, composites],
+    commands=[demo, convert, explain, sheet, inspect, check, composites],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="onnxlrp", message="%(prog)s %(version)s", prog_name="onnxlrp")

@@ -102,6 +102,6 @@ def _show_explainer(proto: onnx.ModelProto, contract: Contract, as_json: bool) -
     click.echo(f"relevance starts from '{contract.score}'")
     target = contract.target or f"input '{contract.target_input}'"
     click.echo(f"target: {target}")
-    click.echo(f"preprocessing: {preprocessing.to_json() if preprocessing else 'none stored'}")
+    click.echo(f"pictures: {preprocessing.in_words() if preprocessing else 'not said how made'}")
     tables.show(tables.values(inputs, outputs))
     click.echo(contract.composite.rstrip())

@@ -48,7 +48,7 @@ def test_obstacles_as_json(run, classifier):
 def test_an_explainer_shows_what_is_stored(run, explainer: Path, preprocessing):
     result = run("inspect", explainer)
     assert result.exit_code == 0, result.output
-    assert preprocessing.to_json() in result.stdout
+    assert f"pictures: {preprocessing.in_words()}" in result.stdout
     assert "target: input 'target'" in result.stdout
     assert "relevance starts from 'logits'" in result.stdout
     lines = [line.split() for line in result.stdout.splitlines()]

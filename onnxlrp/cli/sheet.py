@@ -1,0 +1,78 @@
+"""`onnxlrp sheet`: what several composites say, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
+from onnxlrp.errors import InputError
+from onnxlrp.files import write
+
+
+@click.command(short_help="Draw what several composites say of the same pictures.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.png",
+    help="The sheet.",
+)
+@click.option(
+    "--composite",
+    "composites",
+    multiple=True,
+    default=("epsilon_plus_flat",),
+    metavar="NAME|FILE",
+    help="A column; also with additions, as in 'binder2016_epsilon; epsilon=1; LRN: identity'. "
+    "Repeatable.",
+)
+@click.option(
+    "--target",
+    default="top",
+    metavar="N|NAME|top|top:K|FILE",
+    help="The classes to explain, a row for each.",
+)
+@click.option(
+    "--labels", type=click.Path(path_type=Path), metavar="FILE", help="Names of the classes."
+)
+@click.option("--colours", default="red-blue", show_default=True, metavar="NAME")
+@preprocessing_options
+def sheet(
+    model: Path,
+    pictures: tuple[str, ...],
+    output: Path,
+    composites: tuple[str, ...],
+    target: str,
+    labels: Path | None,
+    colours: str,
+    **options: Any,
+) -> None:
+    """Draw a grid: a row for each PICTURE and class, a column for each composite.
+
+    MODEL is the classifier itself. Each map has a scale of colours of its own; what the maps add
+    up to is written below them.
+    """
+    from onnxlrp.composite import Composite
+    from onnxlrp.gallery import gallery
+    from onnxlrp.targets import load_labels
+
+    preprocessing = chosen_preprocessing(options)
+    if preprocessing is None:
+        raise InputError("say how pictures are made, as in --preprocess imagenet")
+    drawn = gallery(
+        model,
+        {name: Composite.load(name) for name in composites},
+        pictures,
+        preprocessing,
+        target=target,
+        labels=load_labels(labels) if labels else None,
+        colours=colours,
+    )
+    write(output, lambda file: drawn.save(file, format="PNG"))
+    click.echo(f"{output}: {drawn.width}x{drawn.height} pixels")

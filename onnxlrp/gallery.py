@@ -1,0 +1,82 @@
+"""What several composites say of the same pictures, on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from onnxlrp.composite import Composite
+from onnxlrp.conversion import convert
+from onnxlrp.drawing import seen
+from onnxlrp.errors import InputError
+from onnxlrp.explainer import Explainer
+from onnxlrp.heatmap import enlarging, heatmap
+from onnxlrp.items import collect
+from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.sheet import grid
+from onnxlrp.stream import Failure, explain
+from onnxlrp.targets import read_targets
+
+
+def gallery(
+    model: Path,
+    composites: Mapping[str, Composite],
+    pictures: Sequence[str | Path],
+    preprocessing: Preprocessing,
+    *,
+    target: str = "top",
+    labels: Sequence[str] | None = None,
+    colours: str = "red-blue",
+) -> Image.Image:
+    """Draw a grid: a row for each picture and class, the photograph and a column a composite.
+
+    Each map has a scale of colours of its own, for composites differ in what their maps add up to.
+
+    Parameters
+    ----------
+    model : an ONNX classifier of pictures
+    composites : by heading
+    pictures : files and folders
+    preprocessing : how pictures become the model's input
+    target : which classes, as `onnxlrp.targets.read_targets` reads it
+    labels : names of the classes
+    colours : a name that `onnxlrp.colours` knows
+
+    Raises
+    ------
+    InputError
+        A picture cannot be explained, or a class does not exist.
+    ModelError, UnsupportedError, CompositeError
+        The model cannot be converted.
+
+    """
+    rows: dict[tuple[str, int], list[Image.Image]] = {}
+    captions: dict[tuple[str, int], list[str]] = {}
+    for composite in composites.values():
+        conversion = convert(model, composite, preprocessing=preprocessing)
+        with Explainer(conversion.to_proto().SerializeToString()) as run:
+            items = collect(pictures, 3)
+            names = [item.name for item in items]
+            targets = read_targets(target, names, labels, run.classes)
+            for result in explain(run, items, targets, preprocessing, batch=1):
+                if isinstance(result, Failure):
+                    raise InputError(f"{result.item.source}: {result.reason}")
+                picture = result.sample.picture
+                if picture is None:
+                    raise InputError(f"{result.sample.item.source} is no picture")
+                for one in result.explained:
+                    key = result.sample.item.name, one.target
+                    if key not in rows:
+                        shown = seen(preprocessing, picture).convert("RGB")
+                        side = enlarging(shown.size)
+                        size = shown.width * side, shown.height * side
+                        rows[key] = [shown.resize(size, Image.Resampling.NEAREST)]
+                        label = labels[one.target] if labels else f"class {one.target}"
+                        captions[key] = [f"{key[0]}: {label}, score {one.score:.4g}; the maps hold"]
+                    drawn = heatmap(one.relevance, preprocessing.layout, colours=colours)
+                    rows[key].append(drawn)
+                    captions[key].append(f"{one.relevance.sum():.4g}")
+    said = [f"{first} {', '.join(sums)}" for first, *sums in captions.values()]
+    return grid(list(rows.values()), ["", *composites], said)
