@@ -58,6 +58,17 @@ class Explanation:
 
     In Jupyter it shows itself as a picture. Methods that take an `index` are about one of the N.
 
+    >>> from onnxlrp.demo import demo
+    >>> explanation = demo().explanation
+    >>> explanation.relevance.shape, explanation.target
+    ((1, 3, 32, 32), array([3]))
+    >>> print(f"{explanation.account().share:.2f}")
+    0.93
+    >>> [(region.row, region.column) for region in explanation.top_regions(count=1, size=8)]
+    [(12, 20)]
+    >>> explanation.heatmap().size
+    (224, 224)
+
     Attributes
     ----------
     relevance : floating, in the input's shape; by input name where several are explained
