@@ -6,6 +6,7 @@ from onnxlrp.cli.check import check
 from onnxlrp.cli.composites import composites
 from onnxlrp.cli.convert import convert
 from onnxlrp.cli.demo import demo
+from onnxlrp.cli.evaluate import evaluate
 from onnxlrp.cli.explain import explain
 from onnxlrp.cli.group import OneLineErrors
 from onnxlrp.cli.inspect import inspect
@@ -14,7 +15,7 @@ from onnxlrp.cli.sheet import sheet
 
 @click.group(
     cls=OneLineErrors,
-    commands=[demo, convert, explain, sheet, inspect, check, composites],
+    commands=[demo, convert, explain, sheet, inspect, check, evaluate, composites],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="onnxlrp", message="%(prog)s %(version)s", prog_name="onnxlrp")

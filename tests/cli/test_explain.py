@@ -331,12 +331,21 @@ def test_signals_and_tables_are_drawn_as_what_they_are(run, shape):
     assert "reads no pictures" in line
 
 
+# A run in the background is started with the signal ignored.
+CODE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from onnxlrp.cli import main
+main()
+"""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_goes_on_where_it_stopped(explainer: Path, tmp_path: Path, number):
     rows = np.random.default_rng(0).random((400, 3, 8, 8), np.float32)
     np.save(tmp_path / "x.npy", rows)
-    command = [sys.executable, "-c", "from onnxlrp.cli import main; main()"]
+    command = [sys.executable, "-c", CODE]
     command += ["explain", explainer, "x.npy", "-o", "out"]
     first = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

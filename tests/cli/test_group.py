@@ -76,6 +76,8 @@ def test_the_version_is_the_packages():
 def test_ctrl_c_ends_the_process_with_130():
     code = (
         "import click, os, signal\n"
+        # A run in the background is started with the signal ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from onnxlrp.cli.group import OneLineErrors\n"
         "@click.command()\n"
         "def wait(): os.kill(os.getpid(), signal.SIGINT)\n"

@@ -1,0 +1,83 @@
+"""Numbers that judge one heatmap, by the literature's names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxlrp.errors import InputError
+
+
+def sparseness(relevance: NDArray[Any]) -> float:
+    """Return the Gini index of |relevance|: 0 if all are equal, towards 1 if few have all.
+
+    Chalasani et al. 2020, section 5. Of a map of zeros it is 0.
+    """
+    sizes = np.sort(np.abs(relevance.astype(np.float64)).ravel())
+    total = sizes.sum()
+    if total == 0:
+        return 0.0
+    count = len(sizes)
+    return float(1 - 2 * (sizes / total * (count - np.arange(1, count + 1) + 0.5)).sum() / count)
+
+
+def complexity(relevance: NDArray[Any]) -> float:
+    """Return the entropy of |relevance| / sum |relevance|, in nats (Bhatt et al. 2020, eq. 4).
+
+    Of a map of zeros it is 0.
+    """
+    sizes = np.abs(relevance.astype(np.float64)).ravel()
+    total = sizes.sum()
+    if total == 0:
+        return 0.0
+    parts = sizes[sizes > 0] / total
+    return float(-(parts * np.log(parts)).sum())
+
+
+def mass_accuracy(relevance: NDArray[Any], mask: NDArray[Any]) -> float:
+    """Return the share of positive relevance inside a mask (Arras et al. 2022, section 3.3).
+
+    Parameters
+    ----------
+    relevance : [H, W]
+    mask : [H, W], true inside
+
+    Raises
+    ------
+    InputError
+        The shapes differ, or nothing is inside.
+
+    """
+    inside = _inside(relevance, mask)
+    positive = np.maximum(relevance.astype(np.float64), 0)
+    total = positive.sum()
+    return float(positive[inside].sum() / total) if total else 0.0
+
+
+def rank_accuracy(relevance: NDArray[Any], mask: NDArray[Any]) -> float:
+    """Return how many of the K most relevant pixels lie inside a mask of K (Arras et al. 2022).
+
+    Of equal ones the first in row-major order counts as more relevant.
+
+    Raises
+    ------
+    InputError
+        As for `mass_accuracy`.
+
+    """
+    inside = _inside(relevance, mask).ravel()
+    count = int(inside.sum())
+    strongest = np.argsort(-relevance.astype(np.float64).ravel(), kind="stable")[:count]
+    return float(inside[strongest].mean())
+
+
+def _inside(relevance: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.bool_]:
+    inside = mask.astype(bool)
+    if inside.shape != relevance.shape or not inside.any():
+        raise InputError(
+            f"a mask {list(mask.shape)} for relevance {list(relevance.shape)}: it must have the "
+            "same shape, and something inside"
+        )
+    return inside

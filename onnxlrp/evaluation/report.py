@@ -1,0 +1,85 @@
+"""A study as files: a table of numbers, and a figure of curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from onnxlrp.evaluation.study import RANDOM, Interval, Study
+from onnxlrp.files import write
+
+# Okabe and Ito's, safe for the colour-blind.
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+
+
+def rows(study: Study) -> list[dict[str, Any]]:
+    """Return every mean, and every difference of two methods, with its interval.
+
+    Returns
+    -------
+    dictionaries with `measure`, `method`, `minus` (None for a mean), `mean`, `low`, `high`
+
+    """
+    found: list[tuple[str, str, str | None, Interval]] = []
+    for measure in study.measures:
+        taken = [m for m in study.methods if not np.isnan(study.values(m, measure)).all()]
+        for method in taken:
+            found.append((measure, method, None, study.mean(method, measure)))
+        for method, other in combinations(taken, 2):
+            found.append((measure, method, other, study.difference(method, other, measure)))
+    return [
+        {"measure": measure, "method": method, "minus": other, **interval._asdict()}
+        for measure, method, other, interval in found
+    ]
+
+
+def write_report(folder: Path, study: Study, settings: dict[str, Any]) -> None:
+    """Write `results.csv`, `results.json` and `curves.png` into a folder."""
+    listed = rows(study)
+
+    def as_csv(file: IO[bytes]) -> None:
+        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+        table = csv.DictWriter(text, list(listed[0]))
+        table.writeheader()
+        table.writerows(listed)
+        text.detach()
+
+    whole = {"pictures": len(study), "settings": settings, "results": listed}
+    write(folder / "results.csv", as_csv)
+    write(folder / "results.json", lambda file: file.write(json.dumps(whole, indent=1).encode()))
+    write(folder / "curves.png", lambda file: draw(study, file))
+
+
+def draw(study: Study, file: IO[bytes], title: str = "") -> None:
+    """Draw mean curves, as PNG: most relevant first solid, least relevant first dashed."""
+    # Not pyplot: it costs half a second and looks for a display.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    last = study.rows[0]["flips"]
+    styles = {"descending": "-", "ascending": "--", "random": ":"}
+    for index, method in enumerate(study.methods):
+        colour = "#777777" if method == RANDOM else _PALETTE[index % len(_PALETTE)]
+        for order, style in styles.items():
+            if order in study.rows[0]["methods"][method]["curves"]:
+                curve = study.curve(method, order)
+                axis.plot(
+                    np.linspace(0, last, len(curve)),
+                    curve,
+                    style,
+                    color=colour,
+                    label=None if order == "ascending" else method,
+                )
+    axis.set_xlabel("flips (solid: most relevant first; dashed: least relevant first)")
+    axis.set_ylabel("score of the class")
+    axis.set_title(title or f"mean of {len(study)} pictures", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+    figure.savefig(file, format="png")

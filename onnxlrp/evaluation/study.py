@@ -1,0 +1,293 @@
+"""Judge several composites, or maps of any library, on the same pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from onnxlrp.composite import Composite
+from onnxlrp.conversion import DEFAULT_COMPOSITE, convert
+from onnxlrp.errors import InputError
+from onnxlrp.evaluation.flipping import ORDERS, Flipping, Order, aopc, area, curves, kept
+from onnxlrp.evaluation.measures import complexity, mass_accuracy, rank_accuracy, sparseness
+from onnxlrp.explainer import Explainer
+from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.runtime import open_session
+
+RANDOM = "random order"
+RESAMPLES = 10_000
+
+Maps = Mapping[str, NDArray[Any]]
+
+
+class Interval(NamedTuple):
+    """A mean over pictures with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was measured, picture by picture.
+
+    Attributes
+    ----------
+    rows : a row for each picture: `item`, `class`, `score`, and by method `values`, by name of the
+        measure, and `curves`, thinned out, by order
+    methods : names, in the order given
+
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    methods: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of what was measured of every method."""
+        return list(self.rows[0]["methods"][self.methods[0]]["values"]) if self.rows else []
+
+    def values(self, method: str, measure: str) -> NDArray[np.float64]:
+        """Return a measure of each picture, [N]; NaN where it was not taken."""
+        taken = [row["methods"][method]["values"].get(measure) for row in self.rows]
+        return np.array([np.nan if value is None else value for value in taken])
+
+    def mean(self, method: str, measure: str) -> Interval:
+        """Return the mean over pictures."""
+        return interval(self.values(method, measure))
+
+    def difference(self, method: str, other: str, measure: str) -> Interval:
+        """Return the mean of the differences between two methods on the same pictures."""
+        return interval(self.values(method, measure) - self.values(other, measure))
+
+    def curve(self, method: str, order: str) -> NDArray[np.float64]:
+        """Return the mean curve, evenly spread over 0..L."""
+        found = [row["methods"][method]["curves"][order] for row in self.rows]
+        mean: NDArray[np.float64] = np.asarray(found).mean(axis=0)
+        return mean
+
+
+def interval(values: NDArray[np.float64], seed: int = 0) -> Interval:
+    """Return a mean and the percentile bootstrap interval of 95 % around it (Efron 1979).
+
+    Values that are NaN are left out. The same seed for all makes intervals of several measures
+    rest on the same resamples.
+    """
+    from scipy.stats import bootstrap
+
+    known = values[~np.isnan(values)]
+    if len(known) == 0:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    mean = float(known.mean())
+    if len(known) < 2 or np.ptp(known) == 0:
+        return Interval(mean, mean, mean)
+    found = bootstrap(
+        (known,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+        batch=1000,
+    ).confidence_interval
+    return Interval(mean, float(found.low), float(found.high))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture to judge on.
+
+    Attributes
+    ----------
+    name : unique
+    number : its place in the whole set, which its random values depend on
+    pixels : what the model sees of it (`Preprocessing.pixels`), uint8 [H, W, C]
+    maps : relevance computed elsewhere, [H, W] or with channels, by method
+    mask : what the relevance should lie in, [H, W]
+
+    """
+
+    name: str
+    number: int
+    pixels: NDArray[np.uint8]
+    maps: Maps
+    mask: NDArray[Any] | None = None
+
+
+class Judge:
+    """A model with its explainers, and how they are to be judged.
+
+    Parameters
+    ----------
+    model : an ONNX classifier of pictures with a symbolic batch
+    methods : composites by name
+    flipping : what a flip is
+    preprocessing : how pixels become what the model reads
+    prefixes : numbers of flips at which the area is taken besides L
+    orders : which orders are run; the random one is a method of its own
+    probability : take the softmax of the scores for the score
+    batch : pictures to a run
+    threads : for one operator on the CPU
+
+    Raises
+    ------
+    ModelError, UnsupportedError, CompositeError
+        As for `convert`.
+
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        methods: Mapping[str, Composite],
+        flipping: Flipping,
+        preprocessing: Preprocessing,
+        *,
+        prefixes: Sequence[int] = (),
+        orders: Sequence[str] = ORDERS,
+        probability: bool = False,
+        batch: int = 64,
+        threads: int | None = None,
+    ) -> None:
+        self.flipping = flipping
+        self.preprocessing = preprocessing
+        self._prefixes = prefixes
+        self._orders = [order for order in ORDERS if order in orders]
+        self._probability = probability
+        self._batch = batch
+        self._explainers = {
+            name: _explainer(model, composite, preprocessing, threads)
+            for name, composite in methods.items()
+        }
+        first = next(iter(methods.values()), DEFAULT_COMPOSITE)
+        self._session = _forward(model, first, preprocessing, threads)
+
+    def scores(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the scores of what the model reads, [B, classes]."""
+        values = self._session.run(None, {self._session.get_inputs()[0].name: images})[0]
+        logits = values.reshape(len(images), -1)
+        if not self._probability:
+            return np.asarray(logits)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+    def __call__(self, picture: Picture) -> dict[str, Any]:
+        """Judge every method on one picture; return the row of a `Study`."""
+        values = self.preprocessing.values(picture.pixels)[None]
+        scores = self.scores(values)[0]
+        target = int(scores.argmax())
+        maps: dict[str, NDArray[Any]] = {}
+        for name, run in self._explainers.items():
+            maps[name] = np.asarray(run(values, target).relevance)[0]
+        maps |= picture.maps
+        summed = {name: self._summed(map_) for name, map_ in maps.items()}
+        flipping, number = self.flipping, picture.number
+        size = picture.pixels.shape[:2]
+        steps, last = flipping.steps(size), flipping.count(size)
+        ranks: dict[tuple[str, Order], NDArray[np.int64]] = {
+            (name, order): flipping.ranks(relevance, order, number)
+            for name, relevance in summed.items()
+            for order in self._orders
+            if order != "random"
+        }
+        if "random" in self._orders:
+            ranks[RANDOM, "random"] = flipping.ranks(np.zeros(size), "random", number)
+        found = curves(
+            lambda images: self.scores(images)[:, target],
+            picture.pixels,
+            flipping.replaced(picture.pixels, number),
+            {f"{order}/{name}": rank for (name, order), rank in ranks.items()},
+            steps,
+            self.preprocessing,
+            self._batch,
+        )
+        rows: dict[str, Any] = {}
+        for name in (*maps, *([RANDOM] if "random" in self._orders else [])):
+            own = {order: found[f"{order}/{name}"] for n, order in ranks if n == name}
+            measured: dict[str, float] = {}
+            for order, curve in own.items():
+                for end in (last, *self._prefixes):
+                    at = "" if end == last else f" at {end}"
+                    measured[f"AUC {order}{at}"] = area(curve, steps, end)
+                if order == "descending":
+                    measured["AOPC"] = aopc(curve, steps, last)
+            if name in maps:
+                measured |= self._of_map(name, maps, summed[name], scores[target], picture.mask)
+            thin = kept(steps, own.values())
+            rows[name] = {"values": measured, "curves": dict(zip(own, thin, strict=True))}
+        return {
+            "item": picture.name,
+            "class": target,
+            "score": float(scores[target]),
+            "flips": last,
+            "methods": rows,
+        }
+
+    def _of_map(
+        self,
+        name: str,
+        maps: Mapping[str, NDArray[Any]],
+        summed: NDArray[Any],
+        score: float,
+        mask: NDArray[Any] | None,
+    ) -> dict[str, float]:
+        measured = {"sparseness": sparseness(summed), "complexity": complexity(summed)}
+        if not self._probability and score:
+            measured["share of score"] = float(maps[name].sum(dtype=np.float64) / score)
+        if mask is not None:
+            measured["mass accuracy"] = mass_accuracy(summed, mask)
+            measured["rank accuracy"] = rank_accuracy(summed, mask)
+        return measured
+
+    def _summed(self, relevance: NDArray[Any]) -> NDArray[np.float64]:
+        """Sum over channels."""
+        if relevance.ndim == 2:
+            return relevance.astype(np.float64)
+        axis = 0 if self.preprocessing.layout == "NCHW" else -1
+        return np.asarray(relevance.sum(axis=axis, dtype=np.float64))
+
+
+def _explainer(
+    model: Path, composite: Composite, preprocessing: Preprocessing, threads: int | None
+) -> Explainer:
+    conversion = convert(model, composite, preprocessing=preprocessing)
+    return Explainer(conversion.to_proto().SerializeToString(), threads=threads)
+
+
+def _forward(
+    model: Path, composite: Composite | str, preprocessing: Preprocessing, threads: int | None
+) -> Any:
+    """Open the part of an explainer that leads to the score, which is the model without its end."""
+    conversion = convert(model, composite, preprocessing=preprocessing, target="top")
+    proto = conversion.to_proto()
+    del proto.graph.output[:]
+    score = next(
+        (value for value in proto.graph.value_info if value.name == conversion.score), None
+    )
+    if score is None:
+        original = onnx.load(model, load_external_data=False)
+        score = next(v for v in original.graph.output if v.name == conversion.score)
+    proto.graph.output.append(score)
+    # onnxruntime runs nodes that lead to no output, too.
+    pruned = ir.from_proto(proto)
+    RemoveUnusedNodesPass()(pruned)
+    session = open_session(ir.to_proto(pruned).SerializeToString(), str(model), "cpu", threads)
+    if len(session.get_inputs()) != 1:
+        raise InputError(f"{model} has several inputs: only models of one picture can be evaluated")
+    if isinstance(session.get_inputs()[0].shape[0], int):
+        raise InputError(f"{model} fixes its batch: export it with a symbolic one")
+    return session

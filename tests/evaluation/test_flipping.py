@@ -1,0 +1,98 @@
+"""Curves against their definition, pixel by pixel, without any batching or ranks."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import onnxlrp
+from onnxlrp.evaluation.flipping import Flipping, aopc, area, curves
+from onnxlrp.preprocessing import Preprocessing
+
+PREPROCESSING = Preprocessing(scale=1 / 255, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+
+
+def pixels(height: int = 6, width: int = 5, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def score(images: np.ndarray) -> np.ndarray:
+    """A function that every value matters to differently."""
+    weight = np.random.default_rng(9).normal(size=images.shape[1:])
+    return np.tanh((images * weight).sum(axis=(1, 2, 3)) / 10)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+@pytest.mark.parametrize("order", ["descending", "ascending"])
+def test_curves_are_what_flipping_one_pixel_after_the_other_gives(layout, batch, order):
+    preprocessing = Preprocessing(**vars(PREPROCESSING) | {"layout": layout})
+    picture, relevance = pixels(), np.random.default_rng(1).normal(size=(6, 5))
+    flipping = Flipping(seed=3)
+    noise = flipping.replaced(picture, 11)
+    ranks = {"one": flipping.ranks(relevance, order, 11)}
+    steps = flipping.steps((6, 5))
+    found = curves(score, picture, noise, ranks, steps, preprocessing, batch)["one"]
+
+    sign = -1 if order == "descending" else 1
+    flipped, expected = picture.copy(), []
+    todo = sorted(np.ndindex(6, 5), key=lambda place: sign * relevance[place])
+    expected.append(score(preprocessing(Image.fromarray(flipped))[None])[0])
+    for place in todo:
+        flipped[place] = noise[place]
+        expected.append(score(preprocessing(Image.fromarray(flipped))[None])[0])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert area(found, steps, 30) == pytest.approx(np.mean(expected))
+    assert area(found, steps, 10) == pytest.approx(np.mean(expected[:11]))
+    assert aopc(found, steps, 30) == pytest.approx(np.mean(expected[0] - np.array(expected)))
+
+
+def test_regions_go_by_their_sum_and_the_last_ones_are_smaller():
+    relevance = np.zeros((5, 4))
+    relevance[0, 0], relevance[4, 3], relevance[2, 2] = 1, 3, -1
+    ranks = Flipping(region=2).ranks(relevance, "descending", 0)
+    expected = [[2, 2, 3, 3], [2, 2, 3, 3], [4, 4, 6, 6], [4, 4, 6, 6], [5, 5, 1, 1]]
+    np.testing.assert_array_equal(ranks, expected)
+
+
+def test_equal_relevance_is_ordered_by_index():
+    for order in ("descending", "ascending"):
+        ranks = Flipping().ranks(np.zeros((2, 3)), order, 0)
+        np.testing.assert_array_equal(ranks, [[1, 2, 3], [4, 5, 6]])
+
+
+def test_chance_depends_on_seed_and_image_alone():
+    one, same = (Flipping(seed=1).replaced(pixels(), 5) for _ in range(2))
+    np.testing.assert_array_equal(one, same)
+    for other in (Flipping(seed=2).replaced(pixels(), 5), Flipping(seed=1).replaced(pixels(), 6)):
+        assert (one != other).mean() > 0.9
+    ranks = Flipping(seed=1).ranks(np.ones((6, 5)), "random", 5)
+    assert sorted(ranks.ravel()) == list(range(1, 31))
+    np.testing.assert_array_equal(ranks, Flipping(seed=1).ranks(np.zeros((6, 5)), "random", 5))
+
+
+def test_uniform_values_are_uniform():
+    drawn = Flipping().replaced(pixels(200, 200), 0)
+    assert (drawn.min(), drawn.max()) == (0, 255)
+    assert drawn.mean() == pytest.approx(127.5, abs=1)
+
+
+def test_the_mean_colour_and_a_blur():
+    picture = pixels(40, 40)
+    mean = Flipping(replacement="mean").replaced(picture, 0)
+    np.testing.assert_array_equal(mean[3, 7], np.rint(picture.mean(axis=(0, 1))))
+    blurred = Flipping(replacement="blur").replaced(picture, 0)
+    assert blurred.std() < picture.std() / 4
+
+
+def test_steps_end_with_the_last_flip():
+    np.testing.assert_array_equal(Flipping(every=4).steps((3, 3)), [0, 4, 8, 9])
+    np.testing.assert_array_equal(Flipping(flips=2).steps((3, 3)), [0, 1, 2])
+    with pytest.raises(onnxlrp.InputError, match="10 flips of a picture with 9"):
+        Flipping(flips=10).steps((3, 3))
+
+
+def test_settings_out_of_range():
+    with pytest.raises(onnxlrp.InputError, match="replacement is one of uniform, mean, blur"):
+        Flipping(replacement="black")
+    with pytest.raises(onnxlrp.InputError, match="region is at least 1"):
+        Flipping(region=0)
