@@ -125,7 +125,7 @@ def load_picture(path: str | PathLike[str]) -> Image.Image:
 def load_array(path: Path) -> NDArray[Any]:
     """Open an array file; `.npy` stays on disk until read.
 
-    Of an `.npz` with several arrays the images are `x`, `images`, `data` or `relevance`.
+    Of an `.npz` with several arrays it is `x`, `images`, `data`, `relevance` or `attribution`.
 
     Raises
     ------
@@ -161,7 +161,9 @@ def _opened(path: Path, changed: int, size: int) -> NDArray[Any]:
 def _of_archive(path: Path, archive: Any) -> NDArray[Any]:
     with archive:
         names = archive.files
-        known = [name for name in ("x", "images", "data", "relevance") if name in names]
+        known = [
+            name for name in ("x", "images", "data", "relevance", "attribution") if name in names
+        ]
         if len(names) != 1 and not known:
             raise InputError(
                 f"{path} holds {', '.join(names) or 'nothing'}: call the array of images 'x'"

@@ -3,6 +3,7 @@
 import click
 
 from onnxlrp.cli.check import check
+from onnxlrp.cli.compare import compare
 from onnxlrp.cli.composites import composites
 from onnxlrp.cli.convert import convert
 from onnxlrp.cli.demo import demo
@@ -15,7 +16,7 @@ from onnxlrp.cli.sheet import sheet
 
 @click.group(
     cls=OneLineErrors,
-    commands=[demo, convert, explain, sheet, inspect, check, evaluate, composites],
+    commands=[demo, convert, explain, sheet, inspect, check, evaluate, compare, composites],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="onnxlrp", message="%(prog)s %(version)s", prog_name="onnxlrp")

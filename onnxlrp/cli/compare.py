@@ -1,0 +1,229 @@
+"""`onnxlrp compare`: whether explanations are the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from onnxlrp.cli.options import chosen_preprocessing, numbers, preprocessing_options
+from onnxlrp.errors import InputError
+from onnxlrp.files import write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import Image
+
+    from onnxlrp.comparison import Maps, Pair
+
+DISTANCES = ("relative L2", "relative max")
+WORST = 4
+
+
+@click.command(short_help="Ask whether explanations are the same.")
+@click.argument("first", type=click.Path(exists=True, path_type=Path))
+@click.argument("others", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="FOLDER|FILE",
+    help="What explainers and models are run on: pictures, arrays, folders. Repeatable.",
+)
+@click.option(
+    "--random", type=click.IntRange(min=1), metavar="N", help="Or on so many random inputs."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--composite",
+    default="epsilon_plus_flat",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="For models that are no explainers yet.",
+)
+@click.option(
+    "--top",
+    type=numbers,
+    default="0.01,0.05",
+    show_default=True,
+    metavar="X,...",
+    help="Shares of the entries whose strongest are intersected.",
+)
+@click.option(
+    "--tolerance",
+    type=float,
+    metavar="T",
+    help="Exit with status 1 if max |B - A| / max |A| is larger for any item.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option("--csv", "table", type=click.Path(path_type=Path), metavar="FILE", help="Every item.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the worst items."
+)
+@preprocessing_options
+def compare(
+    first: Path,
+    others: tuple[Path, ...],
+    data: tuple[str, ...],
+    random: int | None,
+    seed: int,
+    composite: str,
+    top: tuple[float, ...],
+    tolerance: float | None,
+    as_json: bool,
+    table: Path | None,
+    plot: Path | None,
+    **options: Any,
+) -> None:
+    """Measure each of OTHERS against FIRST.
+
+    Each is an explainer, a model, or relevance of any library: .npy, .npz, HDF5 with a dataset
+    `attribution`, or a folder that `onnxlrp explain` wrote.
+    """
+    from onnxlrp import comparison
+    from onnxlrp.composite import Composite
+    from onnxlrp.items import collect
+
+    if data and random:
+        raise InputError("--data and --random exclude each other")
+    if any(not 0 < share <= 1 for share in top):
+        raise InputError("--top takes shares above 0 and up to 1, such as 0.01")
+    paths = [first, *others]
+    runs = {
+        path: comparison.open_explainer(path, Composite.load(composite))
+        for path in paths
+        if comparison.is_run(path)
+    }
+    if runs and not (data or random):
+        raise InputError(f"say what to run {next(iter(runs))} on: --data FOLDER, or --random N")
+    preprocessing = chosen_preprocessing(options)
+    images = _random_images(next(iter(runs.values())), random, seed) if runs and random else None
+    names = [item.name for item in collect(data, 3)] if data and len(runs) < len(paths) else None
+
+    def maps(path: Path) -> Maps:
+        if path not in runs:
+            return comparison.read_maps(path, names)
+        if images is not None:
+            return comparison.random_maps(str(path), runs[path], images)
+        return comparison.run_maps(str(path), runs[path], data, preprocessing)
+
+    reference = maps(first)
+    pairs = [comparison.compare(reference, maps(path), top) for path in others]
+    if table is not None:
+        write(table, lambda file: _as_csv(pairs, file))
+    if plot is not None:
+        drawn = _drawn(pairs)
+        write(plot, lambda file: drawn.save(file, format="PNG"))
+    if as_json:
+        click.echo(json.dumps([_as_object(pair) for pair in pairs], indent=1))
+    else:
+        _show(pairs)
+    worst = max(pair.measures[pair.worst()[0]]["relative max"] for pair in pairs)
+    if tolerance is not None and not worst <= tolerance:
+        click.echo(f"Error: they differ by {worst:.2e}, more than {tolerance:g}", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _random_images(run: Any, count: int, seed: int) -> Any:
+    """Draw normal values, [N, ...] as the first explainer reads them, pictures as [N, C, H, W]."""
+    import numpy as np
+
+    (expected,) = run.inputs.values()
+    sizes = expected.shape[1:]
+    if not all(isinstance(size, int) for size in sizes):
+        raise InputError(f"{expected} leaves sizes free: give --data instead of --random")
+    images = np.random.default_rng(seed).normal(size=(count, *sizes)).astype(np.float32)
+    if len(sizes) == 3 and sizes[2] in (1, 3) and sizes[0] not in (1, 3):
+        images = images.transpose(0, 3, 1, 2)
+    return images
+
+
+def _summary(pair: Pair) -> list[tuple[str, float, float, str]]:
+    """Return each measure's median over the items, its worst value, and whose that is."""
+    import statistics
+
+    found = []
+    for measure in next(iter(pair.measures.values())):
+        values = {item: values[measure] for item, values in pair.measures.items()}
+        pick = max if measure in DISTANCES else min
+        item = pick(values, key=values.__getitem__)
+        found.append((measure, statistics.median(values.values()), values[item], item))
+    return found
+
+
+def _verdict(pair: Pair) -> str:
+    summary = {measure: (median, worst) for measure, median, worst, _ in _summary(pair)}
+    worst = summary["relative max"][1]
+    if worst <= 1e-3:
+        return f"the same explanation within {worst:.1e} of the largest relevance"
+    return (
+        f"different explanations: correlation {summary['pearson'][0]:.3f} in the median, "
+        f"{summary['pearson'][1]:.3f} at worst"
+    )
+
+
+def _show(pairs: Sequence[Pair]) -> None:
+    from onnxlrp.cli import tables
+
+    for pair in pairs:
+        rows = [
+            (measure, f"{median:.3g}", f"{worst:.3g}", item)
+            for measure, median, worst, item in _summary(pair)
+        ]
+        click.echo(f"{pair.other.origin} against {pair.one.origin}, {len(pair.measures)} items")
+        tables.show(tables.table("name median> worst> of", rows))
+        for note in pair.notes:
+            click.echo(f"Note: {note}")
+        click.echo(_verdict(pair))
+
+
+def _as_object(pair: Pair) -> dict[str, Any]:
+    return {
+        "first": pair.one.origin,
+        "other": pair.other.origin,
+        "verdict": _verdict(pair),
+        "notes": list(pair.notes),
+        "items": {item: dict(values) for item, values in pair.measures.items()},
+    }
+
+
+def _as_csv(pairs: Sequence[Pair], file: IO[bytes]) -> None:
+    text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+    measures = list(next(iter(pairs[0].measures.values())))
+    rows = csv.writer(text)
+    rows.writerow(["first", "other", "item", *measures])
+    for pair in pairs:
+        for item, values in pair.measures.items():
+            rows.writerow([pair.one.origin, pair.other.origin, item, *values.values()])
+    text.detach()
+
+
+def _drawn(pairs: Sequence[Pair]) -> Image.Image:
+    """Draw the worst items of each pair: the two maps and their difference, on one scale."""
+    from onnxlrp.heatmap import full_scale, heatmap
+    from onnxlrp.sheet import grid
+
+    panels, captions = [], []
+    for pair in pairs:
+        for item in pair.worst()[:WORST]:
+            one, other = (_as_picture(maps.relevance[item]) for maps in (pair.one, pair.other))
+            full = full_scale(one)
+            panels.append([heatmap(map_, full=full) for map_ in (one, other, other - one)])
+            values = pair.measures[item]
+            captions.append(
+                f"{item}: {pair.other.origin}: relative L2 {values['relative L2']:.2g}, "
+                f"correlation {values['pearson']:.2f}, colours full at ±{full:.3g}"
+            )
+    return grid(panels, [pairs[0].one.origin, "the other", "difference"], captions)
+
+
+def _as_picture(relevance: Any) -> Any:
+    if relevance.ndim == 2:
+        return relevance[None]
+    if relevance.ndim != 3:
+        raise InputError(f"--plot draws pictures, not maps of {relevance.ndim} axes")
+    return relevance
