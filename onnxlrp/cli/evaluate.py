@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from onnxlrp.composite import Composite
     from onnxlrp.evaluation import Picture, Study
     from onnxlrp.items import Item
     from onnxlrp.preprocessing import Preprocessing
@@ -108,6 +109,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Where relevance should lie: bool [N, H, W] in the order of the data, .npy or .npz.",
 )
+@click.option(
+    "--randomise",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Also shuffle the model's weights layer by layer, and correlate the maps of N pictures.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="For one operator on the CPU.")
@@ -128,6 +135,7 @@ def evaluate(
     every: int,
     probability: bool,
     masks: Path | None,
+    randomise: int | None,
     seed: int,
     batch: int,
     threads: int | None,
@@ -210,6 +218,10 @@ def evaluate(
     write_report(folder, study, settings | {"images": len(found)})
     show(study)
     click.echo(f"{len(study)} pictures; means with 95 % bootstrap intervals, in {folder}")
+    if randomise is not None:
+        few = [items[number] for number in chosen[:randomise]]
+        images = np.stack([preprocessing(_picture(item)) for item in few])
+        show_randomised(model, methods, images, folder, seed)
 
 
 def show(study: Study) -> None:
@@ -228,6 +240,39 @@ def show(study: Study) -> None:
             lines.append((method, str(study.mean(method, measure)), to_first))
         columns = f"name {measure.replace(' ', '_')}> minus_the_first>"
         tables.show(tables.table(columns, lines))
+
+
+def show_randomised(
+    model: Path,
+    methods: dict[str, Composite],
+    images: NDArray[np.float32],
+    folder: Path,
+    seed: int,
+) -> None:
+    """Print and write, layer by layer from the top, how maps change as weights are shuffled."""
+    import json
+
+    from onnxlrp.cli import tables
+    from onnxlrp.evaluation.randomisation import randomise
+    from onnxlrp.evaluation.study import interval
+    from onnxlrp.files import write
+
+    found = {
+        name: {
+            layer: interval(values) for layer, values in randomise(model, composite, images, seed)
+        }
+        for name, composite in methods.items()
+    }
+    layers = list(next(iter(found.values()), {}))
+    for name, steps in found.items():
+        click.echo(f"{name}: Spearman's correlation with the untouched model's maps")
+        tables.show(
+            tables.table("node correlation>", [(layer, str(steps[layer])) for layer in layers])
+        )
+    listed = {name: {k: v._asdict() for k, v in steps.items()} for name, steps in found.items()}
+    write(
+        folder / "randomised.json", lambda file: file.write(json.dumps(listed, indent=1).encode())
+    )
 
 
 def _picture(item: Item) -> Any:

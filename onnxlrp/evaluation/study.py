@@ -59,8 +59,9 @@ class Study:
 
     @property
     def measures(self) -> list[str]:
-        """Names of what was measured of every method."""
-        return list(self.rows[0]["methods"][self.methods[0]]["values"]) if self.rows else []
+        """Names of what was measured of any method."""
+        first = self.rows[0]["methods"] if self.rows else {}
+        return list(dict.fromkeys(name for one in first.values() for name in one["values"]))
 
     def values(self, method: str, measure: str) -> NDArray[np.float64]:
         """Return a measure of each picture, [N]; NaN where it was not taken."""

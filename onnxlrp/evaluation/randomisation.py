@@ -1,0 +1,64 @@
+"""Whether a heatmap depends on what the model has learnt (Adebayo et al. 2018, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from onnxlrp.agreement import agreement
+from onnxlrp.composite import Composite
+from onnxlrp.conversion import convert
+from onnxlrp.explainer import Explainer
+
+
+def randomise(
+    model: Path, composite: Composite, images: NDArray[np.float32], seed: int = 0
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Shuffle the weights of one layer after the other, from the score down, and explain anew.
+
+    The cascading randomisation of Adebayo et al.: after each step all layers from the top to the
+    named one are shuffled. Shuffling keeps each tensor's distribution. The class explained stays
+    the one that the untouched model predicts.
+
+    Parameters
+    ----------
+    model : an ONNX classifier with one input
+    composite : which rule each node gets
+    images : what the model reads, [N, ...]
+    seed : of the shuffling
+
+    Yields
+    ------
+    name of the layer, and Spearman's correlation of |relevance| with that of the untouched model
+    for each image, [N]: near 0 where the map depends on the weights, near 1 where it does not
+
+    """
+    proto = onnx.load(model)
+    with _explain(proto, composite) as run:
+        first = run(images)
+        before, target = np.abs(np.asarray(first.relevance)), first.target
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    random = np.random.default_rng(seed)
+    for node in reversed(proto.graph.node):
+        owned = [tensors.pop(name) for name in node.input if name in tensors]
+        # A single number, such as an exponent, has no other order.
+        shuffled = [tensor for tensor in owned if np.prod(tensor.dims) > 1]
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or not shuffled:
+            continue
+        for tensor in shuffled:
+            values = numpy_helper.to_array(tensor)
+            mixed = random.permutation(values.ravel()).reshape(values.shape)
+            tensor.CopyFrom(numpy_helper.from_array(mixed, tensor.name))
+        with _explain(proto, composite) as run:
+            after = np.abs(np.asarray(run(images, target).relevance))
+        found = [agreement(a, b)["spearman"] for a, b in zip(before, after, strict=True)]
+        yield node.name or node.output[0], np.array(found)
+
+
+def _explain(proto: onnx.ModelProto, composite: Composite) -> Explainer:
+    return Explainer(convert(proto, composite).to_proto().SerializeToString())

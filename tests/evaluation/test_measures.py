@@ -1,0 +1,39 @@
+"""Numbers by hand, and Gini's index against its definition by all pairs."""
+
+import numpy as np
+import pytest
+
+from onnxlrp.errors import InputError
+from onnxlrp.evaluation.measures import complexity, mass_accuracy, rank_accuracy, sparseness
+
+
+def test_sparseness_is_the_mean_difference_of_all_pairs():
+    sizes = np.abs(np.random.default_rng(0).normal(size=40))
+    pairs = np.abs(sizes[:, None] - sizes[None]).mean() / (2 * sizes.mean())
+    assert sparseness(np.where(np.arange(40) % 2, sizes, -sizes)) == pytest.approx(pairs)
+
+
+def test_sparseness_at_its_ends():
+    assert sparseness(np.ones((3, 3))) == pytest.approx(0)
+    one = np.zeros(100)
+    one[3] = -7
+    assert sparseness(one) == pytest.approx(0.99)
+    assert sparseness(np.zeros(4)) == 0
+
+
+def test_complexity_is_an_entropy():
+    assert complexity(np.array([[1.0, -1], [1, 1]])) == pytest.approx(np.log(4))
+    assert complexity(np.array([0.0, 5, 0])) == 0
+    assert complexity(np.array([3.0, -1])) == pytest.approx(
+        -0.75 * np.log(0.75) - 0.25 * np.log(0.25)
+    )
+
+
+def test_localisation_by_hand():
+    relevance = np.array([[4.0, 3, -9], [2, 1, 0]])
+    mask = np.array([[1, 0, 1], [1, 0, 0]])
+    assert mass_accuracy(relevance, mask) == pytest.approx(6 / 10)
+    # The three most relevant are 4, 3 and 2, of which 4 and 2 are inside.
+    assert rank_accuracy(relevance, mask) == pytest.approx(2 / 3)
+    with pytest.raises(InputError, match="something inside"):
+        mass_accuracy(relevance, np.zeros((2, 3)))

@@ -1,0 +1,142 @@
+import numpy as np
+import onnx
+import pytest
+from support import model, node, normal
+
+import onnxlrp
+from onnxlrp.composite import Composite
+from onnxlrp.evaluation import Flipping, Judge, Picture, Study
+from onnxlrp.evaluation.randomisation import randomise
+from onnxlrp.evaluation.study import RANDOM, interval
+from onnxlrp.preprocessing import Preprocessing
+
+PREPROCESSING = Preprocessing(scale=1 / 255, mean=(0.5,))
+
+
+@pytest.fixture
+def network(tmp_path):
+    body = [
+        node("Conv", ["x", "w"], "c", pads=[1] * 4),
+        node("Relu", ["c"], "r"),
+        node("GlobalAveragePool", ["r"], "g"),
+        node("Flatten", ["g"], "f"),
+        node("Gemm", ["f", "v"], "logits"),
+        node("Softmax", ["logits"], "probability"),
+    ]
+    weights = {"w": normal(6, 3, 3, 3), "v": normal(6, 4, seed=1)}
+    path = tmp_path / "model.onnx"
+    onnx.save(model(body, {"x": ["N", 3, 7, 7]}, ["probability"], weights), path)
+    return path
+
+
+def pictures(count: int, maps: dict | None = None) -> list[Picture]:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 7, 7, 3), dtype=np.uint8)
+    return [
+        Picture(
+            str(number), number, one, {name: array[number] for name, array in (maps or {}).items()}
+        )
+        for number, one in enumerate(pixels)
+    ]
+
+
+def judge(network, methods=("epsilon", "epsilon_plus"), **options) -> Judge:
+    chosen = {name: Composite.load(name) for name in methods}
+    return Judge(network, chosen, options.pop("flipping", Flipping()), PREPROCESSING, **options)
+
+
+def test_the_score_is_the_logit_though_the_model_returns_probabilities(network):
+    run = judge(network)
+    images = PREPROCESSING.values(pictures(2)[0].pixels)[None]
+    explanation = onnxlrp.Explainer(
+        onnxlrp.convert(network, "epsilon").to_proto().SerializeToString()
+    )(images)
+    logits = run.scores(images)
+    np.testing.assert_allclose(
+        np.exp(logits) / np.exp(logits).sum(), explanation.outputs["probability"], rtol=1e-5
+    )
+    probability = judge(network, probability=True).scores(images)
+    np.testing.assert_allclose(probability, explanation.outputs["probability"], rtol=1e-5)
+
+
+def test_the_batch_size_changes_no_curve(network):
+    one, many = (judge(network, batch=size)(pictures(1)[0]) for size in (1, 50))
+    for method in ("epsilon", "epsilon_plus", RANDOM):
+        for order, curve in one["methods"][method]["curves"].items():
+            np.testing.assert_allclose(curve, many["methods"][method]["curves"][order], atol=1e-4)
+
+
+def test_a_row_is_what_flipping_by_hand_gives(network):
+    (picture,) = pictures(1)
+    run = judge(network, ["epsilon"], prefixes=[10])
+    row = run(picture)
+    explainer = onnxlrp.Explainer(
+        onnxlrp.convert(network, "epsilon").to_proto().SerializeToString()
+    )
+    explanation = explainer(PREPROCESSING.values(picture.pixels)[None])
+    target = int(explanation.target[0])
+    assert row["class"] == target
+    relevance = explanation.relevance[0].astype(float).sum(axis=0)
+    noise = Flipping().replaced(picture.pixels, 0)
+    flipped, curve = picture.pixels.copy(), []
+    for place in [None, *sorted(np.ndindex(7, 7), key=lambda place: -relevance[place])]:
+        if place is not None:
+            flipped[place] = noise[place]
+        curve.append(run.scores(PREPROCESSING.values(flipped)[None])[0, target])
+    values = row["methods"]["epsilon"]["values"]
+    assert values["AUC descending"] == pytest.approx(np.mean(curve), abs=1e-4)
+    assert values["AUC descending at 10"] == pytest.approx(np.mean(curve[:11]), abs=1e-4)
+    assert values["AOPC"] == pytest.approx(curve[0] - np.mean(curve), abs=1e-4)
+    assert values["share of score"] == pytest.approx(relevance.sum() / curve[0], rel=1e-3)
+
+
+def test_maps_of_another_library_are_judged_alike(network):
+    run = judge(network, ["epsilon"])
+    own = []
+    explainer = onnxlrp.Explainer(
+        onnxlrp.convert(network, "epsilon").to_proto().SerializeToString()
+    )
+    for picture in pictures(3):
+        own.append(explainer(PREPROCESSING.values(picture.pixels)[None]).relevance[0])
+    rows = [run(picture) for picture in pictures(3, {"theirs": np.stack(own)})]
+    study = Study(rows, ["epsilon", "theirs", RANDOM])
+    assert study.difference("epsilon", "theirs", "AUC descending").mean == pytest.approx(
+        0, abs=1e-5
+    )
+    np.testing.assert_array_equal(
+        study.values("theirs", "sparseness"), study.values("epsilon", "sparseness")
+    )
+    assert np.isnan(study.values(RANDOM, "sparseness")).all()
+
+
+def test_random_values_are_the_same_for_all_methods(network):
+    alone = judge(network, ["epsilon_plus"])(pictures(2)[1])
+    together = judge(network)(pictures(2)[1])
+    for method in ("epsilon_plus", RANDOM):
+        assert alone["methods"][method]["values"] == pytest.approx(
+            together["methods"][method]["values"], abs=1e-5
+        )
+
+
+def test_intervals_cover_the_mean_they_are_of():
+    """Of 200 samples with mean 0, about 95 % of the intervals must hold 0."""
+    random = np.random.default_rng(0)
+    held = [
+        low <= 0 <= high for _, low, high in (interval(random.normal(size=60)) for _ in range(200))
+    ]
+    assert 0.90 < np.mean(held) < 0.99
+
+
+def test_intervals_of_little():
+    assert interval(np.array([3.0])) == (3, 3, 3)
+    assert interval(np.array([2.0, 2.0, np.nan])) == (2, 2, 2)
+    assert np.isnan(interval(np.array([np.nan])).mean)
+
+
+def test_maps_change_when_weights_are_shuffled(network):
+    images = np.stack([PREPROCESSING.values(one.pixels) for one in pictures(4)])
+    steps = list(randomise(network, Composite.load("epsilon"), images))
+    assert len(steps) == 2
+    assert all(found.shape == (4,) for _, found in steps)
+    assert abs(steps[-1][1].mean()) < 0.6
+    again = list(randomise(network, Composite.load("epsilon"), images))
+    np.testing.assert_array_equal(steps[-1][1], again[-1][1])
