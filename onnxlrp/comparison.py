@@ -185,12 +185,17 @@ def random_maps(origin: str, run: Explainer, images: NDArray[Any]) -> Maps:
     with warnings.catch_warnings():
         # Random values are no pictures, and need not be.
         warnings.simplefilter("ignore")
-        found = [run(np.ascontiguousarray(image[None], expected.dtype)) for image in images]
+        found = [run(_repeated(image, run.batch or 1).astype(expected.dtype)) for image in images]
     return Maps(
         origin,
         {str(number): one.of(0)[0] for number, one in enumerate(found)},
         {str(number): int(one.target[0]) for number, one in enumerate(found)},
     )
+
+
+def _repeated(image: NDArray[Any], count: int) -> NDArray[Any]:
+    """Fill a batch with one image."""
+    return np.repeat(image[None], count, axis=0)
 
 
 def compare(one: Maps, other: Maps, top: Sequence[float]) -> Pair:

@@ -81,9 +81,9 @@ def overlay(
             f"its relevance {height}x{width}"
         )
     magnitude = np.abs(strength)
-    opacity = 0.85 * magnitude[..., None] ** 0.7
-    # The map's middle is pale or black; its colour at a distance keeps weak relevance visible.
-    colour = coloured(np.copysign(0.5 + 0.5 * magnitude, strength), colours) * opacity
+    opacity = 0.75 * magnitude[..., None] ** 0.6
+    # The map's middle is pale or black, its ends are too dark on dark fur.
+    colour = coloured(np.copysign(0.5 + 0.35 * magnitude, strength), colours) * opacity
     # Light greys: the colours are dark where they are strong.
     grey = 96 + np.asarray(picture.convert("L"), dtype=np.float32)[..., None] * (150 / 255)
     blended = grey * _repeated(1 - opacity, factor) + _repeated(colour, factor)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,7 +18,7 @@ from onnxlrp.heatmap import enlarged, full_scale, heatmap, overlay
 from onnxlrp.preprocessing import Layout
 
 MARGIN = 12
-TEXT = 15
+TEXT = 14
 LINE = 20
 INK, FAINT = (20, 20, 20), (110, 110, 110)
 
@@ -161,12 +163,13 @@ def _joined(drawn: Sequence[Image.Image]) -> Image.Image:
 
 @cache
 def _font() -> Any:
-    return ImageFont.load_default(TEXT)
+    # Pillow's own font lacks umlauts, Greek and Cyrillic.
+    return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), TEXT)
 
 
 @cache
 def _missing() -> bytes:
-    """Return what Pillow's font draws for a sign that it lacks."""
+    """Return what the font draws for a sign that it lacks."""
     return bytes(_font().getmask("\uffff"))
 
 
@@ -176,5 +179,5 @@ def _has(sign: str) -> bool:
 
 
 def _legible(text: str) -> str:
-    """Write signs that Pillow's font lacks by their codes, U+6F22, instead of boxes."""
+    """Write signs that the font lacks by their codes, U+6F22, instead of boxes."""
     return "".join(sign if _has(sign) else f"U+{ord(sign):04X} " for sign in text)

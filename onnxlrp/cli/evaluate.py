@@ -220,8 +220,8 @@ def evaluate(
     click.echo(f"{len(study)} pictures; means with 95 % bootstrap intervals, in {folder}")
     if randomise is not None:
         few = [items[number] for number in chosen[:randomise]]
-        images = np.stack([preprocessing(_picture(item)) for item in few])
-        show_randomised(model, methods, images, folder, seed)
+        values = np.stack([preprocessing(_picture(item)) for item in few])
+        show_randomised(model, methods, values, folder, seed)
 
 
 def show(study: Study) -> None:

@@ -95,7 +95,8 @@ import numpy as np, tensorflow as tf, tf2onnx
 
 weights = np.load(sys.argv[1])
 w = {name: weights[name] for name in weights.files}
-kernels = {k: tf.constant(v.transpose(2, 3, 1, 0)) for k, v in w.items() if v.ndim == 4}
+# numpy: what is a tensor already becomes an input of the export.
+kernels = {k: v.transpose(2, 3, 1, 0) for k, v in w.items() if v.ndim == 4}
 
 
 @tf.function(input_signature=[tf.TensorSpec([None, 14, 14, 3], tf.float32, name="x")])
