@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from onnxlrp.composite import Composite
@@ -12,7 +13,7 @@ from onnxlrp.conversion import convert
 from onnxlrp.drawing import seen
 from onnxlrp.errors import InputError
 from onnxlrp.explainer import Explainer
-from onnxlrp.heatmap import enlarging, heatmap
+from onnxlrp.heatmap import enlarged, heatmap
 from onnxlrp.items import collect
 from onnxlrp.preprocessing import Preprocessing
 from onnxlrp.sheet import grid
@@ -29,6 +30,7 @@ def gallery(
     target: str = "top",
     labels: Sequence[str] | None = None,
     colours: str = "red-blue",
+    photographs: bool = True,
 ) -> Image.Image:
     """Draw a grid: a row for each picture and class, the photograph and a column a composite.
 
@@ -43,6 +45,7 @@ def gallery(
     target : which classes, as `onnxlrp.targets.read_targets` reads it
     labels : names of the classes
     colours : a name that `onnxlrp.colours` knows
+    photographs : whether the first column shows the pictures
 
     Raises
     ------
@@ -69,14 +72,13 @@ def gallery(
                 for one in result.explained:
                     key = result.sample.item.name, one.target
                     if key not in rows:
-                        shown = seen(preprocessing, picture).convert("RGB")
-                        side = enlarging(shown.size)
-                        size = shown.width * side, shown.height * side
-                        rows[key] = [shown.resize(size, Image.Resampling.NEAREST)]
+                        photograph = seen(preprocessing, picture).convert("RGB")
+                        rows[key] = [enlarged(np.asarray(photograph))]
                         label = labels[one.target] if labels else f"class {one.target}"
                         captions[key] = [f"{key[0]}: {label}, score {one.score:.4g}; the maps hold"]
                     drawn = heatmap(one.relevance, preprocessing.layout, colours=colours)
                     rows[key].append(drawn)
                     captions[key].append(f"{one.relevance.sum():.4g}")
     said = [f"{first} {', '.join(sums)}" for first, *sums in captions.values()]
-    return grid(list(rows.values()), ["", *composites], said)
+    shown = 0 if photographs else 1
+    return grid([row[shown:] for row in rows.values()], ["", *composites][shown:], said)

@@ -15,7 +15,7 @@ from onnxlrp.evaluation.study import RANDOM, Interval, Study
 from onnxlrp.files import write
 
 # Okabe and Ito's, safe for the colour-blind.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
 
 def rows(study: Study) -> list[dict[str, Any]]:
@@ -59,14 +59,16 @@ def write_report(folder: Path, study: Study, settings: dict[str, Any]) -> None:
 def draw(study: Study, file: IO[bytes], title: str = "") -> None:
     """Draw mean curves, as PNG: most relevant first solid, least relevant first dashed."""
     # Not pyplot: it costs half a second and looks for a display.
+    from matplotlib import color_sequences
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axis = figure.subplots()
     last = study.rows[0]["flips"]
     styles = {"descending": "-", "ascending": "--", "random": ":"}
+    named = _PALETTE if len(study.methods) <= len(_PALETTE) else color_sequences["tab20"]
     for index, method in enumerate(study.methods):
-        colour = "#777777" if method == RANDOM else _PALETTE[index % len(_PALETTE)]
+        colour = "#777777" if method == RANDOM else named[index % len(named)]
         for order, style in styles.items():
             if order in study.rows[0]["methods"][method]["curves"]:
                 curve = study.curve(method, order)
