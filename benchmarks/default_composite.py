@@ -20,10 +20,9 @@ from onnxlrp.cli.progress import progress
 from onnxlrp.composite import Composite
 from onnxlrp.evaluation import Flipping, Judge, Picture, Study
 from onnxlrp.evaluation.study import interval
-from onnxlrp.items import collect
+from onnxlrp.items import as_picture, collect
 from onnxlrp.journal import Journal
 from onnxlrp.presets import load_preprocessing
-from onnxlrp.stream import _picture
 
 PARTS = ("choose", "confirm", "report")
 CANDIDATES = (
@@ -110,7 +109,7 @@ def judged(
         with progress(len(third), "pictures", len(done)) as advance:
             for number in rest:
                 read = items[number].read()
-                picture = _picture(read) if isinstance(read, np.ndarray) else read
+                picture = as_picture(read) if isinstance(read, np.ndarray) else read
                 pixels = preprocessing.pixels(picture)
                 journal.append(judge(Picture(items[number].name, int(number), pixels, {})))
                 advance()

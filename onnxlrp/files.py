@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,26 @@ def write(path: Path, encode: Callable[[io.BytesIO], Any]) -> None:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with the same keys under a line with these keys, as `write` does.
+
+    Raises
+    ------
+    OSError
+        As for `write`.
+
+    """
+
+    def encode(buffer: io.BytesIO) -> None:
+        text = io.TextIOWrapper(buffer, "utf-8", newline="", write_through=True)
+        table = csv.DictWriter(text, list(rows[0]) if rows else [])
+        table.writeheader()
+        table.writerows(rows)
+        text.detach()
+
+    write(path, encode)
 
 
 @contextmanager

@@ -177,6 +177,25 @@ def are_pictures(array: NDArray[Any]) -> bool:
     return array.dtype == np.uint8
 
 
+def as_picture(pixels: NDArray[Any]) -> Image.Image:
+    """Turn pixels, uint8 [H, W, C] or [H, W], into a picture.
+
+    Raises
+    ------
+    InputError
+        They are of another type or shape.
+
+    """
+    try:
+        if not are_pictures(pixels):
+            raise TypeError
+        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{pixels.dtype} {list(pixels.shape)} is no picture: those are uint8 [H, W, C]"
+        ) from None
+
+
 def _inside(folder: Path, leave_out: Path | None) -> Iterator[Path]:
     known = set(Image.registered_extensions()) | set(ARRAYS)
     for path in sorted(folder.iterdir()):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +14,7 @@ from PIL import Image
 from onnxlrp.drawing import seen, sheet
 from onnxlrp.errors import InputError
 from onnxlrp.explanation import Account, title
-from onnxlrp.files import write
+from onnxlrp.files import write, write_csv
 from onnxlrp.heatmap import full_scale, heatmap, overlay
 from onnxlrp.preprocessing import Preprocessing
 from onnxlrp.stream import Explained, Failure, Result, Sample
@@ -165,15 +163,7 @@ class Writer:
 def write_tables(folder: Path, records: Sequence[Record], failures: Sequence[Failure]) -> None:
     """Write `results.csv`, `results.json` and, if anything failed, `failed.json`."""
     rows = [asdict(record) for record in records]
-
-    def as_csv(file: IO[bytes]) -> None:
-        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        table = csv.DictWriter(text, [field.name for field in fields(Record)])
-        table.writeheader()
-        table.writerows(rows)
-        text.detach()
-
-    write(folder / "results.csv", as_csv)
+    write_csv(folder / "results.csv", rows)
     write(folder / "results.json", lambda file: file.write(_json(rows)))
     failed = folder / "failed.json"
     if failures:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from onnxlrp.errors import InputError
 from onnxlrp.explainer import Explainer
-from onnxlrp.items import Item, are_pictures
+from onnxlrp.items import Item, are_pictures, as_picture
 from onnxlrp.preprocessing import Preprocessing
 from onnxlrp.targets import Targets
 
@@ -98,7 +98,7 @@ def prepare(item: Item, explainer: Explainer, preprocessing: Preprocessing | Non
     (expected,) = explainer.inputs.values()
     picture = None
     if not isinstance(read, Image.Image) and are_pictures(read) and expected.dtype != "uint8":
-        read = _picture(read)
+        read = as_picture(read)
     if isinstance(read, Image.Image):
         if preprocessing is None:
             raise InputError(NO_PREPROCESSING)
@@ -221,13 +221,6 @@ def _results(explainer: Explainer, samples: list[Sample], targets: Targets) -> l
         )
         for index, sample in enumerate(samples)
     ]
-
-
-def _picture(pixels: NDArray[Any]) -> Image.Image:
-    try:
-        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    except (TypeError, ValueError):
-        raise InputError(f"uint8 {list(pixels.shape)} is no picture [H, W, C]") from None
 
 
 def _as_dtype(array: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:

@@ -46,7 +46,9 @@ def test_every_command_exists():
 
     text = README.read_text("utf-8")
     commands = re.findall(r"^ {4}(?:pip install \S+ && )?onnxlrp (\w+)(.*?)(?:#.*)?$", text, re.M)
-    assert {name for name, _ in commands} == {"convert", "demo", "inspect", "explain", "sheet"}
+    assert {name for name, _ in commands} == {
+        *("convert", "demo", "inspect", "explain", "sheet", "evaluate", "compare"),
+    }
     for name, rest in commands:
         command = main.get_command(None, name)
         known = {option for parameter in command.params for option in parameter.opts}

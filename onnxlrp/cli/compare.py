@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxlrp.cli.options import chosen_preprocessing, numbers, preprocessing_options
 from onnxlrp.errors import InputError
-from onnxlrp.files import write
+from onnxlrp.files import write, write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,7 +112,7 @@ def compare(
     reference = maps(first)
     pairs = [comparison.compare(reference, maps(path), top) for path in others]
     if table is not None:
-        write(table, lambda file: _as_csv(pairs, file))
+        write_csv(table, _rows(pairs))
     if plot is not None:
         drawn = _drawn(pairs)
         write(plot, lambda file: drawn.save(file, format="PNG"))
@@ -191,15 +189,12 @@ def _as_object(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _as_csv(pairs: Sequence[Pair], file: IO[bytes]) -> None:
-    text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-    measures = list(next(iter(pairs[0].measures.values())))
-    rows = csv.writer(text)
-    rows.writerow(["first", "other", "item", *measures])
-    for pair in pairs:
-        for item, values in pair.measures.items():
-            rows.writerow([pair.one.origin, pair.other.origin, item, *values.values()])
-    text.detach()
+def _rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    return [
+        {"first": pair.one.origin, "other": pair.other.origin, "item": item, **values}
+        for pair in pairs
+        for item, values in pair.measures.items()
+    ]
 
 
 def _drawn(pairs: Sequence[Pair]) -> Image.Image:

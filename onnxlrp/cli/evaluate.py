@@ -17,6 +17,7 @@ from onnxlrp.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
     from onnxlrp.composite import Composite
     from onnxlrp.evaluation import Picture, Study
@@ -275,15 +276,13 @@ def show_randomised(
     )
 
 
-def _picture(item: Item) -> Any:
-    from PIL import Image
+def _picture(item: Item) -> Image.Image:
+    import numpy as np
+
+    from onnxlrp.items import as_picture
 
     read = item.read()
-    if isinstance(read, Image.Image):
-        return read
-    if read.dtype != "uint8":
-        raise InputError(f"{item.source} holds {read.dtype}: pixels are flipped in uint8 pictures")
-    return Image.fromarray(read[..., 0] if read.shape[-1] == 1 else read)
+    return as_picture(read) if isinstance(read, np.ndarray) else read
 
 
 def _pictures(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 from onnxlrp.evaluation.study import RANDOM, Interval, Study
-from onnxlrp.files import write
+from onnxlrp.files import write, write_csv
 
 # Okabe and Ito's, safe for the colour-blind.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
@@ -42,16 +40,8 @@ def rows(study: Study) -> list[dict[str, Any]]:
 def write_report(folder: Path, study: Study, settings: dict[str, Any]) -> None:
     """Write `results.csv`, `results.json` and `curves.png` into a folder."""
     listed = rows(study)
-
-    def as_csv(file: IO[bytes]) -> None:
-        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        table = csv.DictWriter(text, list(listed[0]))
-        table.writeheader()
-        table.writerows(listed)
-        text.detach()
-
     whole = {"pictures": len(study), "settings": settings, "results": listed}
-    write(folder / "results.csv", as_csv)
+    write_csv(folder / "results.csv", listed)
     write(folder / "results.json", lambda file: file.write(json.dumps(whole, indent=1).encode()))
     write(folder / "curves.png", lambda file: draw(study, file))
 

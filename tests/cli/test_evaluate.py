@@ -69,7 +69,7 @@ def test_what_is_missing_is_asked_for(run, model: Path):
     assert "theirs has 1 maps for 2 pictures" in short.stderr
     floats = [*data[:3], "floats.npy", *data[4:]]
     np.save("floats.npy", np.zeros((2, 3, 8, 8), np.float32))
-    assert "pixels are flipped in uint8 pictures" in run(*floats, *METHODS, *FLAGS).stderr
+    assert "is no picture: those are uint8" in run(*floats, *METHODS, *FLAGS).stderr
 
 
 def test_shuffled_weights_change_the_maps(run, model: Path):
