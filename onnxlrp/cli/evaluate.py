@@ -72,9 +72,15 @@ if TYPE_CHECKING:
     help="Side of what is flipped; 1 by default, 9 where pictures are larger than 64x64.",
 )
 @click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="From one region to the next; the side by default, less to let them overlap.",
+)
+@click.option(
     "--replace",
     "replacement",
-    type=click.Choice(["uniform", "mean", "blur"]),
+    type=click.Choice(["uniform", "mean", "blur", "inpainting"]),
     default="uniform",
     show_default=True,
     help="By what.",
@@ -130,6 +136,7 @@ def evaluate(
     images: int | None,
     flips: int | None,
     region: int | None,
+    stride: int | None,
     replacement: Any,
     orders: tuple[str, ...],
     prefixes: tuple[int, ...],
@@ -177,7 +184,12 @@ def evaluate(
         raise InputError("name what is to be judged: --composite NAME, or --maps NAME=FILE")
     large = max(preprocessing.pixels(_picture(items[0])).shape[:2]) > 64
     flipping = Flipping(
-        flips or (100 if large else None), region or (9 if large else 1), replacement, every, seed
+        flips or (100 if large else None),
+        region or (9 if large else 1),
+        stride,
+        replacement,
+        every,
+        seed,
     )
     judge = Judge(
         model,

@@ -5,7 +5,7 @@ Bach et al. 2015, section "Pixel-flipping"; Samek et al. 2017, eqs. 12 and 13 (r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from onnxlrp.errors import InputError
+from onnxlrp.evaluation.inpainting import inpainted
 from onnxlrp.preprocessing import Preprocessing
 
-Replacement = Literal["uniform", "mean", "blur"]
+Replacement = Literal["uniform", "mean", "blur", "inpainting"]
 Order = Literal["descending", "ascending", "random"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 KEPT = 65
@@ -35,8 +36,11 @@ class Flipping:
     flips : L, how many; all if None
     region : side of a region in pixels; 1 flips single pixels. Regions at the right and lower
         edges may be smaller
+    stride : from one region's corner to the next one's; a region's side if None. Where regions
+        overlap, a pixel goes with the first
     replacement : `uniform`, random values of 0..255; `mean`, the picture's mean colour; `blur`,
-        the picture blurred by a Gaussian whose deviation is an eighth of its shorter side
+        the picture blurred by a Gaussian whose deviation is an eighth of its shorter side;
+        `inpainting`, what the pixels that are left suggest (`inpainted`)
     every : the curve is computed after every so many flips, and L; between them it is taken as a
         straight line, so that its mean is exact for 1 and an approximation beyond
     seed : of the random values and the random order
@@ -50,6 +54,7 @@ class Flipping:
 
     flips: int | None = None
     region: int = 1
+    stride: int | None = None
     replacement: Replacement = "uniform"
     every: int = 1
     seed: int = 0
@@ -59,10 +64,14 @@ class Flipping:
             raise InputError(
                 f"replacement is one of {', '.join(get_args(Replacement))}, not {self.replacement}"
             )
-        for name in ("flips", "region", "every"):
+        for name in ("flips", "region", "stride", "every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is at least 1, not {value}")
+        if self._step > self.region:
+            raise InputError(
+                f"a stride of {self.stride} leaves pixels out between regions of {self.region}"
+            )
 
     def count(self, size: tuple[int, int]) -> int:
         """Return L for a picture of (height, width).
@@ -94,25 +103,50 @@ class Flipping:
 
         """
         height, width = relevance.shape
-        rows, columns = self._cells((height, width))
+        rows, columns = cells = self._cells((height, width))
+        covered = [(n - 1) * self._step + self.region for n in cells]
         if order == "random":
             keys = self._random(image, 1).permutation(rows * columns).astype(np.float64)
         else:
-            edges = [np.arange(0, n, self.region) for n in (height, width)]
-            sums = np.add.reduceat(relevance.astype(np.float64), edges[0], axis=0)
-            keys = np.add.reduceat(sums, edges[1], axis=1).ravel()
-            keys = -keys if order == "descending" else keys
+            padded = np.zeros(covered)
+            padded[:height, :width] = relevance
+            sums = np.zeros(cells)
+            for part in self._parts(padded):
+                sums += part
+            keys = -sums.ravel() if order == "descending" else sums.ravel()
         rank = np.empty(rows * columns, np.int64)
         rank[np.argsort(keys, kind="stable")] = np.arange(1, rows * columns + 1)
-        cell = (
-            np.arange(height)[:, None] // self.region * columns
-            + np.arange(width)[None] // self.region
-        )
-        ranks: NDArray[np.int64] = rank[cell]
-        return ranks
+        first = np.full(covered, rank.max())
+        for part in self._parts(first):
+            np.minimum(part, rank.reshape(cells), out=part)
+        return first[:height, :width]
+
+    def replacing(
+        self, pixels: NDArray[np.uint8], image: int, preprocessing: Preprocessing
+    ) -> Callable[[NDArray[np.bool_]], NDArray[np.float32]]:
+        """Return a function from which pixels are gone, [B, H, W], to what the model then reads.
+
+        Preprocessing acts on each pixel alone and is linear, so that pixels can be replaced after
+        it as well as before.
+        """
+        first = preprocessing.layout == "NCHW"
+        before = preprocessing.values(pixels)
+        if self.replacement == "inpainting":
+            whole = np.moveaxis(before, 0, -1) if first else before
+
+            def fill(gone: NDArray[np.bool_]) -> NDArray[np.float32]:
+                filled = np.stack([inpainted(whole, one) for one in gone])
+                return np.ascontiguousarray(np.moveaxis(filled, -1, 1)) if first else filled
+
+            return fill
+        after = preprocessing.values(self.replaced(pixels, image))
+        return lambda gone: np.where(np.expand_dims(gone, 1 if first else -1), after, before)
 
     def replaced(self, pixels: NDArray[np.uint8], image: int) -> NDArray[np.uint8]:
-        """Return what pixels become when they are flipped, uint8 [H, W, C]."""
+        """Return what pixels become when they are flipped, uint8 [H, W, C].
+
+        Not for `inpainting`, where that depends on the pixels that are left.
+        """
         if self.replacement == "uniform":
             return self._random(image, 0).integers(0, 256, pixels.shape, dtype=np.uint8)
         if self.replacement == "mean":
@@ -123,8 +157,24 @@ class Flipping:
         blurred = picture.filter(ImageFilter.GaussianBlur(min(pixels.shape[:2]) / 8))
         return np.asarray(blurred).reshape(pixels.shape)
 
+    @property
+    def _step(self) -> int:
+        return self.stride or self.region
+
     def _cells(self, size: tuple[int, int]) -> tuple[int, int]:
-        return -(-size[0] // self.region), -(-size[1] // self.region)
+        """Return how many regions there are in (rows, columns), so that every pixel is in one."""
+        rows, columns = (max(0, -(-(n - self.region) // self._step)) + 1 for n in size)
+        return rows, columns
+
+    def _parts(self, covered: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """Yield views that hold one pixel of every region each, [rows, columns]."""
+        for down, right in np.ndindex(self.region, self.region):
+            ends = (n - self.region + 1 for n in covered.shape)
+            places = (
+                slice(start, start + end, self._step)
+                for start, end in zip((down, right), ends, strict=True)
+            )
+            yield covered[tuple(places)]
 
     def _random(self, image: int, purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, image, purpose])
@@ -132,11 +182,9 @@ class Flipping:
 
 def curves(
     score: Callable[[NDArray[np.float32]], NDArray[Any]],
-    pixels: NDArray[np.uint8],
-    flipped: NDArray[np.uint8],
+    replacing: Callable[[NDArray[np.bool_]], NDArray[np.float32]],
     ranks: Mapping[str, NDArray[np.int64]],
     steps: NDArray[np.int64],
-    preprocessing: Preprocessing,
     batch: int,
 ) -> dict[str, NDArray[np.float64]]:
     """Return the score of a picture after each number of flips, for several orders.
@@ -144,11 +192,9 @@ def curves(
     Parameters
     ----------
     score : the score of each of [B, ...], what the model reads
-    pixels, flipped : the picture and what its pixels become, uint8 [H, W, C]
+    replacing : as from `Flipping.replacing`
     ranks : by name, with which flip each pixel goes, [H, W]
     steps : after how many flips the score is taken, ascending from 0, [K]
-    preprocessing : how pixels become what the model reads; it acts on each pixel alone, so that
-        replacing before it and after it is the same
     batch : pictures to a run
 
     Returns
@@ -156,17 +202,15 @@ def curves(
     by name, [K]
 
     """
-    before, after = preprocessing.values(pixels), preprocessing.values(flipped)
-    channel = 1 if preprocessing.layout == "NCHW" else -1
     # The untouched picture is the same for all.
     whole = [(name, index) for name in ranks for index in range(1, len(steps))]
-    clean = float(score(before[None])[0])
+    untouched = np.zeros((1, *next(iter(ranks.values())).shape), dtype=bool)
+    clean = float(score(replacing(untouched))[0])
     found = {name: np.full(len(steps), clean) for name in ranks}
     for first in range(0, len(whole), batch):
         part = whole[first : first + batch]
         gone = np.stack([ranks[name] <= steps[index] for name, index in part])
-        images = np.where(np.expand_dims(gone, channel), after, before)
-        for (name, index), value in zip(part, score(images), strict=True):
+        for (name, index), value in zip(part, score(replacing(gone)), strict=True):
             found[name][index] = value
     return found
 

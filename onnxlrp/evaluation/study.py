@@ -209,11 +209,9 @@ class Judge:
             ranks[RANDOM, "random"] = flipping.ranks(np.zeros(size), "random", number)
         found = curves(
             lambda images: self.scores(images)[:, target],
-            picture.pixels,
-            flipping.replaced(picture.pixels, number),
+            flipping.replacing(picture.pixels, number, self.preprocessing),
             {f"{order}/{name}": rank for (name, order), rank in ranks.items()},
             steps,
-            self.preprocessing,
             self._batch,
         )
         rows: dict[str, Any] = {}

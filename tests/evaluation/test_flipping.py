@@ -29,9 +29,10 @@ def test_curves_are_what_flipping_one_pixel_after_the_other_gives(layout, batch,
     picture, relevance = pixels(), np.random.default_rng(1).normal(size=(6, 5))
     flipping = Flipping(seed=3)
     noise = flipping.replaced(picture, 11)
+    replacing = flipping.replacing(picture, 11, preprocessing)
     ranks = {"one": flipping.ranks(relevance, order, 11)}
     steps = flipping.steps((6, 5))
-    found = curves(score, picture, noise, ranks, steps, preprocessing, batch)["one"]
+    found = curves(score, replacing, ranks, steps, batch)["one"]
 
     sign = -1 if order == "descending" else 1
     flipped, expected = picture.copy(), []
@@ -52,6 +53,30 @@ def test_regions_go_by_their_sum_and_the_last_ones_are_smaller():
     ranks = Flipping(region=2).ranks(relevance, "descending", 0)
     expected = [[2, 2, 3, 3], [2, 2, 3, 3], [4, 4, 6, 6], [4, 4, 6, 6], [5, 5, 1, 1]]
     np.testing.assert_array_equal(ranks, expected)
+
+
+@pytest.mark.parametrize("order", ["descending", "ascending"])
+@pytest.mark.parametrize("size", [(7, 6), (4, 9), (2, 5)])
+@pytest.mark.parametrize(("region", "stride"), [(3, 1), (3, 2), (4, 3), (3, 3)])
+def test_overlapping_regions_flip_what_is_left_of_them(region, stride, size, order):
+    relevance = np.random.default_rng(0).normal(size=size)
+    flipping = Flipping(region=region, stride=stride)
+    ranks = flipping.ranks(relevance, order, 0)
+
+    corners: list[list[int]] = []
+    for n in size:
+        starts = [0]
+        while starts[-1] + region < n:
+            starts.append(starts[-1] + stride)
+        corners.append(starts)
+    regions = [np.s_[y : y + region, x : x + region] for y in corners[0] for x in corners[1]]
+    assert flipping.count(size) == len(regions)
+    sign = -1 if order == "descending" else 1
+    gone = np.zeros(size, dtype=bool)
+    for number, place in enumerate(sorted(regions, key=lambda r: sign * relevance[r].sum()), 1):
+        gone[place] = True
+        np.testing.assert_array_equal(ranks <= number, gone)
+    assert gone.all()
 
 
 def test_equal_relevance_is_ordered_by_index():
@@ -96,3 +121,5 @@ def test_settings_out_of_range():
         Flipping(replacement="black")
     with pytest.raises(onnxlrp.InputError, match="region is at least 1"):
         Flipping(region=0)
+    with pytest.raises(onnxlrp.InputError, match="stride of 3 leaves pixels out"):
+        Flipping(region=2, stride=3)
