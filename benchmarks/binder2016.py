@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxlrp.composite import Composite
+from onnxlrp.evaluation import Study
+from onnxlrp.evaluation.study import RANDOM, interval
 from onnxlrp.gallery import gallery
 from onnxlrp.presets import load_preprocessing
 
@@ -61,7 +63,7 @@ methods. Intervals are 95 % bootstrap intervals over pictures, of differences pa
 A claim *holds* or *fails* where the interval of the difference leaves zero out; else the number of
 pictures leaves it *undetermined*. Both rules leave biases out (eq. 5) unless said otherwise.
 """
-CLAIMS_HEAD = """| claim | L | difference in AUC descending | |
+CLAIMS_HEAD = """| claim | L | difference in AUC | |
 |---|---|---|---|"""
 FOOT = """## Figures 1 and 3: heatmaps
 
@@ -102,11 +104,11 @@ def main() -> None:
     flags = ["--preprocess", str(cifar), "--images", str(given.cifar_images), "--batch", "128"]
     flags += ["--every", str(given.cifar_every), "--at", "100", "--at", "256"]
     page = [HEAD]
-    found = study(given.work / name, CIFAR, [given.cifar], CIFAR_METHODS, flags)
+    found = evaluate(given.work / name, CIFAR, [given.cifar], CIFAR_METHODS, flags)
     shutil.copy(given.work / name / "curves.png", DOCS / "binder2016_cifar10.png")
-    page.append(cifar_section(found, given.cifar_every))
+    page.append(cifar_section(found, by_picture(given.work / name, found), given.cifar_every))
     folder = given.work / f"{name}-plain"
-    without = study(folder, WITHOUT, [given.cifar], [EPSILON, BETA], flags)
+    without = evaluate(folder, WITHOUT, [given.cifar], [EPSILON, BETA], flags)
     page.append(without_section(found, without))
     for model, data in ((given.googlenet, given.imagenet), (given.places, given.places_images)):
         if model and data:
@@ -115,7 +117,7 @@ def main() -> None:
             flags += ["--every", str(given.imagenet_every), "--order", "descending"]
             flags += ["--order", "random"]
             folder = given.work / f"{model.stem}-{given.imagenet_every}"
-            found = study(folder, model, [data], IMAGENET_METHODS, flags)
+            found = evaluate(folder, model, [data], IMAGENET_METHODS, flags)
             page.append(imagenet_section(model.stem, found, given.imagenet_every))
     figures(given)
     page.append(FOOT)
@@ -154,7 +156,7 @@ def text(row: dict[str, Any]) -> str:
     return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def cifar_section(found: dict[str, Any], every: int) -> str:
+def cifar_section(found: dict[str, Any], study: Study, every: int) -> str:
     """Write figure 2 and table 1 again."""
     lines = [
         "## CIFAR-10: figure 2 and table 1",
@@ -197,19 +199,12 @@ def cifar_section(found: dict[str, Any], every: int) -> str:
             )
     for rule in (EPSILON, BETA):
         method = f"{rule}; LRN: taylor"
-        low, high, chance = (
-            mean(found, measure, name)
-            for measure, name in (
-                ("AUC descending", method),
-                ("AUC ascending", method),
-                ("AUC random", "random order"),
-            )
-        )
-        ordered = low["mean"] < chance["mean"] < high["mean"]
-        lines.append(
-            f"| descending < random < ascending, {method} | 1024 | {low['mean']:.3f}, "
-            f"{chance['mean']:.3f}, {high['mean']:.3f} | {'holds' if ordered else 'fails'} |"
-        )
+        chance = study.values(RANDOM, "AUC random")
+        below = interval(chance - study.values(method, "AUC descending"))
+        above = interval(study.values(method, "AUC ascending") - chance)
+        for claim, row in (("descending < random", below), ("random < ascending", above)):
+            bounds = row._asdict()
+            lines.append(f"| {claim}, {method} | 1024 | {text(bounds)} | {verdict(bounds, 1)} |")
     lines += ["", "Beyond the paper, against `LRN: taylor` under the epsilon rule, L = 1024:", ""]
     lines += ["| | difference in AUC descending | share of the score |", "|---|---|---|"]
     base = f"{EPSILON}; LRN: taylor"
@@ -218,17 +213,17 @@ def cifar_section(found: dict[str, Any], every: int) -> str:
             row = difference(found, "AUC descending", method, base)
             share = mean(found, "share of score", method)["mean"]
             lines.append(f"| {method} | {text(row)} | {share:.4g} |")
-    relative = {
-        rule: difference(found, "AUC descending", f"{rule}; LRN: taylor", f"{rule}; LRN: identity")[
-            "mean"
-        ]
-        / mean(found, "AUC descending", f"{rule}; LRN: identity")["mean"]
-        for rule in (EPSILON, BETA)
-    }
+    changes = []
+    for rule in (EPSILON, BETA):
+        identity = study.values(f"{rule}; LRN: identity", "AUC descending")
+        taylor = study.values(f"{rule}; LRN: taylor", "AUC descending")
+        low, high = interval(taylor - identity)[1:] / identity.mean()
+        change = (taylor - identity).mean() / identity.mean()
+        changes.append(f"{change:+.1%} [{low:+.1%}, {high:+.1%}] under {rule}")
     lines += [
         "",
-        f"Taylor changes the AUC by {relative[EPSILON]:+.1%} under epsilon and by "
-        f"{relative[BETA]:+.1%} under beta; in the paper by -4.4 % and -4.1 %.",
+        f"Taylor changes the AUC by {' and '.join(changes)};",
+        "in the paper by -4.4 % and -4.1 %.",
         "",
         "![curves](binder2016_cifar10.png)",
         "",
@@ -297,7 +292,7 @@ def figures(given: argparse.Namespace) -> None:
         drawn.quantize(128).save(DOCS / "binder2016_googlenet.png", optimize=True)
 
 
-def study(
+def evaluate(
     folder: Path, model: Path, data: list[Path], methods: list[str], flags: list[str]
 ) -> dict[str, Any]:
     """Run `onnxlrp evaluate`, and return what it left."""
@@ -310,6 +305,13 @@ def study(
     subprocess.run([*command, *flags, "-o", str(folder)], check=True, stdout=subprocess.DEVNULL)
     found: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return found
+
+
+def by_picture(folder: Path, found: dict[str, Any]) -> Study:
+    """Return what `onnxlrp evaluate` left of every picture."""
+    lines = (folder / "journal.jsonl").read_text().splitlines()[1:]
+    assert len(lines) == found["pictures"], "the folder holds a larger run: give it whole"
+    return Study([json.loads(line) for line in lines], [*found["settings"]["methods"], RANDOM])
 
 
 if __name__ == "__main__":
