@@ -25,17 +25,33 @@ from onnxlrp.journal import Journal
 from onnxlrp.presets import load_preprocessing
 
 PARTS = ("choose", "confirm", "report")
+FLAT = "epsilon_plus_flat"
+FIRST = f"{FLAT}; Conv first: flat"
 CANDIDATES = (
-    "epsilon_plus_flat",
+    FLAT,
+    f"{FLAT}; bias=exclude",
+    f"{FLAT}; bias=distribute",
+    f"{FIRST}; Conv: z-plus bias=exclude",
+    f"{FIRST}; Conv: alpha-beta alpha=1.25 beta=0.25; bias=exclude",
+    f"{FIRST}; Conv: alpha-beta alpha=1.5 beta=0.5; bias=exclude",
+    f"{FIRST}; Conv: gamma gamma=4; bias=exclude",
+    f"{FIRST}; Conv: gamma gamma=1; bias=exclude",
+    f"{FLAT}; Conv first: w-square",
+    f"{FLAT}; Conv first: w-square; bias=exclude",
+    f"{FLAT}; Gemm: z-plus; bias=exclude",
+    f"{FLAT}; MaxPool: proportional; bias=exclude",
+    f"{FLAT}; LRN: path-integral; bias=exclude",
+    f"{FLAT}; LRN: identity; bias=exclude",
     "epsilon_plus",
-    "epsilon_alpha2_beta1_flat",
-    "epsilon_plus_flat; bias=distribute",
     "epsilon_plus; bias=distribute",
-    "epsilon_plus_flat; Conv: gamma gamma=0.25; Conv first: flat",
     "epsilon_plus; Conv: gamma gamma=0.25",
     "epsilon_plus; Conv: gamma gamma=0.25; bias=distribute",
     "epsilon_plus; Conv: gamma gamma=1; bias=distribute",
+    "epsilon_alpha2_beta1_flat",
+    "epsilon_alpha2_beta1_flat; bias=exclude",
     "epsilon; epsilon=0.25",
+    "deep_taylor",
+    "excitation_backprop",
 )
 
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnxlrp import assembly
 from onnxlrp.assignment import Assignment, assign, unmatched
 from onnxlrp.composite import FROM_PREPROCESSING, Composite
+from onnxlrp.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError, UnsupportedError
 from onnxlrp.graph.analysis import Facts, analyse
 from onnxlrp.graph.canonical import Operation, operations
@@ -32,8 +33,6 @@ from onnxlrp.propagation.expression import Sign, Tensor
 from onnxlrp.propagation.formulas import Parameter
 from onnxlrp.propagation.registry import OPERATORS, Crossing, ObstacleError, Relevance
 from onnxlrp.start import check_target, start_relevance
-
-DEFAULT_COMPOSITE = "epsilon_plus_flat"
 
 
 @dataclass(frozen=True)

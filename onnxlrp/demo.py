@@ -11,6 +11,7 @@ from PIL import Image
 
 from onnxlrp.composite import Composite
 from onnxlrp.conversion import Conversion, convert
+from onnxlrp.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.drawing import seen
 from onnxlrp.explainer import TOP, Explainer
 from onnxlrp.explanation import Explanation
@@ -63,7 +64,7 @@ class Demo:
         return CLASSES[int(self.explanation.target[0])]
 
 
-def demo(target: int = TOP, composite: Composite | str = "epsilon_plus_flat") -> Demo:
+def demo(target: int = TOP, composite: Composite | str = DEFAULT_COMPOSITE) -> Demo:
     """Convert the bundled network and explain the bundled photograph with it.
 
     Parameters

@@ -63,9 +63,9 @@ class Explanation:
     >>> explanation.relevance.shape, explanation.target
     ((1, 3, 32, 32), array([3]))
     >>> print(f"{explanation.account().share:.2f}")
-    0.93
+    0.95
     >>> [(region.row, region.column) for region in explanation.top_regions(count=1, size=8)]
-    [(12, 20)]
+    [(11, 20)]
     >>> explanation.heatmap().size
     (224, 224)
 

@@ -19,6 +19,7 @@ SHIPPED = [
     "epsilon_gamma_box",
     "epsilon_plus",
     "epsilon_plus_flat",
+    "epsilon_plus_flat_exclude",
     "excitation_backprop",
     "sequential_preset_a",
     "sequential_preset_a_flat",
@@ -60,6 +61,7 @@ def test_what_ships():
 
 
 LAYER_MAPS = {
+    "epsilon_plus_flat_exclude": ("flat", "z-plus", "epsilon"),
     "epsilon_gamma_box": ("z-box", "gamma", "epsilon"),
     "excitation_backprop": ("z-plus", "z-plus", "z-plus"),
     "deep_taylor": ("w-square", "z-plus", "z-plus"),
@@ -105,6 +107,20 @@ def test_the_papers_one_rule_for_all_layers_with_weights(name):
         "logits": name,
     }
     assert Composite.load(f"binder2016_{name}").parameters["bias"] == "exclude"
+
+
+def test_the_default_leaves_biases_out_of_convolutions_alone():
+    proto = model(NETWORK, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
+    found = {n.name.removeprefix("node_"): n for n in onnxlrp.convert(proto).nodes}
+    assert found["c2"].parameters["bias"] == "exclude"
+    assert {found[name].parameters["bias"] for name in ("d1", "logits")} == {"absorb"}
+
+
+def test_the_default_tells_the_inputs_of_a_table_apart():
+    """Flat on a first dense layer would give all inputs the same."""
+    body = [node("Gemm", ["x", "w3"], "logits")]
+    proto = model(body, {"x": ["N", 4]}, ["logits"], {"w3": WEIGHTS["w3"]})
+    assert {n.name: n.rule for n in onnxlrp.convert(proto).nodes} == {"node_logits": "epsilon"}
 
 
 def test_bounds_follow_from_the_preprocessing():

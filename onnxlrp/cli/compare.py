@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxlrp.cli.options import chosen_preprocessing, numbers, preprocessing_options
+from onnxlrp.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.files import write, write_csv
 
@@ -38,7 +39,7 @@ WORST = 4
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--composite",
-    default="epsilon_plus_flat",
+    default=DEFAULT_COMPOSITE,
     show_default=True,
     metavar="NAME|FILE",
     help="For models that are no explainers yet.",

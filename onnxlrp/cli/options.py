@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onnxlrp.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
 composite_options = _stack(
     click.option(
         "--composite",
-        default="epsilon_plus_flat",
+        default=DEFAULT_COMPOSITE,
         show_default=True,
         metavar="NAME|FILE",
         help="Which rule each node gets: one that ships (see `onnxlrp composites`), or your TOML; "

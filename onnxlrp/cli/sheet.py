@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
+from onnxlrp.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
 
@@ -27,7 +28,7 @@ from onnxlrp.files import write
     "--composite",
     "composites",
     multiple=True,
-    default=("epsilon_plus_flat",),
+    default=(DEFAULT_COMPOSITE,),
     metavar="NAME|FILE",
     help="A column; also with additions, as in 'binder2016_epsilon; epsilon=1; LRN: identity'. "
     "Repeatable.",

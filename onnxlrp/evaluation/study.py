@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxlrp.composite import Composite
-from onnxlrp.conversion import DEFAULT_COMPOSITE, convert
+from onnxlrp.conversion import convert
+from onnxlrp.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.evaluation.flipping import ORDERS, Flipping, Order, aopc, area, curves, kept
 from onnxlrp.evaluation.measures import complexity, mass_accuracy, rank_accuracy, sparseness
