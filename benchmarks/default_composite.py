@@ -20,7 +20,7 @@ from onnxlrp.cli.progress import progress
 from onnxlrp.composite import Composite
 from onnxlrp.evaluation import Flipping, Judge, Picture, Study
 from onnxlrp.evaluation.study import interval
-from onnxlrp.items import as_picture, collect
+from onnxlrp.items import collect
 from onnxlrp.journal import Journal
 from onnxlrp.presets import load_preprocessing
 
@@ -124,9 +124,7 @@ def judged(
         rest = [number for number in third if items[number].name not in done]
         with progress(len(third), "pictures", len(done)) as advance:
             for number in rest:
-                read = items[number].read()
-                picture = as_picture(read) if isinstance(read, np.ndarray) else read
-                pixels = preprocessing.pixels(picture)
+                pixels = preprocessing.pixels(items[number].picture())
                 journal.append(judge(Picture(items[number].name, int(number), pixels, {})))
                 advance()
         return Study(list(journal.records), names)

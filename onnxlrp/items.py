@@ -56,6 +56,18 @@ class Item:
         array = load_array(self.path)
         return array if self.row is None else array[self.row]
 
+    def picture(self) -> Image.Image:
+        """Read a picture, also one that an array holds the pixels of.
+
+        Raises
+        ------
+        InputError, OSError
+            As for `read`, and `as_picture`.
+
+        """
+        read = self.read()
+        return read if isinstance(read, Image.Image) else as_picture(read)
+
 
 def collect(
     sources: Iterable[str | PathLike[str]], axes: int, *, leave_out: Path | None = None

@@ -17,7 +17,6 @@ from onnxlrp.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image
 
     from onnxlrp.composite import Composite
     from onnxlrp.evaluation import Picture, Study
@@ -182,7 +181,7 @@ def evaluate(
     methods = {name: Composite.load(name) for name in composites}
     if not methods and not given:
         raise InputError("name what is to be judged: --composite NAME, or --maps NAME=FILE")
-    large = max(preprocessing.pixels(_picture(items[0])).shape[:2]) > 64
+    large = max(preprocessing.pixels(items[0].picture()).shape[:2]) > 64
     flipping = Flipping(
         flips or (100 if large else None),
         region or (9 if large else 1),
@@ -233,7 +232,7 @@ def evaluate(
     click.echo(f"{len(study)} pictures; means with 95 % bootstrap intervals, in {folder}")
     if randomise is not None:
         few = [items[number] for number in chosen[:randomise]]
-        values = np.stack([preprocessing(_picture(item)) for item in few])
+        values = np.stack([preprocessing(item.picture()) for item in few])
         show_randomised(model, methods, values, folder, seed)
 
 
@@ -288,15 +287,6 @@ def show_randomised(
     )
 
 
-def _picture(item: Item) -> Image.Image:
-    import numpy as np
-
-    from onnxlrp.items import as_picture
-
-    read = item.read()
-    return as_picture(read) if isinstance(read, np.ndarray) else read
-
-
 def _pictures(
     items: list[Item],
     numbers: list[int],
@@ -310,7 +300,7 @@ def _pictures(
         yield Picture(
             items[number].name,
             number,
-            preprocessing.pixels(_picture(items[number])),
+            preprocessing.pixels(items[number].picture()),
             {name: array[number] for name, array in maps.items()},
             None if masks is None else masks[number],
         )
