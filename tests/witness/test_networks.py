@@ -50,7 +50,7 @@ NORMALISATIONS = {
 """Treatments of LRN, and what zennit has to be told for each."""
 
 BOUNDS = {"low": -6.0, "high": 6.0}
-SAMPLES = 8
+SAMPLES = 32
 
 
 def measured(name, proto, built, x, parameters=({}, {}), lrn="taylor"):
@@ -80,7 +80,7 @@ def compare(ledger: Ledger, row: str, name: str, *what, **how) -> None:
     """Hold our distance from zennit in float64 to zennit's own in float32.
 
     In some samples of some networks a denominator nearly cancels, and either may be further off,
-    by chance; so the typical sample is held to the gate, and the worst to a wide one.
+    by chance; so the typical of many samples is held to the gate, and the worst to a wide one.
     """
     apart, own = measured(name, *what, **how)
     typical, usual = float(np.median(apart)), float(np.median(own))
