@@ -179,7 +179,7 @@ def cifar_section(found: dict[str, Any], study: Study, every: int) -> str:
             )
         ]
         lines.append(f"| {method} | {PAPER.get(method, '')} | {' | '.join(cells)} |")
-    random = text(mean(found, "AUC random", "random order"))
+    random = text(mean(found, "AUC descending", RANDOM))
     lines += [f"| random order | | {random} | | | |", "", CLAIMS_HEAD]
     for prefix in ("", " at 256", " at 100"):
         measure = f"AUC descending{prefix}"
@@ -199,12 +199,10 @@ def cifar_section(found: dict[str, Any], study: Study, every: int) -> str:
             )
     for rule in (EPSILON, BETA):
         method = f"{rule}; LRN: taylor"
-        chance = study.values(RANDOM, "AUC random")
-        below = interval(chance - study.values(method, "AUC descending"))
-        above = interval(study.values(method, "AUC ascending") - chance)
+        below = difference(found, "AUC descending", RANDOM, method)
+        above = difference(found, "AUC ascending", method, RANDOM)
         for claim, row in (("descending < random", below), ("random < ascending", above)):
-            bounds = row._asdict()
-            lines.append(f"| {claim}, {method} | 1024 | {text(bounds)} | {verdict(bounds, 1)} |")
+            lines.append(f"| {claim}, {method} | 1024 | {text(row)} | {verdict(row, 1)} |")
     lines += ["", "Beyond the paper, against `LRN: taylor` under the epsilon rule, L = 1024:", ""]
     lines += ["| | difference in AUC descending | share of the score |", "|---|---|---|"]
     base = f"{EPSILON}; LRN: taylor"
@@ -264,7 +262,7 @@ def imagenet_section(name: str, found: dict[str, Any], every: int) -> str:
         cells = [text(mean(found, "AUC descending", method)) for method in (identity, taylor)]
         rule = identity.removesuffix("; LRN: identity")
         lines.append(f"| {rule} | {' | '.join(cells)} | {text(row)} | {verdict(row, -1)} |")
-    random = text(mean(found, "AUC random", "random order"))
+    random = text(mean(found, "AUC descending", RANDOM))
     lines += [f"| random order | {random} | | | |", ""]
     first, second, third = IMAGENET_METHODS[1], IMAGENET_METHODS[3], IMAGENET_METHODS[5]
     for method, other in ((first, second), (second, third), (first, IMAGENET_METHODS[9])):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from onnxlrp.agreement import agreement
 from onnxlrp.composite import Composite
 from onnxlrp.conversion import convert
 from onnxlrp.errors import InputError
-from onnxlrp.explainer import Contract, Explainer
+from onnxlrp.explainer import TOP, Contract, Explainer
 from onnxlrp.items import Item, collect, load_array
 from onnxlrp.preprocessing import Preprocessing
 from onnxlrp.stream import Failure, Sample, explain, prepare
@@ -34,13 +35,27 @@ class Maps:
     ----------
     origin : what the user called it
     relevance : by item, without a batch axis
-    classes : the class explained of each item, where the origin was run
+    classes : the class explained of each item, where it is known
 
     """
 
     origin: str
     relevance: Mapping[str, NDArray[Any]]
     classes: Mapping[str, int]
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the items have no names of their own."""
+        return [*self.relevance] == _numbers(len(self.relevance))
+
+    def renamed(self, names: Iterable[str]) -> Maps:
+        """Return the same maps under other names, in the same order."""
+        new = dict(zip(self.relevance, names, strict=True))
+        return Maps(
+            self.origin,
+            {new[name]: map_ for name, map_ in self.relevance.items()},
+            {new[name]: number for name, number in self.classes.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,8 @@ def read_maps(path: Path, names: Sequence[str] | None = None) -> Maps:
     Parameters
     ----------
     path : `.npy`, `.npz` (array `relevance` or `attribution`), HDF5 (dataset `attribution`, as
-        zennit's example and `onnxlrp explain` write it), or a folder of `onnxlrp explain`
+        zennit's example and `onnxlrp explain` write it; also `label`, the classes explained, and
+        `item`, names), or a folder of `onnxlrp explain`
     names : of the items in an array, in order; their numbers if None
 
     Raises
@@ -94,25 +110,40 @@ def read_maps(path: Path, names: Sequence[str] | None = None) -> Maps:
         }
         if not found:
             raise InputError(f"{path} holds no *{ENDING}: is it a folder of `onnxlrp explain`?")
-        return Maps(str(path), found, {})
-    array = _attribution(path) if path.suffix.lower() in (".h5", ".hdf5") else load_array(path)
-    names = [str(number) for number in range(len(array))] if names is None else names
+        table = path / "results.json"
+        rows = json.loads(table.read_text("utf-8")) if table.exists() else []
+        return Maps(str(path), found, {row["item"]: row["target"] for row in rows})
+    hdf5 = path.suffix.lower() in (".h5", ".hdf5")
+    array, own, classes = _attribution(path) if hdf5 else (load_array(path), None, [])
+    if array.ndim < 2 or len(array) == 0:
+        raise InputError(f"{path} holds no maps, only {list(array.shape)}")
+    names = own or names or _numbers(len(array))
     if len(names) != len(array):
         raise InputError(f"{path} holds {len(array)} maps for {len(names)} items")
-    return Maps(str(path), dict(zip(names, array, strict=True)), {})
+    return Maps(
+        str(path), dict(zip(names, array, strict=True)), dict(zip(names, classes, strict=False))
+    )
 
 
-def _attribution(path: Path) -> NDArray[Any]:
+def _numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def _attribution(path: Path) -> tuple[NDArray[Any], list[str] | None, list[int]]:
+    """Return the maps, and the items' names and classes where there are any."""
     import h5py
 
     try:
         with h5py.File(path) as file:
-            array: NDArray[Any] = file["attribution"][:]
+            array = np.asarray(file["attribution"][:])
+            names = [*file["item"].asstr()] if "item" in file else None
+            classes = np.asarray(file["label"][:]).tolist() if "label" in file else []
     except FileNotFoundError:
         raise
-    except (OSError, KeyError) as error:
+    # h5py reports what is missing, a group, or of another kind as any of these.
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{path} is no HDF5 file with a dataset 'attribution'") from error
-    return array
+    return array, names, classes
 
 
 def open_explainer(path: Path, composite: Composite) -> Explainer:
@@ -139,9 +170,13 @@ def open_explainer(path: Path, composite: Composite) -> Explainer:
 
 
 def run_maps(
-    origin: str, run: Explainer, sources: Sequence[str], preprocessing: Preprocessing | None
+    origin: str,
+    run: Explainer,
+    sources: Sequence[str],
+    preprocessing: Preprocessing | None,
+    target: int = TOP,
 ) -> Maps:
-    """Explain the top classes of files and folders.
+    """Explain a class, or the top ones, of files and folders.
 
     A model that reads the other layout than the preprocessing makes gets its own.
 
@@ -155,7 +190,7 @@ def run_maps(
     items = collect(sources, len(expected.shape) - 1)
     how = _in_layout(run, items[0], run.preprocessing or preprocessing)
     relevance, classes = {}, {}
-    for result in explain(run, items, Targets(), how, batch=4):
+    for result in explain(run, items, Targets(one=target), how, batch=4):
         if isinstance(result, Failure):
             raise InputError(f"{origin}: {result.item.source}: {result.reason}")
         name = result.sample.item.name
@@ -164,14 +199,15 @@ def run_maps(
     return Maps(origin, relevance, classes)
 
 
-def random_maps(origin: str, run: Explainer, images: NDArray[Any]) -> Maps:
-    """Explain the top classes of arrays, laid out as the model wants them.
+def random_maps(origin: str, run: Explainer, images: NDArray[Any], target: int = TOP) -> Maps:
+    """Explain a class, or the top ones, of arrays, laid out as the model wants them.
 
     Parameters
     ----------
     origin : what the user called it
     run : its explainer
     images : float32 [N, ...]; [N, C, H, W] becomes [N, H, W, C] where the model reads that
+    target : the class
 
     Raises
     ------
@@ -185,7 +221,9 @@ def random_maps(origin: str, run: Explainer, images: NDArray[Any]) -> Maps:
     with warnings.catch_warnings():
         # Random values are no pictures, and need not be.
         warnings.simplefilter("ignore")
-        found = [run(_repeated(image, run.batch or 1).astype(expected.dtype)) for image in images]
+        found = [
+            run(_repeated(image, run.batch or 1).astype(expected.dtype), target) for image in images
+        ]
     return Maps(
         origin,
         {str(number): one.of(0)[0] for number, one in enumerate(found)},
@@ -202,32 +240,45 @@ def compare(one: Maps, other: Maps, top: Sequence[float]) -> Pair:
     """Measure maps against those of the same items from another origin.
 
     Maps [H, W, C] are compared with [C, H, W] after a transpose, maps [H, W] with either after a
-    sum over channels; the notes say so.
+    sum over channels, maps without names of their items in their order; the notes say so.
 
     Raises
     ------
     InputError
-        The items are not the same, or their maps are of different sizes.
+        The items are not the same, their maps are of different sizes, or hold NaN or infinity.
 
     """
-    if one.relevance.keys() != other.relevance.keys():
-        odd = sorted(one.relevance.keys() ^ other.relevance.keys())
-        raise InputError(
-            f"{one.origin} and {other.origin} are not about the same items: "
-            f"{', '.join(odd[:3])}{' and more' if len(odd) > 3 else ''} in one of them only"
-        )
     notes: dict[str, None] = {}
+    if len(one.relevance) != len(other.relevance):
+        raise InputError(
+            f"{one.origin} holds {len(one.relevance)} maps, {other.origin} {len(other.relevance)}"
+        )
+    if one.relevance.keys() != other.relevance.keys():
+        if not (one.numbered or other.numbered):
+            odd = sorted(one.relevance.keys() ^ other.relevance.keys())
+            raise InputError(
+                f"{one.origin} and {other.origin} are not about the same items: "
+                f"{', '.join(odd[:3])}{' and more' if len(odd) > 3 else ''} in one of them only"
+            )
+        notes["one of them does not name its items: compared in their order"] = None
+        if one.numbered:
+            one = one.renamed(other.relevance)
+        else:
+            other = other.renamed(one.relevance)
     fitted_one, fitted_other, measures = {}, {}, {}
     for item, left in one.relevance.items():
         a, b, note = _alike(left, other.relevance[item])
         if note:
             notes[note] = None
         fitted_one[item], fitted_other[item] = a, b
-        measures[item] = agreement(a, b, top)
+        try:
+            measures[item] = agreement(a, b, top)
+        except InputError as error:
+            raise InputError(f"{one.origin}, {other.origin}: item {item}: {error}") from error
     both = one.classes.keys() & other.classes.keys()
     apart = sum(one.classes[item] != other.classes[item] for item in both)
     if apart:
-        notes[f"the models predict different classes for {apart} of {len(both)} items"] = None
+        notes[f"different classes are explained for {apart} of {len(both)} items"] = None
     return Pair(
         replace(one, relevance=fitted_one),
         replace(other, relevance=fitted_other),

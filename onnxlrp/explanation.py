@@ -52,6 +52,16 @@ class Account(NamedTuple):
         return f"{name} {self.score:.4g}, relevance sums to {self.relevance:.4g}{share}"
 
 
+def is_flat(scores: NDArray[Any]) -> bool:
+    """Tell whether scores, logits or probabilities, have nearly the greatest possible entropy."""
+    values = scores.astype(np.float64)
+    if values.min() < 0 or abs(values.sum() - 1) > 1e-3:
+        values = np.exp(values - values.max())
+    chances = values / values.sum()
+    entropy = -(chances * np.log(np.maximum(chances, 1e-300))).sum()
+    return len(chances) > 1 and bool(entropy > 0.95 * np.log(len(chances)))
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Why a batch of N inputs scored as it did.

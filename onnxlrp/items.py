@@ -164,7 +164,8 @@ def _opened(path: Path, changed: int, size: int) -> NDArray[Any]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path} is not a readable array: {error}") from error
+        # What np.load says of a text file is to allow pickles.
+        raise InputError(f"{path} is not a readable array, .npy or .npz") from error
     if array.dtype.kind not in "fiub":
         raise InputError(f"{path} holds {array.dtype}, not numbers")
     return array

@@ -62,8 +62,8 @@ class Journal:
         if found != settings:
             keys = [key for key in settings | found if settings.get(key) != found.get(key)]
             raise InputError(
-                f"{self._path.parent} holds results made with another {', '.join(keys)}: give "
-                "another folder, or --overwrite to start anew"
+                f"{self._path.parent} holds results made with other settings ({', '.join(keys)}): "
+                "give another folder, or --overwrite to start anew"
             )
         self.records = lines[1:]
         return len(whole)

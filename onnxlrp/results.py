@@ -13,7 +13,7 @@ from PIL import Image
 
 from onnxlrp.drawing import seen, sheet
 from onnxlrp.errors import InputError
-from onnxlrp.explanation import Account, title
+from onnxlrp.explanation import Account, is_flat, title
 from onnxlrp.files import write, write_csv
 from onnxlrp.heatmap import full_scale, heatmap, overlay
 from onnxlrp.preprocessing import Preprocessing
@@ -120,7 +120,7 @@ class Writer:
             relevance=total,
             share=total / explained.score if known else None,
             full=full_scale(relevance, layout) if relevance.ndim == 3 else 0.0,
-            flat=_is_flat(result.scores),
+            flat=is_flat(result.scores),
         )
         path = self.path(record.item, record.target, "relevance.npy")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,16 +220,6 @@ def write_hdf5(path: Path, records: Sequence[Record], writer: Writer) -> None:
 def _write_png(path: Path, drawn: Image.Image) -> None:
     # Run lengths alone: a third larger than by zlib's defaults, and ten times as fast.
     write(path, lambda file: drawn.save(file, format="PNG", compress_level=1, compress_type=3))
-
-
-def _is_flat(scores: np.ndarray) -> bool:
-    """Tell whether scores, logits or probabilities, have nearly the greatest possible entropy."""
-    values = scores.astype(np.float64)
-    if values.min() < 0 or abs(values.sum() - 1) > 1e-3:
-        values = np.exp(values - values.max())
-    chances = values / values.sum()
-    entropy = -(chances * np.log(np.maximum(chances, 1e-300))).sum()
-    return len(chances) > 1 and bool(entropy > 0.95 * np.log(len(chances)))
 
 
 def _json(rows: Sequence[Mapping[str, Any]]) -> bytes:

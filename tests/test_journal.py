@@ -42,7 +42,7 @@ def test_other_settings_are_named(tmp_path):
     path = tmp_path / "journal.jsonl"
     with Journal(path, {"target": 1, "batch": 2}) as first:
         first.append({"item": "a"})
-    with pytest.raises(InputError, match=r"made with another target: .* --overwrite"):
+    with pytest.raises(InputError, match=r"made with other settings \(target\): .* --overwrite"):
         Journal(path, {"target": 7, "batch": 2})
     with Journal(path, {"target": 7}, overwrite=True) as anew:
         assert anew.records == []

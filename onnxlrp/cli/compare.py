@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxlrp.cli.options import chosen_preprocessing, numbers, preprocessing_options
+from onnxlrp.cli.options import (
+    TOP,
+    chosen_preprocessing,
+    numbers,
+    preprocessing_options,
+    target_number,
+)
 from onnxlrp.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.files import write, write_csv
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 
 DISTANCES = ("relative L2", "relative max")
 WORST = 4
+SAME = 1e-3
 
 
 @click.command(short_help="Ask whether explanations are the same.")
@@ -45,6 +53,13 @@ WORST = 4
     help="For models that are no explainers yet.",
 )
 @click.option(
+    "--target",
+    type=target_number,
+    default=TOP,
+    metavar="N|top",
+    help="The class that explainers and models explain; the best of each item by default.",
+)
+@click.option(
     "--top",
     type=numbers,
     default="0.01,0.05",
@@ -54,7 +69,7 @@ WORST = 4
 )
 @click.option(
     "--tolerance",
-    type=float,
+    type=click.FloatRange(min=0),
     metavar="T",
     help="Exit with status 1 if max |B - A| / max |A| is larger for any item.",
 )
@@ -71,6 +86,7 @@ def compare(
     random: int | None,
     seed: int,
     composite: str,
+    target: int,
     top: tuple[float, ...],
     tolerance: float | None,
     as_json: bool,
@@ -81,7 +97,8 @@ def compare(
     """Measure each of OTHERS against FIRST.
 
     Each is an explainer, a model, or relevance of any library: .npy, .npz, HDF5 with a dataset
-    `attribution`, or a folder that `onnxlrp explain` wrote.
+    `attribution`, or a folder that `onnxlrp explain` wrote. They are called the same where no entry
+    of any item differs by more than a thousandth of the item's largest relevance.
     """
     from onnxlrp import comparison
     from onnxlrp.composite import Composite
@@ -107,8 +124,8 @@ def compare(
         if path not in runs:
             return comparison.read_maps(path, names)
         if images is not None:
-            return comparison.random_maps(str(path), runs[path], images)
-        return comparison.run_maps(str(path), runs[path], data, preprocessing)
+            return comparison.random_maps(str(path), runs[path], images, target)
+        return comparison.run_maps(str(path), runs[path], data, preprocessing, target)
 
     reference = maps(first)
     pairs = [comparison.compare(reference, maps(path), top) for path in others]
@@ -156,9 +173,11 @@ def _summary(pair: Pair) -> list[tuple[str, float, float, str]]:
 
 def _verdict(pair: Pair) -> str:
     summary = {measure: (median, worst) for measure, median, worst, _ in _summary(pair)}
-    worst = summary["relative max"][1]
-    if worst <= 1e-3:
+    worst, distance = summary["relative max"][1], summary["relative L2"][1]
+    if worst <= SAME:
         return f"the same explanation within {worst:.1e} of the largest relevance"
+    if 1 - summary["cosine"][1] <= SAME**2:
+        return f"the same explanation but for a factor: relative L2 up to {distance:.2e}"
     return (
         f"different explanations: correlation {summary['pearson'][0]:.3f} in the median, "
         f"{summary['pearson'][1]:.3f} at worst"
@@ -186,7 +205,11 @@ def _as_object(pair: Pair) -> dict[str, Any]:
         "other": pair.other.origin,
         "verdict": _verdict(pair),
         "notes": list(pair.notes),
-        "items": {item: dict(values) for item, values in pair.measures.items()},
+        "items": {
+            # JSON has no infinity.
+            item: {name: value if isfinite(value) else None for name, value in values.items()}
+            for item, values in pair.measures.items()
+        },
     }
 
 
@@ -207,11 +230,11 @@ def _drawn(pairs: Sequence[Pair]) -> Image.Image:
     for pair in pairs:
         for item in pair.worst()[:WORST]:
             one, other = (_as_picture(maps.relevance[item]) for maps in (pair.one, pair.other))
-            full = full_scale(one)
+            full = max(full_scale(one), full_scale(other))
             panels.append([heatmap(map_, full=full) for map_ in (one, other, other - one)])
             values = pair.measures[item]
             captions.append(
-                f"{item}: {pair.other.origin}: relative L2 {values['relative L2']:.2g}, "
+                f"{item}: {pair.other.origin}: relative max {values['relative max']:.2g}, "
                 f"correlation {values['pearson']:.2f}, colours full at ±{full:.3g}"
             )
     return grid(panels, [pairs[0].one.origin, "the other", "difference"], captions)

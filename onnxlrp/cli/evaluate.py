@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,15 @@ from onnxlrp.cli.progress import progress
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
     from onnxlrp.composite import Composite
-    from onnxlrp.evaluation import Picture, Study
-    from onnxlrp.items import Item
-    from onnxlrp.preprocessing import Preprocessing
+
+FEW = 20
+"""Intervals of fewer pictures say little."""
 
 
 @click.command(short_help="Judge composites by flipping pixels.")
@@ -152,44 +153,41 @@ def evaluate(
     """Judge composites by the score of MODEL's class while pixels are replaced.
 
     A good map makes the score fall fast when the most relevant pixels go first (a small AUC
-    descending), and hold when the least relevant do. The folder gets results.csv, results.json and
-    curves.png; a run that was interrupted goes on where it stopped.
+    descending), and hold when the least relevant do (a large AUC ascending); a map that says
+    nothing does as well as the random order. The folder gets results.csv, results.json,
+    curves.png, and journal.jsonl with the numbers of each picture; a run that was interrupted goes
+    on where it stopped. What each number means: docs/evaluation.md.
     """
     import numpy as np
 
     from onnxlrp.composite import Composite
-    from onnxlrp.evaluation import Flipping, Judge, Study
+    from onnxlrp.evaluation import Flipping, Judge, Picture, Study
     from onnxlrp.evaluation.report import write_report
     from onnxlrp.evaluation.study import RANDOM
-    from onnxlrp.items import collect, load_array
+    from onnxlrp.items import collect
     from onnxlrp.journal import Journal
 
     preprocessing = chosen_preprocessing(options)
     if preprocessing is None:
         raise InputError("say how pictures are made, as in --preprocess imagenet")
     items = collect(sources, 3)
-    given = {}
-    for text in maps:
-        name, _, path = text.partition("=")
-        given[name] = load_array(Path(path))
-    if masks is not None:
-        given["masks"] = load_array(masks)
-    for name, array in given.items():
-        if len(array) != len(items):
-            raise InputError(f"{name} has {len(array)} maps for {len(items)} pictures")
-    inside = given.pop("masks", None)
-    methods = {name: Composite.load(name) for name in composites}
-    if not methods and not given:
+    named = [text.partition("=") for text in maps]
+    if not all(name and path for name, _, path in named):
+        raise InputError("--maps takes NAME=FILE, such as zennit=zennit.npy")
+    names = [*composites, *(name for name, _, _ in named)]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"two methods are called {twice[0]}")
+    if not names:
         raise InputError("name what is to be judged: --composite NAME, or --maps NAME=FILE")
-    large = max(preprocessing.pixels(items[0].picture()).shape[:2]) > 64
-    flipping = Flipping(
-        flips or (100 if large else None),
-        region or (9 if large else 1),
-        stride,
-        replacement,
-        every,
-        seed,
-    )
+    given = {name: _for_each(Path(path), len(items), "maps") for name, _, path in named}
+    inside = None if masks is None else _for_each(masks, len(items), "masks")
+    methods = {name: Composite.load(name) for name in composites}
+    size = preprocessing.pixels(items[0].picture()).shape[:2]
+    if max(size) > 64:
+        region = region or 9
+        flips = flips or min(100, Flipping(None, region, stride).count(size))
+    flipping = Flipping(flips, region or 1, stride, replacement, every, seed)
     judge = Judge(
         model,
         methods,
@@ -201,55 +199,100 @@ def evaluate(
         batch=batch,
         threads=threads,
     )
-    chosen = np.arange(len(items))
+    chosen = list(range(len(items)))
     if images is not None and images < len(items):
         # The first of a permutation, so that a larger subset contains a smaller one.
-        chosen = np.random.default_rng(seed).permutation(len(items))[:images]
+        chosen = np.random.default_rng(seed).permutation(len(items))[:images].tolist()
     settings = {
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
         "methods": {name: composite.to_toml() for name, composite in methods.items()},
         "maps": sorted(given),
-        "flipping": asdict(flipping),
+        **asdict(flipping),
         "orders": sorted(orders),
         "at": sorted(prefixes),
         "probability": probability,
         "preprocessing": preprocessing.to_json(),
     }
+
+    def picture(number: int) -> Picture:
+        return Picture(
+            items[number].name,
+            number,
+            preprocessing.pixels(items[number].picture()),
+            {name: array[number] for name, array in given.items()},
+            None if inside is None else inside[number],
+        )
+
+    judge.check(picture(chosen[0]))
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / "journal.jsonl", settings, overwrite=overwrite) as journal:
-        done = {row["item"] for row in journal.records}
-        rest = [int(number) for number in chosen if items[number].name not in done]
-        with progress(len(chosen), "pictures", len(chosen) - len(rest)) as advance:
-            for picture in _pictures(items, rest, preprocessing, given, inside):
-                journal.append(judge(picture))
-                advance()
+        done = {row["item"]: row["digest"] for row in journal.records}
+        before = [number for number in chosen if items[number].name in done]
+        for number in before:
+            if picture(number).digest != done[items[number].name]:
+                raise InputError(
+                    f"{folder} holds results of another {items[number].name}, or of other maps or "
+                    "masks of it: give another folder, or --overwrite to start anew"
+                )
+        with progress(len(chosen), "pictures", len(before)) as advance:
+            for number in chosen:
+                if items[number].name not in done:
+                    journal.append(judge(picture(number)))
+                    advance()
         wanted = {items[number].name for number in chosen}
         found = [row for row in journal.records if row["item"] in wanted]
-    names = [*methods, *given, *([RANDOM] if "random" in orders else [])]
-    study = Study(found, names)
-    write_report(folder, study, settings | {"images": len(found)})
-    show(study)
-    click.echo(f"{len(study)} pictures; means with 95 % bootstrap intervals, in {folder}")
+    study = Study(found, [*names, *([RANDOM] if "random" in orders else [])])
+    show(write_report(folder, study, settings | {"images": len(found)}))
+    click.echo(
+        f"Pictures: {len(study)}, {preprocessing.in_words()}. Means with 95 % bootstrap intervals, "
+        f"in {folder}."
+    )
+    _warn(found)
     if randomise is not None:
         few = [items[number] for number in chosen[:randomise]]
         values = np.stack([preprocessing(item.picture()) for item in few])
         show_randomised(model, methods, values, folder, seed)
 
 
-def show(study: Study) -> None:
+def _for_each(path: Path, count: int, noun: str) -> NDArray[Any]:
+    """Open an array with an entry for each picture."""
+    from onnxlrp.items import load_array
+
+    array = load_array(path)
+    if len(array) != count:
+        raise InputError(f"{path} has {len(array)} {noun} for {count} pictures")
+    return array
+
+
+def _warn(rows: Sequence[Mapping[str, Any]]) -> None:
+    if len(rows) < FEW:
+        click.echo(f"Warning: intervals of fewer than {FEW} pictures are rough", err=True)
+    flat = sum(row["flat"] for row in rows)
+    if 2 * flat > len(rows):
+        click.echo(
+            f"Warning: for {flat} of {len(rows)} pictures the model scores all classes nearly "
+            "alike: is this how its input is made?",
+            err=True,
+        )
+
+
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the means, and the differences to the first method."""
-    import numpy as np
-
     from onnxlrp.cli import tables
+    from onnxlrp.evaluation.study import Interval
 
-    first = study.methods[0]
-    for measure in study.measures:
-        lines = []
-        for method in study.methods:
-            if np.isnan(study.values(method, measure)).all():
-                continue
-            to_first = "" if method == first else str(study.difference(method, first, measure))
-            lines.append((method, str(study.mean(method, measure)), to_first))
+    found = {
+        (row["measure"], row["method"], row["minus"]): str(
+            Interval(row["mean"], row["low"], row["high"])
+        )
+        for row in rows
+    }
+    for measure in dict.fromkeys(row["measure"] for row in rows):
+        methods = [method for name, method, minus in found if (name, minus) == (measure, None)]
+        lines = [
+            (method, found[measure, method, None], found.get((measure, method, methods[0]), ""))
+            for method in methods
+        ]
         columns = f"name {measure.replace(' ', '_')}> minus_the_first>"
         tables.show(tables.table(columns, lines))
 
@@ -277,30 +320,18 @@ def show_randomised(
     }
     layers = list(next(iter(found.values()), {}))
     for name, steps in found.items():
-        click.echo(f"{name}: Spearman's correlation with the untouched model's maps")
+        click.echo(
+            f"{name}: Spearman's correlation with the untouched model's maps "
+            f"of {len(images)} pictures"
+        )
         tables.show(
             tables.table("node correlation>", [(layer, str(steps[layer])) for layer in layers])
         )
-    listed = {name: {k: v._asdict() for k, v in steps.items()} for name, steps in found.items()}
-    write(
-        folder / "randomised.json", lambda file: file.write(json.dumps(listed, indent=1).encode())
-    )
-
-
-def _pictures(
-    items: list[Item],
-    numbers: list[int],
-    preprocessing: Preprocessing,
-    maps: dict[str, NDArray[Any]],
-    masks: NDArray[np.bool_] | None,
-) -> Iterator[Picture]:
-    from onnxlrp.evaluation import Picture
-
-    for number in numbers:
-        yield Picture(
-            items[number].name,
-            number,
-            preprocessing.pixels(items[number].picture()),
-            {name: array[number] for name, array in maps.items()},
-            None if masks is None else masks[number],
-        )
+    whole = {
+        "pictures": len(images),
+        "methods": {
+            name: {layer: interval._asdict() for layer, interval in steps.items()}
+            for name, steps in found.items()
+        },
+    }
+    write(folder / "randomised.json", lambda file: file.write(json.dumps(whole, indent=1).encode()))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NAMES = ("node", "operator", "line", "value", "name")
 NAME_WIDTH = 28
+WIDE = 10_000
 
 Shape = tuple[int | str | None, ...]
 
@@ -48,7 +49,11 @@ def show(*tables: Table) -> None:
     """Print tables on stdout, each with an empty line below."""
     # Names of nodes and shapes hold brackets, which rich would read as markup.
     console = Console(markup=False, highlight=False)
+    screen = console.width
     for table in tables:
+        # Numbers that do not fit are wrapped by the terminal rather than cut.
+        console.width = WIDE
+        console.width = max(screen, console.measure(table).minimum)
         console.print(table)
         console.print()
 
@@ -148,15 +153,20 @@ def table(columns: str, rows: Iterable[tuple[str, ...]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     cells = list(rows)
     for index, column in enumerate(columns.split()):
+        right = column.endswith(">")
         name = column.removesuffix(">").replace("_", " ")
         longest = max((len(row[index]) for row in cells), default=0)
+        # Prose gives way before names do, and numbers never.
+        min_width = min(longest, NAME_WIDTH) if name in NAMES else None
+        if right:
+            min_width = max(longest, len(name))
         table.add_column(
             name,
-            justify="right" if ">" in column else "left",
+            justify="right" if right else "left",
             # Without folding rich cuts long names short.
             overflow="fold",
-            # Prose gives way before names do.
-            min_width=min(longest, NAME_WIDTH) if name in NAMES else None,
+            min_width=min_width,
+            no_wrap=right,
         )
     for row in cells:
         table.add_row(*row)

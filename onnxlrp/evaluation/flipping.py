@@ -79,12 +79,16 @@ class Flipping:
         Raises
         ------
         InputError
-            There are fewer pixels, or regions, than flips.
+            There are fewer pixels, or regions, than flips, or a region is larger than the picture.
 
         """
         most = int(np.prod(self._cells(size)))
+        if self.region > max(size):
+            raise InputError(f"regions of {self.region} are larger than {size[0]}x{size[1]} pixels")
         if self.flips is not None and self.flips > most:
-            raise InputError(f"{self.flips} flips of a picture with {most}: give fewer")
+            raise InputError(
+                f"{self.flips} flips where {size[0]}x{size[1]} pixels make {most}: give fewer"
+            )
         return most if self.flips is None else self.flips
 
     def steps(self, size: tuple[int, int]) -> NDArray[np.int64]:

@@ -21,7 +21,8 @@ def rows(study: Study) -> list[dict[str, Any]]:
 
     Returns
     -------
-    dictionaries with `measure`, `method`, `minus` (None for a mean), `mean`, `low`, `high`
+    dictionaries with `measure`, `method`, `minus` (None for a mean; else what was named before),
+    `mean`, `low`, `high`
 
     """
     found: list[tuple[str, str, str | None, Interval]] = []
@@ -30,24 +31,34 @@ def rows(study: Study) -> list[dict[str, Any]]:
         for method in taken:
             found.append((measure, method, None, study.mean(method, measure)))
         for method, other in combinations(taken, 2):
-            found.append((measure, method, other, study.difference(method, other, measure)))
+            found.append((measure, other, method, study.difference(other, method, measure)))
     return [
         {"measure": measure, "method": method, "minus": other, **interval._asdict()}
         for measure, method, other, interval in found
     ]
 
 
-def write_report(folder: Path, study: Study, settings: dict[str, Any]) -> None:
-    """Write `results.csv`, `results.json` and `curves.png` into a folder."""
+def write_report(folder: Path, study: Study, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write `results.csv`, `results.json` and `curves.png` into a folder; return the rows."""
     listed = rows(study)
     whole = {"pictures": len(study), "settings": settings, "results": listed}
     write_csv(folder / "results.csv", listed)
     write(folder / "results.json", lambda file: file.write(json.dumps(whole, indent=1).encode()))
-    write(folder / "curves.png", lambda file: draw(study, file))
+    score = "probability" if settings["probability"] else "logit"
+    write(folder / "curves.png", lambda file: draw(study, file, score))
+    return listed
 
 
-def draw(study: Study, file: IO[bytes], title: str = "") -> None:
-    """Draw mean curves, as PNG: most relevant first solid, least relevant first dashed."""
+def draw(study: Study, file: IO[bytes], score: str = "score") -> None:
+    """Draw mean curves, as PNG: most relevant first solid, least relevant first dashed.
+
+    Parameters
+    ----------
+    study : what to draw
+    file : where to
+    score : what the score of the class is called
+
+    """
     # Not pyplot: it costs half a second and looks for a display.
     from matplotlib import color_sequences
     from matplotlib.figure import Figure
@@ -59,19 +70,16 @@ def draw(study: Study, file: IO[bytes], title: str = "") -> None:
     named = _PALETTE if len(study.methods) <= len(_PALETTE) else color_sequences["tab20"]
     for index, method in enumerate(study.methods):
         colour = "#777777" if method == RANDOM else named[index % len(named)]
+        label: str | None = method
         for order, style in styles.items():
             if order in study.rows[0]["methods"][method]["curves"]:
                 curve = study.curve(method, order)
-                axis.plot(
-                    np.linspace(0, last, len(curve)),
-                    curve,
-                    style,
-                    color=colour,
-                    label=None if order == "ascending" else method,
-                )
+                flips = np.linspace(0, last, len(curve))
+                axis.plot(flips, curve, style, color=colour, label=label)
+                label = None
     axis.set_xlabel("flips (solid: most relevant first; dashed: least relevant first)")
-    axis.set_ylabel("score of the class")
-    axis.set_title(title or f"mean of {len(study)} pictures", fontsize=10)
+    axis.set_ylabel(f"{score} of the class")
+    axis.set_title(f"mean of {len(study)} pictures", fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
     figure.savefig(file, format="png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from onnxlrp.errors import InputError
 from onnxlrp.evaluation.flipping import ORDERS, Flipping, Order, aopc, area, curves, kept
 from onnxlrp.evaluation.measures import complexity, mass_accuracy, rank_accuracy, sparseness
 from onnxlrp.explainer import Explainer
+from onnxlrp.explanation import is_flat
 from onnxlrp.preprocessing import Preprocessing
 from onnxlrp.runtime import open_session
 
@@ -46,8 +48,7 @@ class Study:
 
     Attributes
     ----------
-    rows : a row for each picture: `item`, `class`, `score`, and by method `values`, by name of the
-        measure, and `curves`, thinned out, by order
+    rows : a row for each picture, as `Judge` returns it
     methods : names, in the order given
 
     """
@@ -129,6 +130,17 @@ class Picture:
     maps: Maps
     mask: NDArray[Any] | None = None
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that its results depend on."""
+        found = hashlib.sha256(repr((self.name, self.number)).encode())
+        arrays = {"pixels": self.pixels, "mask": self.mask, **self.maps}
+        for name, array in arrays.items():
+            if array is not None:
+                found.update(repr((name, array.dtype.str, array.shape)).encode())
+                found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
 
 class Judge:
     """A model with its explainers, and how they are to be judged.
@@ -140,7 +152,8 @@ class Judge:
     flipping : what a flip is
     preprocessing : how pixels become what the model reads
     prefixes : numbers of flips at which the area is taken besides L
-    orders : which orders are run; the random one is a method of its own
+    orders : which orders are run; the random one is a method of its own, `RANDOM`, whose one curve
+        stands beside the others' in either direction
     probability : take the softmax of the scores for the score
     batch : pictures to a run
     threads : for one operator on the CPU
@@ -169,6 +182,7 @@ class Judge:
         self.preprocessing = preprocessing
         self._prefixes = prefixes
         self._orders = [order for order in ORDERS if order in orders]
+        self._directions = [order for order in self._orders if order != "random"] or ["descending"]
         self._probability = probability
         self._batch = batch
         self._explainers = {
@@ -187,8 +201,55 @@ class Judge:
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
+    def check(self, picture: Picture) -> None:
+        """Check that a picture, its maps and its mask fit the model and what is to be done.
+
+        Raises
+        ------
+        InputError
+            They do not; the text names the picture.
+
+        """
+        try:
+            values = self.preprocessing.values(picture.pixels)
+            expected = self._session.get_inputs()[0].shape[1:]
+            if len(expected) != values.ndim or any(
+                isinstance(wanted, int) and wanted != size
+                for wanted, size in zip(expected, values.shape, strict=True)
+            ):
+                raise InputError(
+                    f"the model reads {expected}, the preprocessing makes {list(values.shape)}: "
+                    "change --preprocess, --resize, --crop or --layout"
+                )
+            size = picture.pixels.shape[:2]
+            last = self.flipping.count(size)
+            beyond = [end for end in self._prefixes if end > last]
+            if beyond:
+                raise InputError(f"no area after {beyond[0]} flips where there are {last}")
+            for name, relevance in picture.maps.items():
+                if not np.isfinite(summed(relevance, size)).all():
+                    raise InputError(f"{name} holds NaN or infinity")
+            if picture.mask is not None:
+                rank_accuracy(np.zeros(size), picture.mask)
+        except InputError as error:
+            raise InputError(f"{picture.name}: {error}") from error
+
     def __call__(self, picture: Picture) -> dict[str, Any]:
-        """Judge every method on one picture; return the row of a `Study`."""
+        """Judge every method on one picture.
+
+        Returns
+        -------
+        `item`, its name; `digest`, of the picture; `class`, the one predicted; `score`, its score;
+        `flat`, whether all classes score nearly alike; `flips`, L; `methods`: by name, `values`, by
+        name of the measure, and `curves`, by order, at up to `KEPT` numbers of flips
+
+        Raises
+        ------
+        InputError
+            As for `check`.
+
+        """
+        self.check(picture)
         values = self.preprocessing.values(picture.pixels)[None]
         scores = self.scores(values)[0]
         target = int(scores.argmax())
@@ -196,13 +257,13 @@ class Judge:
         for name, run in self._explainers.items():
             maps[name] = np.asarray(run(values, target).relevance)[0]
         maps |= picture.maps
-        summed = {name: self._summed(map_) for name, map_ in maps.items()}
         flipping, number = self.flipping, picture.number
         size = picture.pixels.shape[:2]
-        steps, last = flipping.steps(size), flipping.count(size)
+        of_pixels = {name: summed(map_, size) for name, map_ in maps.items()}
+        steps = flipping.steps(size)
         ranks: dict[tuple[str, Order], NDArray[np.int64]] = {
             (name, order): flipping.ranks(relevance, order, number)
-            for name, relevance in summed.items()
+            for name, relevance in of_pixels.items()
             for order in self._orders
             if order != "random"
         }
@@ -220,45 +281,65 @@ class Judge:
             own = {order: found[f"{order}/{name}"] for n, order in ranks if n == name}
             measured: dict[str, float] = {}
             for order, curve in own.items():
-                for end in (last, *self._prefixes):
-                    at = "" if end == last else f" at {end}"
-                    measured[f"AUC {order}{at}"] = area(curve, steps, end)
-                if order == "descending":
-                    measured["AOPC"] = aopc(curve, steps, last)
+                # What either of the others is to beat.
+                for beside in self._directions if order == "random" else [order]:
+                    measured |= self._of_curve(beside, curve, steps)
             if name in maps:
-                measured |= self._of_map(name, maps, summed[name], scores[target], picture.mask)
+                measured |= self._of_map(of_pixels[name], scores[target], picture.mask)
             thin = kept(steps, own.values())
             rows[name] = {"values": measured, "curves": dict(zip(own, thin, strict=True))}
         return {
             "item": picture.name,
+            "digest": picture.digest,
             "class": target,
             "score": float(scores[target]),
-            "flips": last,
+            "flat": is_flat(scores),
+            "flips": int(steps[-1]),
             "methods": rows,
         }
 
-    def _of_map(
-        self,
-        name: str,
-        maps: Mapping[str, NDArray[Any]],
-        summed: NDArray[Any],
-        score: float,
-        mask: NDArray[Any] | None,
+    def _of_curve(
+        self, order: str, curve: NDArray[np.float64], steps: NDArray[np.int64]
     ) -> dict[str, float]:
-        measured = {"sparseness": sparseness(summed), "complexity": complexity(summed)}
-        if not self._probability and score:
-            measured["share of score"] = float(maps[name].sum(dtype=np.float64) / score)
-        if mask is not None:
-            measured["mass accuracy"] = mass_accuracy(summed, mask)
-            measured["rank accuracy"] = rank_accuracy(summed, mask)
+        last = int(steps[-1])
+        measured = {f"AUC {order}": area(curve, steps, last)}
+        measured |= {f"AUC {order} at {end}": area(curve, steps, end) for end in self._prefixes}
+        if order == "descending":
+            measured["AOPC"] = aopc(curve, steps, last)
         return measured
 
-    def _summed(self, relevance: NDArray[Any]) -> NDArray[np.float64]:
-        """Sum over channels."""
-        if relevance.ndim == 2:
-            return relevance.astype(np.float64)
-        axis = 0 if self.preprocessing.layout == "NCHW" else -1
-        return np.asarray(relevance.sum(axis=axis, dtype=np.float64))
+    def _of_map(
+        self, relevance: NDArray[np.float64], score: float, mask: NDArray[Any] | None
+    ) -> dict[str, float]:
+        measured = {"sparseness": sparseness(relevance), "complexity": complexity(relevance)}
+        if not self._probability and score:
+            measured["share of score"] = float(relevance.sum() / score)
+        if mask is not None:
+            measured["mass accuracy"] = mass_accuracy(relevance, mask)
+            measured["rank accuracy"] = rank_accuracy(relevance, mask)
+        return measured
+
+
+def summed(relevance: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Return the relevance of each pixel of (height, width): the sum over channels.
+
+    Parameters
+    ----------
+    relevance : [H, W], [C, H, W] or [H, W, C]
+    size : H and W
+
+    Raises
+    ------
+    InputError
+        It is none of these.
+
+    """
+    for axes in ((), (0,), (-1,)):
+        if relevance.ndim == 2 + len(axes):
+            found: NDArray[np.float64] = relevance.sum(axis=axes, dtype=np.float64)
+            if found.shape == size:
+                return found
+    raise InputError(f"a map {list(relevance.shape)} for a picture of {size[0]}x{size[1]} pixels")
 
 
 def _explainer(

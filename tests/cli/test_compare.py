@@ -45,6 +45,37 @@ def test_the_worst_item_and_the_exit_status(run, maps):
     assert run("compare", "a.npy", "b.npy", "--tolerance", "0.6").exit_code == 0
 
 
+def test_a_factor_alone(run, maps):
+    np.save("a.npy", maps)
+    np.save("b.npy", 1.05 * maps)
+    assert "same explanation but for a factor" in run("compare", "a.npy", "b.npy").stdout
+    np.save("zeros.npy", 0 * maps)
+    result = run("compare", "zeros.npy", "a.npy", "--json")
+    json.loads(result.stdout, parse_constant=pytest.fail)
+    assert json.loads(result.stdout)[0]["items"]["0"]["relative L2"] is None
+
+
+def test_what_explain_left_in_its_folder(run, explainer: Path):
+    """Items by name where there are names, else in their order; classes where they are known."""
+    np.save("x.npy", np.random.default_rng(0).normal(size=(12, 3, 8, 8)).astype(np.float32))
+    flags = ("--format", "npy,hdf5", "-o")
+    assert run("explain", explainer, "x.npy", "--target", "1", *flags, "out").exit_code == 0
+    order = [11, *range(11)]
+    with h5py.File("out/attribution.h5") as file, h5py.File("turned.h5", "w") as turned:
+        np.save("maps.npy", file["attribution"][:])
+        for name in ("attribution", "label", "item"):
+            turned[name] = [file[name][:][place] for place in order]
+    for other in ("out/attribution.h5", "turned.h5", "maps.npy"):
+        result = run("compare", "out", other, "--tolerance", 0)
+        assert result.exit_code == 0, result.output
+        assert ("compared in their order" in result.stdout) == (other == "maps.npy")
+    data = ("out", explainer, "--data", "x.npy")
+    assert "different classes are explained for" in run("compare", *data).stdout
+    same = run("compare", *data, "--target", 1, "--tolerance", 1e-5)
+    assert same.exit_code == 0, same.output
+    assert "different classes" not in same.stdout
+
+
 def test_layouts_and_channels_are_brought_together(run, maps):
     np.save("a.npy", maps)
     np.save("nhwc.npy", maps.transpose(0, 2, 3, 1))
@@ -102,7 +133,17 @@ def test_other_composites_explain_otherwise(run, explainer: Path, model: Path):
 def test_what_cannot_be_compared(run, explainer: Path, maps):
     np.save("a.npy", maps)
     np.save("b.npy", maps[:2])
-    assert "not about the same items: 2" in run("compare", "a.npy", "b.npy").stderr
+    assert "a.npy holds 3 maps, b.npy 2" in run("compare", "a.npy", "b.npy").stderr
+    np.save("none.npy", maps[:0])
+    assert "none.npy holds no maps" in run("compare", "none.npy", "a.npy").stderr
+    broken = maps.copy()
+    broken[1, 0, 0, 0] = np.nan
+    np.save("nan.npy", broken)
+    line = run("compare", "a.npy", "nan.npy").stderr
+    assert "a.npy, nan.npy: item 1: a map holds NaN or infinity" in line
+    with h5py.File("group.h5", "w") as file:
+        file.create_group("attribution")
+    assert "no HDF5 file with a dataset" in run("compare", "a.npy", "group.h5").stderr
     np.save("c.npy", maps[..., :4])
     line = run("compare", "a.npy", "c.npy").stderr
     assert "maps of [2, 6, 5] and [2, 6, 4] cannot be compared" in line

@@ -3,7 +3,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from onnxlrp.evaluation.study import Interval
 
 FLAGS = ["--resize", "8x8", "--scale", "1/255"]
 METHODS = ["--composite", "epsilon", "--composite", "epsilon_plus; LRN: identity"]
@@ -24,14 +27,31 @@ def test_a_table_and_a_figure(run, model: Path):
     low = means["AUC descending", "epsilon"]["mean"]
     assert (
         low
-        < means["AUC random", "random order"]["mean"]
+        < means["AUC descending", "random order"]["mean"]
         < means["AUC ascending", "epsilon"]["mean"]
     )
+    chance = next(
+        row
+        for row in found["results"]
+        if (row["measure"], row["method"], row["minus"])
+        == ("AUC ascending", "random order", "epsilon")
+    )
+    assert chance["mean"] < 0
     assert ("AUC descending at 9", "epsilon_plus; LRN: identity") in means
     with open("out/results.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == len(found["results"])
     assert Image.open("out/curves.png").size[0] > 500
     assert "AUC descending" in result.stdout
+    assert "resized to 8x8" in result.stdout
+    assert "fewer than 20 pictures are rough" in result.stderr
+
+
+def test_numbers_are_never_cut(run, model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    flags = [*FLAGS, "-o", "out", "--order", "descending"]
+    result = run("evaluate", model, "--data", pictures(3), *METHODS, *flags)
+    for row in json.loads(Path("out/results.json").read_text())["results"]:
+        assert str(Interval(row["mean"], row["low"], row["high"])) in result.stdout
 
 
 def test_a_larger_subset_goes_on_where_a_smaller_one_stopped(run, model: Path):
@@ -44,7 +64,29 @@ def test_a_larger_subset_goes_on_where_a_smaller_one_stopped(run, model: Path):
     assert len(more.splitlines()) == 6
     other = run(*arguments, "--seed", 1)
     assert other.exit_code == 1
-    assert "another flipping" in other.stderr
+    assert "made with other settings (seed)" in other.stderr
+
+
+def test_results_of_other_data_are_not_taken_for_these(run, model: Path):
+    """Other pictures, maps or masks under the names of those before."""
+    random = np.random.default_rng(1)
+    np.save("theirs.npy", random.normal(size=(2, 8, 8)))
+    np.save("masks.npy", np.eye(8, dtype=bool)[None].repeat(2, axis=0))
+    arguments = ["evaluate", model, "--data", pictures(2), *FLAGS, "-o", "out"]
+    arguments += ["--maps", "theirs=theirs.npy", "--masks", "masks.npy"]
+    assert run(*arguments).exit_code == 0
+    assert run(*arguments).exit_code == 0
+    for path in map(Path, ("x.npz", "theirs.npy", "masks.npy")):
+        before = path.read_bytes()
+        if path.suffix == ".npz":
+            np.savez(path, x=random.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8))
+        else:
+            np.save(path, np.load(path)[::-1, :, ::-1])
+        changed = run(*arguments)
+        assert changed.exit_code == 1
+        assert "holds results of another x/0, or of other maps or masks" in changed.stderr
+        path.write_bytes(before)
+    assert "of another x/0" in run(*arguments[:-2]).stderr
 
 
 def test_maps_and_masks_given_as_files(run, model: Path):
@@ -66,10 +108,40 @@ def test_what_is_missing_is_asked_for(run, model: Path):
     assert "say how pictures are made" in run(*data, *METHODS).stderr
     np.save("one.npy", np.zeros((1, 8, 8)))
     short = run(*data, *FLAGS, "--maps", "theirs=one.npy")
-    assert "theirs has 1 maps for 2 pictures" in short.stderr
+    assert "one.npy has 1 maps for 2 pictures" in short.stderr
+    assert "--maps takes NAME=FILE" in run(*data, *FLAGS, "--maps", "one.npy").stderr
+    assert "called epsilon" in run(*data, *FLAGS, *METHODS, "--maps", "epsilon=one.npy").stderr
+    Path("text.npy").write_text("no array")
+    line = run(*data, *FLAGS, "--maps", "theirs=text.npy").stderr
+    assert "text.npy is not a readable array" in line
+    assert "pickle" not in line
     floats = [*data[:3], "floats.npy", *data[4:]]
     np.save("floats.npy", np.zeros((2, 3, 8, 8), np.float32))
     assert "is no picture: those are uint8" in run(*floats, *METHODS, *FLAGS).stderr
+
+
+def test_what_does_not_fit_is_said_before_anything_is_written(run, model: Path):
+    maps = np.zeros((2, 8, 8))
+    maps[0, 1, 2] = np.nan
+    np.save("nan.npy", maps)
+    np.save("small.npy", maps[:, :4])
+    np.save("nothing.npy", np.zeros((2, 8, 8), dtype=bool))
+    data = ["evaluate", model, "--data", pictures(2), "-o", "out", *METHODS]
+    for flags, text in {
+        ("--scale", "1/255", "--resize", "9x8"): "the model reads [3, 8, 8], the preprocessing "
+        "makes [3, 9, 8]",
+        (*FLAGS, "--at", 65): "no area after 65 flips where there are 64",
+        (*FLAGS, "--flips", 65): "65 flips where 8x8 pixels make 64",
+        (*FLAGS, "--region", 9): "regions of 9 are larger than 8x8 pixels",
+        (*FLAGS, "--maps", "theirs=nan.npy"): "theirs holds NaN or infinity",
+        (*FLAGS, "--maps", "theirs=small.npy"): "a map [4, 8] for a picture of 8x8 pixels",
+        (*FLAGS, "--masks", "nothing.npy"): "something inside",
+    }.items():
+        result = run(*data, *flags)
+        assert result.exit_code == 1
+        assert "Error: x/0: " in result.stderr
+        assert text in result.stderr
+        assert not Path("out").exists()
 
 
 def test_shuffled_weights_change_the_maps(run, model: Path):
@@ -78,6 +150,6 @@ def test_shuffled_weights_change_the_maps(run, model: Path):
         *("--randomise", 2),
     )
     assert result.exit_code == 0, result.output
-    steps = json.loads(Path("out/randomised.json").read_text())["epsilon"]
+    steps = json.loads(Path("out/randomised.json").read_text())["methods"]["epsilon"]
     assert list(steps) == ["classify", "conv"]
     assert steps["conv"]["mean"] < 0.9

@@ -211,7 +211,7 @@ def test_a_bad_picture_in_a_batch_costs_nothing_else(run, explainer: Path, pictu
 def test_other_settings_need_another_folder_or_overwrite(run, explainer: Path, photo: Path):
     run("explain", explainer, photo, "-o", "out")
     line = refused(run("explain", explainer, photo, "-o", "out", "--target", 1))
-    assert "made with another target" in line
+    assert "made with other settings (target)" in line
     anew = run("explain", explainer, photo, "-o", "out", "--target", 1, "--overwrite")
     assert anew.exit_code == 0
     assert json.loads(Path("out/results.json").read_text())[0]["target"] == 1

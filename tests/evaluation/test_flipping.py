@@ -112,8 +112,10 @@ def test_the_mean_colour_and_a_blur():
 def test_steps_end_with_the_last_flip():
     np.testing.assert_array_equal(Flipping(every=4).steps((3, 3)), [0, 4, 8, 9])
     np.testing.assert_array_equal(Flipping(flips=2).steps((3, 3)), [0, 1, 2])
-    with pytest.raises(onnxlrp.InputError, match="10 flips of a picture with 9"):
+    with pytest.raises(onnxlrp.InputError, match="10 flips where 3x3 pixels make 9"):
         Flipping(flips=10).steps((3, 3))
+    with pytest.raises(onnxlrp.InputError, match="regions of 4 are larger than 3x2 pixels"):
+        Flipping(region=4).count((3, 2))
 
 
 def test_settings_out_of_range():
