@@ -123,9 +123,11 @@ def compare(
     def maps(path: Path) -> Maps:
         if path not in runs:
             return comparison.read_maps(path, names)
+        # What is written into an explainer need not be chosen.
+        chosen = TOP if runs[path].contract.target == str(target) else target
         if images is not None:
-            return comparison.random_maps(str(path), runs[path], images, target)
-        return comparison.run_maps(str(path), runs[path], data, preprocessing, target)
+            return comparison.random_maps(str(path), runs[path], images, chosen)
+        return comparison.run_maps(str(path), runs[path], data, preprocessing, chosen)
 
     reference = maps(first)
     pairs = [comparison.compare(reference, maps(path), top) for path in others]

@@ -76,6 +76,15 @@ def test_what_explain_left_in_its_folder(run, explainer: Path):
     assert "different classes" not in same.stdout
 
 
+def test_a_class_that_is_written_into_one_of_them(run, explainer: Path, model: Path):
+    onnxlrp.convert(model, target=1).save(Path("one.onnx"))
+    arguments = ("compare", explainer, "one.onnx", "--random", 5)
+    assert "different classes are explained for" in run(*arguments).stdout
+    same = run(*arguments, "--target", 1, "--tolerance", 1e-5)
+    assert same.exit_code == 0, same.output
+    assert "the class is written into" in run(*arguments, "--target", 2).stderr
+
+
 def test_layouts_and_channels_are_brought_together(run, maps):
     np.save("a.npy", maps)
     np.save("nhwc.npy", maps.transpose(0, 2, 3, 1))
