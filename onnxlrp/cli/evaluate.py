@@ -114,7 +114,8 @@ FEW = 20
     "--masks",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Where relevance should lie: bool [N, H, W] in the order of the data, .npy or .npz.",
+    help="Where relevance should lie, in the order of the data, .npy or .npz: bool [N, H, W], or "
+    "boxes [N, 4] of left, top, right, bottom in pixels of what the model sees.",
 )
 @click.option(
     "--randomise",
@@ -162,6 +163,7 @@ def evaluate(
 
     from onnxlrp.composite import Composite
     from onnxlrp.evaluation import Flipping, Judge, Picture, Study
+    from onnxlrp.evaluation.measures import box_mask
     from onnxlrp.evaluation.report import write_report
     from onnxlrp.evaluation.study import RANDOM
     from onnxlrp.items import collect
@@ -215,13 +217,12 @@ def evaluate(
     }
 
     def picture(number: int) -> Picture:
-        return Picture(
-            items[number].name,
-            number,
-            preprocessing.pixels(items[number].picture()),
-            {name: array[number] for name, array in given.items()},
-            None if inside is None else inside[number],
-        )
+        pixels = preprocessing.pixels(items[number].picture())
+        mask = None if inside is None else inside[number]
+        if mask is not None and mask.shape == (4,):
+            mask = box_mask(mask, pixels.shape[:2])
+        its_maps = {name: array[number] for name, array in given.items()}
+        return Picture(items[number].name, number, pixels, its_maps, mask)
 
     judge.check(picture(chosen[0]))
     folder.mkdir(parents=True, exist_ok=True)

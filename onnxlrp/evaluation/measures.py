@@ -73,6 +73,23 @@ def rank_accuracy(relevance: NDArray[Any], mask: NDArray[Any]) -> float:
     return float(inside[strongest].mean())
 
 
+def box_mask(box: NDArray[Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the mask of a box in a picture of (height, width).
+
+    Parameters
+    ----------
+    box : left, top, right, bottom in pixels, of which the last two are outside
+    size : of the picture that the model sees, [height, width]
+
+    """
+    left, top, right, bottom = box
+    rows, columns = (np.arange(n) for n in size)
+    mask: NDArray[np.bool_] = np.logical_and.outer(
+        (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+    )
+    return mask
+
+
 def _inside(relevance: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.bool_]:
     inside = mask.astype(bool)
     if inside.shape != relevance.shape or not inside.any():

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from onnxlrp.errors import InputError
-from onnxlrp.evaluation.measures import complexity, mass_accuracy, rank_accuracy, sparseness
+from onnxlrp.evaluation.measures import (
+    box_mask,
+    complexity,
+    mass_accuracy,
+    rank_accuracy,
+    sparseness,
+)
 
 
 def test_sparseness_is_the_mean_difference_of_all_pairs():
@@ -37,3 +43,9 @@ def test_localisation_by_hand():
     assert rank_accuracy(relevance, mask) == pytest.approx(2 / 3)
     with pytest.raises(InputError, match="something inside"):
         mass_accuracy(relevance, np.zeros((2, 3)))
+
+
+def test_a_box_holds_its_first_row_and_column_but_not_its_last():
+    mask = box_mask(np.array([1, 0, 3, 2]), (4, 5))
+    np.testing.assert_array_equal(np.argwhere(mask), [[0, 1], [0, 2], [1, 1], [1, 2]])
+    assert not box_mask(np.array([6, 0, 9, 2]), (4, 5)).any()
