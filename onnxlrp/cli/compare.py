@@ -181,8 +181,9 @@ def _verdict(pair: Pair) -> str:
     if 1 - summary["cosine"][1] <= SAME**2:
         return f"the same explanation but for a factor: relative L2 up to {distance:.2e}"
     return (
-        f"different explanations: correlation {summary['pearson'][0]:.3f} in the median, "
-        f"{summary['pearson'][1]:.3f} at worst"
+        f"different explanations: relative L2 {summary['relative L2'][0]:.2g} in the median, "
+        f"{distance:.2g} at worst; correlation {summary['pearson'][0]:.3f} and "
+        f"{summary['pearson'][1]:.3f}"
     )
 
 
@@ -229,17 +230,19 @@ def _drawn(pairs: Sequence[Pair]) -> Image.Image:
     from onnxlrp.sheet import grid
 
     panels, captions = [], []
+    alone = len(pairs) == 1
     for pair in pairs:
         for item in pair.worst()[:WORST]:
-            one, other = (_as_picture(maps.relevance[item]) for maps in (pair.one, pair.other))
-            full = max(full_scale(one), full_scale(other))
-            panels.append([heatmap(map_, full=full) for map_ in (one, other, other - one)])
+            one, two = (_as_picture(maps.relevance[item]) for maps in (pair.one, pair.other))
+            full = max(full_scale(one), full_scale(two))
+            panels.append([heatmap(map_, full=full) for map_ in (one, two, two - one)])
             values = pair.measures[item]
             captions.append(
-                f"{item}: {pair.other.origin}: relative max {values['relative max']:.2g}, "
-                f"correlation {values['pearson']:.2f}, colours full at ±{full:.3g}"
+                f"{item}{'' if alone else f' ({pair.other.origin})'}: relative max "
+                f"{values['relative max']:.2g}, pearson {values['pearson']:.2f}; ±{full:.3g}"
             )
-    return grid(panels, [pairs[0].one.origin, "the other", "difference"], captions)
+    other = pairs[0].other.origin if alone else "the other"
+    return grid(panels, [pairs[0].one.origin, other, "difference"], captions)
 
 
 def _as_picture(relevance: Any) -> Any:
