@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxlrp.cli.doubts import doubt
 from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
 from onnxlrp.cli.progress import progress
 from onnxlrp.errors import InputError
@@ -248,7 +249,9 @@ def evaluate(
         f"Pictures: {len(study)}, {preprocessing.in_words()}. Means with 95 % bootstrap intervals, "
         f"in {folder}."
     )
-    _warn(found)
+    if len(found) < FEW:
+        click.echo(f"Warning: intervals of fewer than {FEW} pictures are rough", err=True)
+    doubt([row["flat"] for row in found], [row["class"] for row in found])
     if randomise is not None:
         few = [items[number] for number in chosen[:randomise]]
         values = np.stack([preprocessing(item.picture()) for item in few])
@@ -263,18 +266,6 @@ def _for_each(path: Path, count: int, noun: str) -> NDArray[Any]:
     if len(array) != count:
         raise InputError(f"{path} has {len(array)} {noun} for {count} pictures")
     return array
-
-
-def _warn(rows: Sequence[Mapping[str, Any]]) -> None:
-    if len(rows) < FEW:
-        click.echo(f"Warning: intervals of fewer than {FEW} pictures are rough", err=True)
-    flat = sum(row["flat"] for row in rows)
-    if 2 * flat > len(rows):
-        click.echo(
-            f"Warning: for {flat} of {len(rows)} pictures the model scores all classes nearly "
-            "alike: is this how its input is made?",
-            err=True,
-        )
 
 
 def show(rows: Sequence[Mapping[str, Any]]) -> None:

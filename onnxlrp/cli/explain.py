@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from onnxlrp.cli.doubts import doubt
 from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
 from onnxlrp.cli.progress import progress
 from onnxlrp.errors import InputError
@@ -233,6 +234,10 @@ def _explain(
     if "hdf5" in writer.formats and rows:
         write_hdf5(writer.folder / "attribution.h5", rows, writer)
     _summarise(rows, failures, len(rest), time.perf_counter() - start, writer.preprocessing)
+    first = {row.item: row for row in reversed(rows)}
+    chosen = targets.best > 0 and run.contract.target in ("", "top")
+    predicted = [row.target for row in first.values()] if chosen else []
+    doubt([row.flat for row in first.values()], predicted)
     return failures
 
 
@@ -279,13 +284,6 @@ def _summarise(
 ) -> None:
     if rows and preprocessing is not None:
         click.echo(f"Pictures were {preprocessing.in_words()}", err=True)
-    flat = sum(row.flat for row in rows)
-    if 2 * flat > len(rows):
-        click.echo(
-            f"Warning: for {flat} of {len(rows)} maps the model scores all classes nearly alike: "
-            "is this how its input is made?",
-            err=True,
-        )
     if count > 1:
         shares = [row.share for row in rows if row.share is not None]
         held = f"; in the median {statistics.median(shares):.1%} of the score" if shares else ""

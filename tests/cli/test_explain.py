@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -304,6 +305,18 @@ def test_scores_that_are_all_alike_raise_a_doubt(run, photo: Path, classifier, p
     onnxlrp.convert(model, preprocessing=preprocessing).save(Path("explainer.onnx"))
     result = run("explain", "explainer.onnx", photo, "-o", "out")
     assert "scores all classes nearly alike: is this how its input is made?" in result.stderr
+
+
+def test_one_class_for_all_of_many_raises_a_doubt(run, explainer: Path, photo: Path):
+    Path("folder").mkdir()
+    for number in range(10):
+        shutil.copy(photo, f"folder/{number}.png")
+    doubted = run("explain", explainer, "folder", "--target", "top:2", "-o", "out").stderr
+    assert "for all 10 items: is this how its input is made?" in doubted
+    asked = run("explain", explainer, "folder", "--target", 1, "-o", "asked")
+    assert "Warning" not in asked.stderr
+    Path("folder/9.png").unlink()
+    assert "Warning" not in run("explain", explainer, "folder", "-o", "fewer").stderr
 
 
 @pytest.mark.parametrize("shape", [(2, 40), (6,)])

@@ -1,0 +1,28 @@
+"""Signs that pictures do not become what the model wants to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+MANY = 10
+"""So many items in one class are no chance."""
+
+
+def doubt(flat: Sequence[bool], predicted: Sequence[int]) -> None:
+    """Warn on stderr where a model's answers look as if its input were made wrongly.
+
+    Parameters
+    ----------
+    flat : of each item, whether the model scores all classes nearly alike
+    predicted : the class predicted of each item; empty where others were asked for
+
+    """
+    sign = ""
+    if 2 * sum(flat) > len(flat):
+        sign = f"for {sum(flat)} of {len(flat)} items the model scores all classes nearly alike"
+    elif len(predicted) >= MANY and len(set(predicted)) == 1:
+        sign = f"the model predicts class {predicted[0]} for all {len(predicted)} items"
+    if sign:
+        click.echo(f"Warning: {sign}: is this how its input is made?", err=True)
