@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import click
@@ -22,7 +23,9 @@ def doubt(flat: Sequence[bool], predicted: Sequence[int]) -> None:
     sign = ""
     if 2 * sum(flat) > len(flat):
         sign = f"for {sum(flat)} of {len(flat)} items the model scores all classes nearly alike"
-    elif len(predicted) >= MANY and len(set(predicted)) == 1:
-        sign = f"the model predicts class {predicted[0]} for all {len(predicted)} items"
+    elif len(predicted) >= MANY:
+        most, count = Counter(predicted).most_common(1)[0]
+        if 4 * count > 3 * len(predicted):
+            sign = f"the model predicts class {most} for {count} of {len(predicted)} items"
     if sign:
         click.echo(f"Warning: {sign}: is this how its input is made?", err=True)

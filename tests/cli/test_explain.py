@@ -312,7 +312,7 @@ def test_one_class_for_all_of_many_raises_a_doubt(run, explainer: Path, photo: P
     for number in range(10):
         shutil.copy(photo, f"folder/{number}.png")
     doubted = run("explain", explainer, "folder", "--target", "top:2", "-o", "out").stderr
-    assert "for all 10 items: is this how its input is made?" in doubted
+    assert "for 10 of 10 items: is this how its input is made?" in doubted
     asked = run("explain", explainer, "folder", "--target", 1, "-o", "asked")
     assert "Warning" not in asked.stderr
     Path("folder/9.png").unlink()
