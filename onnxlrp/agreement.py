@@ -67,7 +67,7 @@ def agreement(
     for share in top:
         count = max(1, round(share * a.size))
         common = np.intersect1d(order_a[:count], order_b[:count], assume_unique=True)
-        found[f"top {share:.0%}"] = len(common) / count
+        found[f"top {100 * share:g}%"] = len(common) / count
     large = (np.abs(a) > 1e-3 * np.abs(a).max()) | (np.abs(b) > 1e-3 * np.abs(b).max())
     found["signs"] = float((np.sign(a) == np.sign(b))[large].mean()) if large.any() else 1.0
     return found

@@ -24,7 +24,7 @@ from onnxlrp.stream import Failure, Sample, explain, prepare
 from onnxlrp.targets import Targets
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
-ENDING = ".relevance.npy"
+ENDINGS = (".relevance.npy", ".relevance.npz")
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,16 @@ def read_maps(path: Path, names: Sequence[str] | None = None) -> Maps:
 
     """
     if path.is_dir():
-        found = {
-            file.relative_to(path).as_posix().removesuffix(ENDING): load_array(file)
-            for file in sorted(path.rglob(f"*{ENDING}"))
-        }
+        found: dict[str, NDArray[Any]] = {}
+        for ending in ENDINGS:
+            found = found or {
+                file.relative_to(path).as_posix().removesuffix(ending): load_array(file)
+                for file in sorted(path.rglob(f"*{ending}"))
+            }
         if not found:
-            raise InputError(f"{path} holds no *{ENDING}: is it a folder of `onnxlrp explain`?")
+            raise InputError(
+                f"{path} holds no *{ENDINGS[0]}: is it a folder of `onnxlrp explain --format npy`?"
+            )
         table = path / "results.json"
         rows = json.loads(table.read_text("utf-8")) if table.exists() else []
         return Maps(str(path), found, {row["item"]: row["target"] for row in rows})
@@ -137,13 +141,17 @@ def _attribution(path: Path) -> tuple[NDArray[Any], list[str] | None, list[int]]
         with h5py.File(path) as file:
             array = np.asarray(file["attribution"][:])
             names = [*file["item"].asstr()] if "item" in file else None
-            classes = np.asarray(file["label"][:]).tolist() if "label" in file else []
+            labels = np.asarray(file["label"][:]) if "label" in file else np.empty(0)
     except FileNotFoundError:
         raise
     # h5py reports what is missing, a group, or of another kind as any of these.
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{path} is no HDF5 file with a dataset 'attribution'") from error
-    return array, names, classes
+        raise InputError(
+            f"{path} is no HDF5 file with an array 'attribution' (and arrays 'label' and 'item')"
+        ) from error
+    # Anything else under that name does not say a class for each.
+    known = labels.shape == array.shape[:1] and labels.dtype.kind in "iu"
+    return array, names, [int(label) for label in labels] if known else []
 
 
 def open_explainer(path: Path, composite: Composite) -> Explainer:

@@ -179,7 +179,8 @@ def _of_archive(path: Path, archive: Any) -> NDArray[Any]:
         ]
         if len(names) != 1 and not known:
             raise InputError(
-                f"{path} holds {', '.join(names) or 'nothing'}: call the array of images 'x'"
+                f"{path} holds {', '.join(names) or 'nothing'}: call the array that is meant "
+                "'x', or 'relevance'"
             )
         array: NDArray[Any] = archive[(known or names)[0]]
     return array
@@ -228,6 +229,8 @@ def _items(path: Path, name: str, axes: int) -> Iterator[Item]:
         yield Item(name, path)
         return
     array = load_array(path)
+    if array.size == 0:
+        raise InputError(f"{path} is empty: {list(array.shape)}")
     if are_pictures(array):
         single = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3, 4))
     else:

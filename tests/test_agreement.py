@@ -59,3 +59,9 @@ def test_maps_that_cannot_be_compared():
         agreement(np.ones(3), np.ones(4))
     with pytest.raises(InputError, match="NaN"):
         agreement(np.array([np.nan]), np.ones(1))
+
+
+def test_shares_are_called_what_they_are():
+    one = np.arange(1000.0)
+    found = agreement(one, np.roll(one, 1), top=(0.004, 0.011, 0.014, 0.5))
+    assert {"top 0.4%", "top 1.1%", "top 1.4%", "top 50%"} <= set(found)

@@ -65,7 +65,7 @@ def test_an_archive_gives_its_images(tmp_path):
     np.savez(tmp_path / "a.npz", y=np.arange(2), x=np.ones((2, 3, 8, 8), np.float32))
     assert names([tmp_path / "a.npz"]) == ["a/0", "a/1"]
     np.savez(tmp_path / "b.npz", left=np.ones(2), right=np.ones(2))
-    with pytest.raises(InputError, match="holds left, right: call the array of images 'x'"):
+    with pytest.raises(InputError, match="holds left, right: call the array that is meant 'x', or"):
         load_array(tmp_path / "b.npz")
 
 

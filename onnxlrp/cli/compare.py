@@ -44,7 +44,7 @@ SAME = 1e-3
 @click.option(
     "--random", type=click.IntRange(min=1), metavar="N", help="Or on so many random inputs."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--composite",
     default=DEFAULT_COMPOSITE,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from onnxlrp.composite import Composite
 
+SHUFFLED = "randomised.json"
 FEW = 20
 """Intervals of fewer pictures say little."""
 
@@ -124,7 +125,7 @@ FEW = 20
     metavar="N",
     help="Also shuffle the model's weights layer by layer, and correlate the maps of N pictures.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="For one operator on the CPU.")
 @click.option("--overwrite", is_flag=True, help="Start anew where FOLDER holds results.")
@@ -178,7 +179,7 @@ def evaluate(
     if not all(name and path for name, _, path in named):
         raise InputError("--maps takes NAME=FILE, such as zennit=zennit.npy")
     names = [*composites, *(name for name, _, _ in named)]
-    twice = [name for name in names if names.count(name) > 1]
+    twice = [name for name in names if [*names, RANDOM].count(name) > 1]
     if twice:
         raise InputError(f"two methods are called {twice[0]}")
     if not names:
@@ -227,14 +228,17 @@ def evaluate(
 
     judge.check(picture(chosen[0]))
     folder.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        (folder / SHUFFLED).unlink(missing_ok=True)
     with Journal(folder / "journal.jsonl", settings, overwrite=overwrite) as journal:
         done = {row["item"]: row["digest"] for row in journal.records}
         before = [number for number in chosen if items[number].name in done]
         for number in before:
             if picture(number).digest != done[items[number].name]:
                 raise InputError(
-                    f"{folder} holds results of another {items[number].name}, or of other maps or "
-                    "masks of it: give another folder, or --overwrite to start anew"
+                    f"{folder} holds results of another {items[number].name}, of other maps or "
+                    "masks of it, or of another place of it in the data: give another folder, or "
+                    "--overwrite to start anew"
                 )
         with progress(len(chosen), "pictures", len(before)) as advance:
             for number in chosen:
@@ -326,4 +330,4 @@ def show_randomised(
             for name, steps in found.items()
         },
     }
-    write(folder / "randomised.json", lambda file: file.write(json.dumps(whole, indent=1).encode()))
+    write(folder / SHUFFLED, lambda file: file.write(json.dumps(whole, indent=1).encode()))

@@ -91,10 +91,8 @@ def box_mask(box: NDArray[Any], size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def _inside(relevance: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.bool_]:
-    inside = mask.astype(bool)
-    if inside.shape != relevance.shape or not inside.any():
-        raise InputError(
-            f"a mask {list(mask.shape)} for relevance {list(relevance.shape)}: it must have the "
-            "same shape, and something inside"
-        )
-    return inside
+    if mask.shape != relevance.shape:
+        raise InputError(f"a mask {list(mask.shape)} for relevance {list(relevance.shape)}")
+    if not np.isfinite(mask).all() or not mask.any():
+        raise InputError("nothing is inside its mask or box, or it holds NaN or infinity")
+    return mask.astype(bool)

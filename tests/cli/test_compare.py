@@ -69,6 +69,13 @@ def test_what_explain_left_in_its_folder(run, explainer: Path):
         result = run("compare", "out", other, "--tolerance", 0)
         assert result.exit_code == 0, result.output
         assert ("compared in their order" in result.stdout) == (other == "maps.npy")
+    with h5py.File("turned.h5", "a") as turned:
+        del turned["label"]
+        turned["label"] = np.eye(12, 3)
+    assert "different classes" not in run("compare", "out", "turned.h5").stdout
+    as_npz = ("explain", explainer, "x.npy", "--target", 1, "--format", "npz", "-o", "z")
+    assert run(*as_npz).exit_code == 0
+    assert run("compare", "out", "z", "--tolerance", 0).exit_code == 0
     data = ("out", explainer, "--data", "x.npy")
     assert "different classes are explained for" in run("compare", *data).stdout
     same = run("compare", *data, "--target", 1, "--tolerance", 1e-5)
@@ -152,12 +159,15 @@ def test_what_cannot_be_compared(run, explainer: Path, maps):
     assert "a.npy, nan.npy: item 1: a map holds NaN or infinity" in line
     with h5py.File("group.h5", "w") as file:
         file.create_group("attribution")
-    assert "no HDF5 file with a dataset" in run("compare", "a.npy", "group.h5").stderr
+    assert "no HDF5 file with an array" in run("compare", "a.npy", "group.h5").stderr
     np.save("c.npy", maps[..., :4])
     line = run("compare", "a.npy", "c.npy").stderr
     assert "maps of [2, 6, 5] and [2, 6, 4] cannot be compared" in line
     assert "--data FOLDER, or --random N" in run("compare", explainer, "a.npy").stderr
     Path("d.h5").write_bytes(b"no HDF5")
-    assert "no HDF5 file with a dataset 'attribution'" in run("compare", "a.npy", "d.h5").stderr
+    assert "no HDF5 file with an array 'attribution'" in run("compare", "a.npy", "d.h5").stderr
     Path("empty").mkdir()
-    assert "is it a folder of `onnxlrp explain`?" in run("compare", "a.npy", "empty").stderr
+    assert (
+        "is it a folder of `onnxlrp explain --format npy`?"
+        in run("compare", "a.npy", "empty").stderr
+    )

@@ -84,7 +84,7 @@ def test_results_of_other_data_are_not_taken_for_these(run, model: Path):
             np.save(path, np.load(path)[::-1, :, ::-1])
         changed = run(*arguments)
         assert changed.exit_code == 1
-        assert "holds results of another x/0, or of other maps or masks" in changed.stderr
+        assert "holds results of another x/0, of other maps or masks" in changed.stderr
         path.write_bytes(before)
     assert "of another x/0" in run(*arguments[:-2]).stderr
 
@@ -118,6 +118,11 @@ def test_what_is_missing_is_asked_for(run, model: Path):
     short = run(*data, *FLAGS, "--maps", "theirs=one.npy")
     assert "one.npy has 1 maps for 2 pictures" in short.stderr
     assert "--maps takes NAME=FILE" in run(*data, *FLAGS, "--maps", "one.npy").stderr
+    assert "called random order" in run(*data, *FLAGS, "--maps", "random order=one.npy").stderr
+    assert "'--seed'" in run(*data, *FLAGS, *METHODS, "--seed", -1).stderr
+    np.save("empty.npy", np.zeros((0, 8, 8, 3), np.uint8))
+    empty = run(*data[:3], "empty.npy", *data[4:], *METHODS, *FLAGS)
+    assert "empty.npy is empty: [0, 8, 8, 3]" in empty.stderr
     assert "called epsilon" in run(*data, *FLAGS, *METHODS, "--maps", "epsilon=one.npy").stderr
     Path("text.npy").write_text("no array")
     line = run(*data, *FLAGS, "--maps", "theirs=text.npy").stderr
@@ -133,6 +138,7 @@ def test_what_does_not_fit_is_said_before_anything_is_written(run, model: Path):
     maps[0, 1, 2] = np.nan
     np.save("nan.npy", maps)
     np.save("small.npy", maps[:, :4])
+    np.save("box.npy", np.array([[5, 5, 2, 8]] * 2))
     np.save("nothing.npy", np.zeros((2, 8, 8), dtype=bool))
     data = ["evaluate", model, "--data", pictures(2), "-o", "out", *METHODS]
     for flags, text in {
@@ -143,7 +149,10 @@ def test_what_does_not_fit_is_said_before_anything_is_written(run, model: Path):
         (*FLAGS, "--region", 9): "regions of 9 are larger than 8x8 pixels",
         (*FLAGS, "--maps", "theirs=nan.npy"): "theirs holds NaN or infinity",
         (*FLAGS, "--maps", "theirs=small.npy"): "a map [4, 8] for a picture of 8x8 pixels",
-        (*FLAGS, "--masks", "nothing.npy"): "something inside",
+        (*FLAGS, "--masks", "nothing.npy"): "nothing is inside its mask",
+        (*FLAGS, "--masks", "nan.npy"): "or it holds NaN",
+        (*FLAGS, "--masks", "box.npy"): "nothing is inside its mask or box",
+        (*FLAGS, "--masks", "small.npy"): "a mask [4, 8] for relevance [8, 8]",
     }.items():
         result = run(*data, *flags)
         assert result.exit_code == 1
@@ -161,3 +170,6 @@ def test_shuffled_weights_change_the_maps(run, model: Path):
     steps = json.loads(Path("out/randomised.json").read_text())["methods"]["epsilon"]
     assert list(steps) == ["classify", "conv"]
     assert steps["conv"]["mean"] < 0.9
+    anew = ("--composite", "epsilon_plus", *FLAGS, "-o", "out", "--overwrite")
+    assert run("evaluate", model, "--data", "x.npz", *anew).exit_code == 0
+    assert not Path("out/randomised.json").exists()

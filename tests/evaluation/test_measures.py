@@ -41,7 +41,7 @@ def test_localisation_by_hand():
     assert mass_accuracy(relevance, mask) == pytest.approx(6 / 10)
     # The three most relevant are 4, 3 and 2, of which 4 and 2 are inside.
     assert rank_accuracy(relevance, mask) == pytest.approx(2 / 3)
-    with pytest.raises(InputError, match="something inside"):
+    with pytest.raises(InputError, match="nothing is inside"):
         mass_accuracy(relevance, np.zeros((2, 3)))
 
 
