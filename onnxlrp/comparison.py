@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from onnxlrp.agreement import agreement
 from onnxlrp.composite import Composite
 from onnxlrp.conversion import convert
 from onnxlrp.errors import InputError
+from onnxlrp.evaluation.measures import summed
 from onnxlrp.explainer import TOP, Contract, Explainer
 from onnxlrp.items import Item, collect, load_array
 from onnxlrp.preprocessing import Preprocessing
@@ -197,8 +199,9 @@ def run_maps(
     (expected,) = run.inputs.values()
     items = collect(sources, len(expected.shape) - 1)
     how = _in_layout(run, items[0], run.preprocessing or preprocessing)
+    targets = Targets() if target == TOP else Targets(0, one=target)
     relevance, classes = {}, {}
-    for result in explain(run, items, Targets(one=target), how, batch=4):
+    for result in explain(run, items, targets, how, batch=4):
         if isinstance(result, Failure):
             raise InputError(f"{origin}: {result.item.source}: {result.reason}")
         name = result.sample.item.name
@@ -305,11 +308,10 @@ def _alike(left: NDArray[Any], right: NDArray[Any]) -> tuple[NDArray[Any], NDArr
             return np.moveaxis(left, -1, 0), right, "compared after a transpose to [C, H, W]"
     for large, small in ((left, right), (right, left)):
         if (large.ndim, small.ndim) == (3, 2):
-            for axis in (0, 2):
-                summed = large.sum(axis=axis, dtype=np.float64)
-                if summed.shape == small.shape:
-                    pair = (summed, right) if large is left else (left, summed)
-                    return *pair, "compared after a sum over channels"
+            with suppress(InputError):
+                total = summed(large, small.shape)
+                pair = (total, right) if large is left else (left, total)
+                return *pair, "compared after a sum over channels"
     raise InputError(f"maps of {list(left.shape)} and {list(right.shape)} cannot be compared")
 
 

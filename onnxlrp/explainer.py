@@ -261,7 +261,7 @@ class Explainer:
             if not isinstance(array, np.ndarray):
                 raise InputError(f"input '{name}' takes a numpy array, not {type(array).__name__}")
             given = Tensor(str(array.dtype), array.shape)
-            if given.dtype != expected.dtype or not _fits(array.shape, expected.shape):
+            if given.dtype != expected.dtype or not fits(array.shape, expected.shape):
                 hint = self._hint(array, expected)
                 raise InputError(f"input '{name}' takes {expected}, not {given}{hint}")
             if array.size == 0:
@@ -275,15 +275,15 @@ class Explainer:
     def _hint(self, array: NDArray[Any], expected: Tensor) -> str:
         """Say how to make an array fit, where that is plain."""
         shape, axes = array.shape, len(expected.shape)
-        if _fits(shape, expected.shape):
+        if fits(shape, expected.shape):
             if array.dtype == np.uint8 and self.preprocessing is not None:
                 return ": explainer.preprocessing(picture)[None] makes it of a picture"
             return f": give array.astype('{expected.dtype}')"
-        if axes == len(shape) + 1 and _fits((1, *shape), expected.shape):
+        if axes == len(shape) + 1 and fits((1, *shape), expected.shape):
             return ": the batch axis is missing, give array[None]"
         if axes == len(shape) == 4:
             for order in ((0, 3, 1, 2), (0, 2, 3, 1)):
-                if _fits(tuple(shape[axis] for axis in order), expected.shape):
+                if fits(tuple(shape[axis] for axis in order), expected.shape):
                     return f": give array.transpose{order}"
         return ""
 
@@ -356,7 +356,8 @@ def _known(size: int | str | None) -> bool:
     return isinstance(size, int)
 
 
-def _fits(shape: tuple[int, ...], expected: tuple[int | str | None, ...]) -> bool:
+def fits(shape: Sequence[int], expected: Sequence[int | str | None]) -> bool:
+    """Tell whether an array's shape is the one expected, wherever that gives a number."""
     return len(shape) == len(expected) and all(
         not isinstance(size, int) or size == actual
         for actual, size in zip(shape, expected, strict=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxlrp.errors import InputError
-from onnxlrp.explainer import Tensor
+from onnxlrp.explainer import Tensor, fits
 from onnxlrp.preprocessing import Preprocessing
 
 Array = NDArray[Any]
@@ -66,11 +66,7 @@ def fitted(given: Array | Mapping[str, Array], wanted: Mapping[str, Tensor]) -> 
         array = np.asarray(given[name])
         dtype = np.dtype(expected.dtype)
         same_kind = array.dtype == dtype or array.dtype.kind == dtype.kind == "f"
-        fits = array.ndim == len(expected.shape) and all(
-            not isinstance(size, int) or size == actual
-            for actual, size in zip(array.shape, expected.shape, strict=True)
-        )
-        if not same_kind or not fits:
+        if not same_kind or not fits(array.shape, expected.shape):
             raise InputError(
                 f"input '{name}' takes {expected}, not {Tensor(str(array.dtype), array.shape)}"
             )

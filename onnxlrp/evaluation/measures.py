@@ -10,6 +10,28 @@ from numpy.typing import NDArray
 from onnxlrp.errors import InputError
 
 
+def summed(relevance: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Return the relevance of each pixel of (height, width): the sum over channels.
+
+    Parameters
+    ----------
+    relevance : [H, W], [C, H, W] or [H, W, C]
+    size : H and W
+
+    Raises
+    ------
+    InputError
+        It is none of these.
+
+    """
+    for axes in ((), (0,), (-1,)):
+        if relevance.ndim == 2 + len(axes):
+            found: NDArray[np.float64] = relevance.sum(axis=axes, dtype=np.float64)
+            if found.shape == size:
+                return found
+    raise InputError(f"a map {list(relevance.shape)} for a picture of {size[0]}x{size[1]} pixels")
+
+
 def sparseness(relevance: NDArray[Any]) -> float:
     """Return the Gini index of |relevance|: 0 if all are equal, towards 1 if few have all.
 

@@ -19,8 +19,14 @@ from onnxlrp.conversion import convert
 from onnxlrp.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.evaluation.flipping import ORDERS, Flipping, Order, aopc, area, curves, kept
-from onnxlrp.evaluation.measures import complexity, mass_accuracy, rank_accuracy, sparseness
-from onnxlrp.explainer import Explainer
+from onnxlrp.evaluation.measures import (
+    complexity,
+    mass_accuracy,
+    rank_accuracy,
+    sparseness,
+    summed,
+)
+from onnxlrp.explainer import Explainer, fits
 from onnxlrp.explanation import is_flat
 from onnxlrp.preprocessing import Preprocessing
 from onnxlrp.runtime import open_session
@@ -213,10 +219,7 @@ class Judge:
         try:
             values = self.preprocessing.values(picture.pixels)
             expected = self._session.get_inputs()[0].shape[1:]
-            if len(expected) != values.ndim or any(
-                isinstance(wanted, int) and wanted != size
-                for wanted, size in zip(expected, values.shape, strict=True)
-            ):
+            if not fits(values.shape, expected):
                 raise InputError(
                     f"the model reads {expected}, the preprocessing makes {list(values.shape)}: "
                     "change --preprocess, --resize, --crop or --layout"
@@ -318,28 +321,6 @@ class Judge:
             measured["mass accuracy"] = mass_accuracy(relevance, mask)
             measured["rank accuracy"] = rank_accuracy(relevance, mask)
         return measured
-
-
-def summed(relevance: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float64]:
-    """Return the relevance of each pixel of (height, width): the sum over channels.
-
-    Parameters
-    ----------
-    relevance : [H, W], [C, H, W] or [H, W, C]
-    size : H and W
-
-    Raises
-    ------
-    InputError
-        It is none of these.
-
-    """
-    for axes in ((), (0,), (-1,)):
-        if relevance.ndim == 2 + len(axes):
-            found: NDArray[np.float64] = relevance.sum(axis=axes, dtype=np.float64)
-            if found.shape == size:
-                return found
-    raise InputError(f"a map {list(relevance.shape)} for a picture of {size[0]}x{size[1]} pixels")
 
 
 def _explainer(

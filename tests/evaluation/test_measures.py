@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support import normal
 
 from onnxlrp.errors import InputError
 from onnxlrp.evaluation.measures import (
@@ -10,6 +11,7 @@ from onnxlrp.evaluation.measures import (
     mass_accuracy,
     rank_accuracy,
     sparseness,
+    summed,
 )
 
 
@@ -49,3 +51,12 @@ def test_a_box_holds_its_first_row_and_column_but_not_its_last():
     mask = box_mask(np.array([1, 0, 3, 2]), (4, 5))
     np.testing.assert_array_equal(np.argwhere(mask), [[0, 1], [0, 2], [1, 1], [1, 2]])
     assert not box_mask(np.array([6, 0, 9, 2]), (4, 5)).any()
+
+
+def test_channels_are_summed_wherever_they_are():
+    relevance = normal(3, 7, 5)
+    wanted = relevance.sum(axis=0, dtype=float)
+    for given in (relevance, relevance.transpose(1, 2, 0), wanted):
+        np.testing.assert_allclose(summed(given, (7, 5)), wanted, rtol=1e-6)
+    with pytest.raises(InputError, match=r"a map \[3, 7, 5\] for a picture of 5x7"):
+        summed(relevance, (5, 7))

@@ -7,7 +7,7 @@ import onnxlrp
 from onnxlrp.composite import Composite
 from onnxlrp.evaluation import Flipping, Judge, Picture, Study
 from onnxlrp.evaluation.randomisation import randomise
-from onnxlrp.evaluation.study import RANDOM, interval, summed
+from onnxlrp.evaluation.study import RANDOM, interval
 from onnxlrp.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(scale=1 / 255, mean=(0.5,))
@@ -106,15 +106,6 @@ def test_maps_of_another_library_are_judged_alike(network):
         study.values("theirs", "sparseness"), study.values("epsilon", "sparseness")
     )
     assert np.isnan(study.values(RANDOM, "sparseness")).all()
-
-
-def test_channels_are_summed_wherever_they_are():
-    relevance = normal(3, 7, 5)
-    wanted = relevance.sum(axis=0, dtype=float)
-    for given in (relevance, relevance.transpose(1, 2, 0), wanted):
-        np.testing.assert_allclose(summed(given, (7, 5)), wanted, rtol=1e-6)
-    with pytest.raises(onnxlrp.InputError, match=r"a map \[3, 7, 5\] for a picture of 5x7"):
-        summed(relevance, (5, 7))
 
 
 def test_chance_is_measured_in_either_direction(network):
