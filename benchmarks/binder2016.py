@@ -19,11 +19,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from onnxlrp.composite import Composite
+from onnxlrp.compiler.composite import Composite
 from onnxlrp.evaluation import Study
 from onnxlrp.evaluation.study import RANDOM, interval
-from onnxlrp.gallery import gallery
-from onnxlrp.presets import load_preprocessing
+from onnxlrp.inputs.presets import load_preprocessing
+from onnxlrp.running.gallery import gallery
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

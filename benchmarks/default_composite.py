@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from onnxlrp.cli.progress import progress
-from onnxlrp.composite import Composite
+from onnxlrp.compiler.composite import Composite
 from onnxlrp.evaluation import Flipping, Judge, Picture, Study
 from onnxlrp.evaluation.study import interval
-from onnxlrp.items import collect
-from onnxlrp.journal import Journal
-from onnxlrp.presets import load_preprocessing
+from onnxlrp.inputs.items import collect
+from onnxlrp.inputs.presets import load_preprocessing
+from onnxlrp.running.journal import Journal
 
 PARTS = ("choose", "confirm", "report")
 FLAT = "epsilon_plus_flat"

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxlrp.explainer import Explainer
-from onnxlrp.items import collect
-from onnxlrp.results import Writer
-from onnxlrp.stream import ahead, explain, pool, prepare
-from onnxlrp.targets import Targets
+from onnxlrp.inputs.items import collect
+from onnxlrp.inputs.targets import Targets
+from onnxlrp.running.explainer import Explainer
+from onnxlrp.running.results import Writer
+from onnxlrp.running.stream import ahead, explain, pool, prepare
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from typing import Any
 from PIL import Image
 
 import onnxlrp
-from onnxlrp.composite import available
+from onnxlrp.compiler.composite import available
 from onnxlrp.demo import PREPROCESSING
-from onnxlrp.heatmap import heatmap
+from onnxlrp.drawing.heatmap import heatmap
 from onnxlrp.propagation import formulas, normalization, pooling
 from onnxlrp.propagation.registry import OPERATORS
 

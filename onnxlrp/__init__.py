@@ -18,11 +18,11 @@ from onnxlrp.errors import (
 )
 
 if TYPE_CHECKING:
-    from onnxlrp.composite import Composite
-    from onnxlrp.conversion import Conversion, convert
-    from onnxlrp.explainer import Explainer
-    from onnxlrp.explanation import Explanation
-    from onnxlrp.preprocessing import Preprocessing
+    from onnxlrp.compiler.composite import Composite
+    from onnxlrp.compiler.conversion import Conversion, convert
+    from onnxlrp.inputs.preprocessing import Preprocessing
+    from onnxlrp.running.explainer import Explainer
+    from onnxlrp.running.explanation import Explanation
 
 __all__ = [
     "Composite",
@@ -40,12 +40,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Composite": "composite",
-    "Conversion": "conversion",
-    "Explainer": "explainer",
-    "Explanation": "explanation",
-    "Preprocessing": "preprocessing",
-    "convert": "conversion",
+    "Composite": "compiler.composite",
+    "Conversion": "compiler.conversion",
+    "Explainer": "running.explainer",
+    "Explanation": "running.explanation",
+    "Preprocessing": "inputs.preprocessing",
+    "convert": "compiler.conversion",
 }
 
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from onnxlrp.composite import Composite
-from onnxlrp.conversion import Conversion, convert
-from onnxlrp.default_composite import DEFAULT_COMPOSITE
-from onnxlrp.drawing import seen
-from onnxlrp.explainer import TOP, Explainer
-from onnxlrp.explanation import Explanation
-from onnxlrp.heatmap import heatmap, overlay
-from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.compiler.composite import Composite
+from onnxlrp.compiler.conversion import Conversion, convert
+from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
+from onnxlrp.drawing.heatmap import heatmap, overlay
+from onnxlrp.drawing.panels import seen
+from onnxlrp.inputs.preprocessing import Preprocessing
+from onnxlrp.inputs.targets import TOP
+from onnxlrp.running.explainer import Explainer
+from onnxlrp.running.explanation import Explanation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

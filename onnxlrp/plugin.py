@@ -23,15 +23,15 @@ import runpy
 from os import PathLike
 
 from onnxlrp.errors import InputError
-from onnxlrp.propagation.expression import Bundle, Sign, Tensor, negative, positive
+from onnxlrp.propagation.expression import Operands, Sign, Tensor, negative, positive
 from onnxlrp.propagation.formulas import Layer, Share, UniformLayer, rule
 from onnxlrp.propagation.registry import Crossing, ObstacleError, Relevance, layer, operator
 
 __all__ = [
-    "Bundle",
     "Crossing",
     "Layer",
     "ObstacleError",
+    "Operands",
     "Relevance",
     "Share",
     "Sign",

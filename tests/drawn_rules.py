@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support import lines
 
 import onnxlrp
-from onnxlrp.composite import available
+from onnxlrp.compiler.composite import available
 
 BIAS = ("absorb", "exclude", "distribute")
 STABILISERS = (1e-6, 1e-3, 0.1, 0.5)

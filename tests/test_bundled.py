@@ -11,7 +11,7 @@ from support import close, run
 
 import onnxlrp
 from onnxlrp import reference
-from onnxlrp.composite import available
+from onnxlrp.compiler.composite import available
 from onnxlrp.demo import PREPROCESSING
 
 BUNDLED = resources.files("onnxlrp.bundled")

@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["composite", "explanation"])
+@pytest.mark.parametrize("module", ["compiler.composite", "running.explanation"])
 def test_examples(module):
     found = doctest.testmod(importlib.import_module(f"onnxlrp.{module}"))
     assert found.attempted > 0

@@ -11,8 +11,8 @@ from support import EXACT, run, with_outputs
 
 import onnxlrp
 from onnxlrp import audit, reference
-from onnxlrp.composite import available
-from onnxlrp.presets import PRESETS
+from onnxlrp.compiler.composite import available
+from onnxlrp.inputs.presets import PRESETS
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 ZOO = {

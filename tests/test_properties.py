@@ -157,9 +157,9 @@ def _without_bias(layer, x, relevance, share, power=1):
 
 
 def _positive_inputs_only(layer, x, relevance, share):
-    xp = formulas.positive_part(x)
-    s = share(relevance, layer.positive(xp), positive(layer.bias))
-    return xp * layer.positive.adjoint(s)
+    xp = positive(x)
+    s = share(relevance, layer.plus(xp), positive(layer.bias))
+    return xp * layer.plus.adjoint(s)
 
 
 def _linear_bias(layer, x, relevance, share):

@@ -22,9 +22,9 @@ from onnxlrp.audit.recomputed import Recomputed, needed, recompute
 from onnxlrp.audit.running import Provider
 from onnxlrp.audit.written import Rule, Source, Written, parse, read
 from onnxlrp.errors import InputError, ModelError
-from onnxlrp.explainer import TOP
 from onnxlrp.graph.canonical import Operation
 from onnxlrp.graph.shapes import dims_of
+from onnxlrp.inputs.targets import TOP
 from onnxlrp.reference.network import CHOICES
 
 Array = NDArray[Any]

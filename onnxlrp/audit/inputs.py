@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxlrp.errors import InputError
-from onnxlrp.explainer import Tensor, fits
-from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.inputs.preprocessing import Preprocessing
+from onnxlrp.running.explainer import Tensor, fits
 
 Array = NDArray[Any]
 

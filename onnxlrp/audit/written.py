@@ -18,10 +18,10 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnxlrp.errors import ModelError
-from onnxlrp.explainer import Contract, Tensor
 from onnxlrp.graph.analysis import Facts, analyse
 from onnxlrp.graph.canonical import Operation, operations
 from onnxlrp.graph.shapes import signature
+from onnxlrp.running.explainer import Contract, Tensor
 
 Source = str | PathLike[str] | onnx.ModelProto
 

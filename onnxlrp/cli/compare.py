@@ -16,7 +16,7 @@ from onnxlrp.cli.options import (
     preprocessing_options,
     target_number,
 )
-from onnxlrp.default_composite import DEFAULT_COMPOSITE
+from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.files import write, write_csv
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from onnxlrp.comparison import Maps, Pair
+    from onnxlrp.evaluation.comparison import Maps, Pair
 
 DISTANCES = ("relative L2", "relative max")
 WORST = 4
@@ -100,9 +100,9 @@ def compare(
     `attribution`, or a folder that `onnxlrp explain` wrote. They are called the same where no entry
     of any item differs by more than a thousandth of the item's largest relevance.
     """
-    from onnxlrp import comparison
-    from onnxlrp.composite import Composite
-    from onnxlrp.items import collect
+    from onnxlrp.compiler.composite import Composite
+    from onnxlrp.evaluation import comparison
+    from onnxlrp.inputs.items import collect
 
     if data and random:
         raise InputError("--data and --random exclude each other")
@@ -226,8 +226,8 @@ def _rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
 
 def _drawn(pairs: Sequence[Pair]) -> Image.Image:
     """Draw the worst items of each pair: the two maps and their difference, on one scale."""
-    from onnxlrp.heatmap import full_scale, heatmap
-    from onnxlrp.sheet import grid
+    from onnxlrp.drawing.heatmap import full_scale, heatmap
+    from onnxlrp.drawing.sheet import grid
 
     panels, captions = [], []
     alone = len(pairs) == 1

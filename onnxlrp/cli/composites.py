@@ -9,6 +9,6 @@ import click
 def composites() -> None:
     """List the composites that ship: what each is good for, and its source."""
     from onnxlrp.cli import tables
-    from onnxlrp.composite import available
+    from onnxlrp.compiler.composite import available
 
     tables.show(tables.composites(available()))

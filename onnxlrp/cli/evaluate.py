@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from onnxlrp.composite import Composite
+    from onnxlrp.compiler.composite import Composite
 
 SHUFFLED = "randomised.json"
 FEW = 20
@@ -163,13 +163,13 @@ def evaluate(
     """
     import numpy as np
 
-    from onnxlrp.composite import Composite
+    from onnxlrp.compiler.composite import Composite
     from onnxlrp.evaluation import Flipping, Judge, Picture, Study
     from onnxlrp.evaluation.measures import box_mask
     from onnxlrp.evaluation.report import write_report
     from onnxlrp.evaluation.study import RANDOM
-    from onnxlrp.items import collect
-    from onnxlrp.journal import Journal
+    from onnxlrp.inputs.items import collect
+    from onnxlrp.running.journal import Journal
 
     preprocessing = chosen_preprocessing(options)
     if preprocessing is None:
@@ -264,7 +264,7 @@ def evaluate(
 
 def _for_each(path: Path, count: int, noun: str) -> NDArray[Any]:
     """Open an array with an entry for each picture."""
-    from onnxlrp.items import load_array
+    from onnxlrp.inputs.items import load_array
 
     array = load_array(path)
     if len(array) != count:

@@ -22,13 +22,13 @@ from onnxlrp.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxlrp.explainer import Explainer
-    from onnxlrp.items import Item
-    from onnxlrp.journal import Journal
-    from onnxlrp.preprocessing import Preprocessing
-    from onnxlrp.results import Record, Writer
-    from onnxlrp.stream import Failure
-    from onnxlrp.targets import Targets
+    from onnxlrp.inputs.items import Item
+    from onnxlrp.inputs.preprocessing import Preprocessing
+    from onnxlrp.inputs.targets import Targets
+    from onnxlrp.running.explainer import Explainer
+    from onnxlrp.running.journal import Journal
+    from onnxlrp.running.results import Record, Writer
+    from onnxlrp.running.stream import Failure
 
 JOURNAL = "journal.jsonl"
 FORMATS = ("sheet", "heatmap", "overlay", "npy", "npz", "hdf5")
@@ -120,13 +120,13 @@ def explain(
     results.csv and results.json. A run that was interrupted goes on where it stopped.
     Preprocessing options override what the explainer stores.
     """
-    from onnxlrp.colours import colour_map
-    from onnxlrp.explainer import Explainer
-    from onnxlrp.items import ARRAYS, collect
-    from onnxlrp.journal import Journal
-    from onnxlrp.results import Writer
-    from onnxlrp.stream import NO_PREPROCESSING
-    from onnxlrp.targets import load_labels, read_targets
+    from onnxlrp.drawing.colours import colour_map
+    from onnxlrp.inputs.items import ARRAYS, collect
+    from onnxlrp.inputs.targets import load_labels, read_targets
+    from onnxlrp.running.explainer import Explainer
+    from onnxlrp.running.journal import Journal
+    from onnxlrp.running.results import Writer
+    from onnxlrp.running.stream import NO_PREPROCESSING
 
     colour_map(colours)
     run = Explainer(explainer, device, threads)
@@ -197,8 +197,8 @@ def _explain(
     batch: int,
 ) -> list[Failure]:
     """Explain what the journal does not hold yet; write what belongs to the set as a whole."""
-    from onnxlrp.results import Record, write_hdf5, write_tables
-    from onnxlrp.stream import Failure, ahead, explain, pool
+    from onnxlrp.running.results import Record, write_hdf5, write_tables
+    from onnxlrp.running.stream import Failure, ahead, explain, pool
 
     before = _done(journal, items)
     rest = [item for item in items if item.name not in before]
@@ -263,7 +263,7 @@ def _draw_all(
     run: Explainer, items: Sequence[Item], rows: Sequence[Record], writer: Writer
 ) -> None:
     """Draw every map with colours that are full where the strongest map's are."""
-    from onnxlrp.stream import prepare
+    from onnxlrp.running.stream import prepare
 
     full = max((row.full for row in rows), default=0.0)
     found = {item.name: item for item in items}

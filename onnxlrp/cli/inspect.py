@@ -20,7 +20,7 @@ from onnxlrp.errors import UnsupportedError
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlrp.explainer import Contract
+    from onnxlrp.running.explainer import Contract
 
 
 @click.command(short_help="Show what convert would do, or what an explainer stores.")
@@ -73,7 +73,7 @@ def _stored(path: Path) -> tuple[onnx.ModelProto, Contract] | None:
     import onnx
     from google.protobuf.message import DecodeError
 
-    from onnxlrp.explainer import Contract
+    from onnxlrp.running.explainer import Contract
 
     try:
         proto = onnx.load(path, load_external_data=False)

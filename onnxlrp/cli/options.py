@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from onnxlrp.default_composite import DEFAULT_COMPOSITE
+from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
-    from onnxlrp.composite import Composite
-    from onnxlrp.preprocessing import Preprocessing
+    from onnxlrp.compiler.composite import Composite
+    from onnxlrp.inputs.preprocessing import Preprocessing
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -167,7 +167,7 @@ def chosen_composite(
         A plugin cannot be loaded.
 
     """
-    from onnxlrp.composite import Composite, parse_assignment
+    from onnxlrp.compiler.composite import Composite, parse_assignment
     from onnxlrp.plugin import load
 
     for plugin in plugins:
@@ -225,8 +225,8 @@ def chosen_preprocessing(
         The preset is unknown, or the settings make no sense.
 
     """
-    from onnxlrp.preprocessing import Preprocessing
-    from onnxlrp.presets import load_preprocessing
+    from onnxlrp.inputs.preprocessing import Preprocessing
+    from onnxlrp.inputs.presets import load_preprocessing
 
     base, name = stored, options["preprocess"]
     if name is not None:

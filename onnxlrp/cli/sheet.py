@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
-from onnxlrp.default_composite import DEFAULT_COMPOSITE
+from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
 
@@ -59,9 +59,9 @@ def sheet(
     MODEL is the classifier itself. Each map has a scale of colours of its own; what the maps add
     up to is written below them.
     """
-    from onnxlrp.composite import Composite
-    from onnxlrp.gallery import gallery
-    from onnxlrp.targets import load_labels
+    from onnxlrp.compiler.composite import Composite
+    from onnxlrp.inputs.targets import load_labels
+    from onnxlrp.running.gallery import gallery
 
     preprocessing = chosen_preprocessing(options)
     if preprocessing is None:

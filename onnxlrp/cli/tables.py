@@ -14,8 +14,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlrp.composite import Composite
-    from onnxlrp.conversion import Conversion, ExplainedNode
+    from onnxlrp.compiler.composite import Composite
+    from onnxlrp.compiler.conversion import Conversion, ExplainedNode
     from onnxlrp.errors import Obstacle
 
 NAMES = ("node", "operator", "line", "value", "name")

@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from onnxlrp.errors import InputError
 from onnxlrp.evaluation.inpainting import inpainted
-from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.inputs.preprocessing import Preprocessing
 
 Replacement = Literal["uniform", "mean", "blur", "inpainting"]
 Order = Literal["descending", "ascending", "random"]

@@ -10,10 +10,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from onnxlrp.agreement import agreement
-from onnxlrp.composite import Composite
-from onnxlrp.conversion import convert
-from onnxlrp.explainer import Explainer
+from onnxlrp.compiler.composite import Composite
+from onnxlrp.compiler.conversion import convert
+from onnxlrp.evaluation.agreement import agreement
+from onnxlrp.running.explainer import Explainer
 
 
 def randomise(

@@ -14,9 +14,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnxlrp.composite import Composite
-from onnxlrp.conversion import convert
-from onnxlrp.default_composite import DEFAULT_COMPOSITE
+from onnxlrp.compiler.composite import Composite
+from onnxlrp.compiler.conversion import convert
+from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.evaluation.flipping import ORDERS, Flipping, Order, aopc, area, curves, kept
 from onnxlrp.evaluation.measures import (
@@ -26,9 +26,9 @@ from onnxlrp.evaluation.measures import (
     sparseness,
     summed,
 )
-from onnxlrp.explainer import Explainer, fits
-from onnxlrp.explanation import is_flat
-from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.inputs.preprocessing import Preprocessing
+from onnxlrp.running.explainer import Explainer, fits
+from onnxlrp.running.explanation import is_flat
 from onnxlrp.runtime import open_session
 
 RANDOM = "random order"

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Array, Operation
 from onnxlrp.graph.shapes import dims_of
-from onnxlrp.propagation.expression import Bundle, Sign, Tensor
+from onnxlrp.propagation import layout
+from onnxlrp.propagation.expression import Operands, Sign, Tensor
 from onnxlrp.propagation.formulas import Layer, UniformLayer
 from onnxlrp.propagation.linear import WeightedLayer, check_weights, merged, with_third_input
 from onnxlrp.propagation.registry import (
@@ -28,7 +29,7 @@ class Convolution(WeightedLayer):
     window: Window
     groups: int
 
-    def forward(self, x: Bundle) -> Tensor:
+    def forward(self, x: Operands) -> Tensor:
         return self.apply(
             "Conv",
             x.parts[0],
@@ -38,7 +39,7 @@ class Convolution(WeightedLayer):
             group=self.groups,
         )
 
-    def transpose(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Operands:
         """Convolve with the flipped kernel where the stride is 1, else ConvTranspose."""
         mirrored = self.window.mirrored()
         if mirrored is not None:
@@ -50,8 +51,8 @@ class Convolution(WeightedLayer):
                 **mirrored.attributes(),
                 group=self.groups,
             )
-            return Bundle((result,))
-        return Bundle((_transposed(self, s),))
+            return Operands((result,))
+        return Operands((_transposed(self, s),))
 
     @property
     def ones(self) -> Layer:
@@ -67,7 +68,7 @@ def _channels_biased(z: Tensor, bias: Tensor, rank: int) -> Tensor:
     fused = with_third_input(z, bias)
     if fused is not None:
         return fused
-    column = bias.emitter.reshape(bias, (*bias.shape, *(1,) * (rank - 2)))
+    column = layout.reshape(bias, (*bias.shape, *(1,) * (rank - 2)))
     return z + column
 
 
@@ -77,7 +78,7 @@ def _transposed(conv: Convolution, s: Tensor) -> Tensor:
     Where the input's size is known, `output_padding` makes up for what the stride dropped; where
     it is not, stride - 1 of it is always enough, and the rest is cut.
     """
-    window, emitter = conv.window, conv.emitter
+    window = conv.window
     sizes = conv.x.shape[2:]
     attributes = {**window.attributes(), "group": conv.groups}
     covered = [
@@ -100,29 +101,28 @@ def _transposed(conv: Convolution, s: Tensor) -> Tensor:
     shape = (*conv.x.shape[:2], *(None,) * len(sizes))
     whole = conv.apply("ConvTranspose", s, conv.twin, shape, **attributes, output_padding=rest)
     axes = list(window.axes)
-    return emitter.slice(
-        whole, [0] * len(axes), [conv.x.size(a) for a in axes], axes, sizes=conv.x.shape[2:]
+    return layout.slice(
+        whole, [0] * len(axes), [layout.size(conv.x, a) for a in axes], axes, sizes=conv.x.shape[2:]
     )
 
 
 def flipped(weights: Tensor, groups: int) -> Tensor:
     """Weights [out, in/g, *kernel] of a Conv's transpose as a Conv: [in, out/g, *kernel]."""
-    emitter = weights.emitter
     out, per_group, *kernel = weights.shape
     assert isinstance(out, int)
     assert isinstance(per_group, int)
     spatial = range(2, 2 + len(kernel))
     if groups == 1:
-        turned = emitter.transpose(weights, [1, 0, *spatial])
+        turned = layout.transpose(weights, [1, 0, *spatial])
     else:
-        split = emitter.reshape(weights, (groups, out // groups, per_group, *kernel))
-        swapped = emitter.transpose(split, [0, 2, 1, *(axis + 1 for axis in spatial)])
-        turned = emitter.reshape(swapped, (groups * per_group, out // groups, *kernel))
+        split = layout.reshape(weights, (groups, out // groups, per_group, *kernel))
+        swapped = layout.transpose(split, [0, 2, 1, *(axis + 1 for axis in spatial)])
+        turned = layout.reshape(swapped, (groups * per_group, out // groups, *kernel))
     axes = [axis for axis, size in zip(spatial, kernel, strict=True) if size != 1]
     if not axes:
         return turned
     count = len(axes)
-    return emitter.slice(turned, [-1] * count, [-(1 << 62)] * count, axes, [-1] * count)
+    return layout.slice(turned, [-1] * count, [-(1 << 62)] * count, axes, [-1] * count)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class BoxConvolution(UniformLayer):
             twin=emitter.constant(kernel, Sign.NON_NEGATIVE, "transposed"),
         )
 
-    def forward(self, x: Bundle) -> Tensor:
+    def forward(self, x: Operands) -> Tensor:
         """Sum over the window and the group's channels, [N, 1, ...] for all outputs alike.
 
         Rules ask for it on ones only, where each channel contributes the same.
@@ -154,34 +154,34 @@ class BoxConvolution(UniformLayer):
         per_group = self.conv.weights.shape[1]
         assert isinstance(per_group, int)
         one = _channels(x.parts[0], 1)
-        return self._convolution(1)(Bundle((one,))) * per_group
+        return self._convolution(1)(Operands((one,))) * per_group
 
-    def transpose(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Operands:
         emitter, groups = self.conv.emitter, self.conv.groups
         x = self.conv.x
         channels = x.shape[1]
         assert isinstance(channels, int)
         if groups == 1:
-            total = emitter.reduce_sum(s, [1])
-            return self._convolution(1).adjoint(total).map(lambda one: emitter.expand(one, x))
-        total = emitter.reduce_sum(emitter.split(s, 1, groups), [2], keepdims=False)
+            total = layout.reduce_sum(s, [1])
+            return self._convolution(1).adjoint(total).map(lambda one: layout.expand(one, x))
+        total = layout.reduce_sum(layout.split(s, 1, groups), [2], keepdims=False)
         single = self._convolution(groups).adjoint(total).parts[0]
         if channels == groups:
-            return Bundle((single,))
+            return Operands((single,))
         repeated = emitter.node(
             "Tile",
-            emitter.unsqueeze(single, [2]),
+            layout.unsqueeze(single, [2]),
             emitter.vector([1, 1, channels // groups, *(1,) * (x.rank - 2)]),
             shape=(x.shape[0], groups, channels // groups, *x.shape[2:]),
             dtype=s.dtype,
             sign=s.sign,
         )
-        return Bundle((emitter.join(repeated, 1),))
+        return Operands((layout.join(repeated, 1),))
 
 
 def _channels(tensor: Tensor, channels: int) -> Tensor:
     """Return the tensor's first channels."""
-    return tensor.emitter.slice(tensor, [0], [channels], [1])
+    return layout.slice(tensor, [0], [channels], [1])
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class TransposedConvolution(WeightedLayer):
     window: Window
     groups: int
 
-    def forward(self, x: Bundle) -> Tensor:
+    def forward(self, x: Operands) -> Tensor:
         return self.apply(
             "ConvTranspose",
             x.parts[0],
@@ -201,7 +201,7 @@ class TransposedConvolution(WeightedLayer):
             **self.attributes,
         )
 
-    def transpose(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Operands:
         result = self.apply(
             "Conv",
             s,
@@ -210,7 +210,7 @@ class TransposedConvolution(WeightedLayer):
             **self.window.attributes(),
             group=self.groups,
         )
-        return Bundle((result,))
+        return Operands((result,))
 
     def biased(self, z: Tensor, bias: Tensor) -> Tensor:
         return _channels_biased(z, bias, self.z.rank)

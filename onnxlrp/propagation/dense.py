@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
 from onnxlrp.graph.shapes import Dim
-from onnxlrp.propagation.expression import Bundle, Tensor
+from onnxlrp.propagation import layout
+from onnxlrp.propagation.expression import Operands, Tensor
 from onnxlrp.propagation.formulas import Layer, UniformLayer
 from onnxlrp.propagation.linear import WeightedLayer, bias_tensor, check_weights, with_third_input
 from onnxlrp.propagation.registry import (
@@ -48,16 +49,16 @@ class Dense(WeightedLayer):
         if transposed:
             order = list(range(weights.rank))
             order[-2:] = order[-1], order[-2]
-            weights = self.emitter.transpose(weights, order)
+            weights = layout.transpose(weights, order)
         sign = x.sign * weights.sign
         operands = (weights, x) if self.left else (x, weights)
         return self.emitter.node("MatMul", *operands, shape=shape, dtype=x.dtype, sign=sign)
 
-    def forward(self, x: Bundle) -> Tensor:
+    def forward(self, x: Operands) -> Tensor:
         return self._multiply(x.parts[0], self.transposed, self.shape_for(x))
 
-    def transpose(self, s: Tensor) -> Bundle:
-        return Bundle((self._multiply(s, not self.transposed, self.x.shape),))
+    def transpose(self, s: Tensor) -> Operands:
+        return Operands((self._multiply(s, not self.transposed, self.x.shape),))
 
     def biased(self, z: Tensor, bias: Tensor) -> Tensor:
         return with_third_input(z, bias) or z + bias
@@ -75,11 +76,11 @@ class DenseOnes(UniformLayer):
     bias: Tensor
     axis: int
 
-    def forward(self, x: Bundle) -> Tensor:
-        return x.parts[0].emitter.reduce_sum(x.parts[0], [self.axis])
+    def forward(self, x: Operands) -> Tensor:
+        return layout.reduce_sum(x.parts[0], [self.axis])
 
-    def transpose(self, s: Tensor) -> Bundle:
-        return Bundle((s.emitter.expand(s.emitter.reduce_sum(s, [self.axis]), self.dense.x),))
+    def transpose(self, s: Tensor) -> Operands:
+        return Operands((layout.expand(layout.reduce_sum(s, [self.axis]), self.dense.x),))
 
 
 def _check_gemm(operation: Operation, live: frozenset[int]) -> None:

@@ -7,17 +7,15 @@ result is known: what is zero is never computed, what has been written once is n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
+import numpy as np
 import onnx_ir as ir
 
-from onnxlrp.graph.shapes import Dim, dims_of
-
-if TYPE_CHECKING:
-    from onnxlrp.propagation.emitter import Emitter
+from onnxlrp.graph.shapes import Dim, broadcast, dims_of
 
 
 class Sign(Enum):
@@ -80,15 +78,6 @@ class Tensor:
     @property
     def rank(self) -> int:
         return len(self.shape)
-
-    def size(self, axis: int) -> int | Tensor:
-        """Size along an axis: an int where it is known, else an int64 tensor of shape [1]."""
-        size = self.shape[axis]
-        if isinstance(size, int):
-            return size
-        sizes = self.emitter.node("Shape", self, shape=(self.rank,), dtype=ir.DataType.INT64)
-        axis %= self.rank
-        return self.emitter.slice(sizes, [axis], [axis + 1], [0])
 
     def __add__(self, other: Tensor | float) -> Tensor:
         other = self._operand(other)
@@ -163,27 +152,8 @@ def _unexpanded(tensor: Tensor, other: Tensor) -> Tensor:
     return Tensor(tensor.emitter, node.inputs[0], tensor.sign)
 
 
-def positive(tensor: Tensor) -> Tensor:
-    """max(x, 0), elementwise; x itself, or nothing at all, where the sign is known."""
-    if tensor.sign in (Sign.NON_NEGATIVE, Sign.ZERO):
-        return tensor
-    if tensor.sign is Sign.NON_POSITIVE:
-        return tensor.emitter.zero
-    return tensor.emitter.elementwise("Relu", tensor, sign=Sign.NON_NEGATIVE)
-
-
-def negative(tensor: Tensor) -> Tensor:
-    """min(x, 0), elementwise; x itself, or nothing at all, where the sign is known."""
-    if tensor.sign in (Sign.NON_POSITIVE, Sign.ZERO):
-        return tensor
-    if tensor.sign is Sign.NON_NEGATIVE:
-        return tensor.emitter.zero
-    # Exact, and of Min there is no WebGPU kernel.
-    return replace(tensor - positive(tensor), sign=Sign.NON_POSITIVE)
-
-
 @dataclass(frozen=True, eq=False)
-class Bundle:
+class Operands:
     """The live inputs of a layer: one tensor, or the operands of a sum.
 
     Arithmetic goes operand by operand, so a rule is written once for both.
@@ -191,18 +161,202 @@ class Bundle:
 
     parts: tuple[Tensor, ...]
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Bundle:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Operands:
         """Apply a function to each operand."""
-        return Bundle(tuple(function(part) for part in self.parts))
+        return Operands(tuple(function(part) for part in self.parts))
 
-    def __add__(self, other: Bundle) -> Bundle:
-        return Bundle(tuple(a + b for a, b in zip(self.parts, other.parts, strict=True)))
+    def __add__(self, other: Operands) -> Operands:
+        return Operands(tuple(a + b for a, b in zip(self.parts, other.parts, strict=True)))
 
-    def __mul__(self, other: Bundle) -> Bundle:
-        return Bundle(tuple(a * b for a, b in zip(self.parts, other.parts, strict=True)))
+    def __mul__(self, other: Operands) -> Operands:
+        return Operands(tuple(a * b for a, b in zip(self.parts, other.parts, strict=True)))
 
-    def __sub__(self, other: Bundle) -> Bundle:
-        return Bundle(tuple(a - b for a, b in zip(self.parts, other.parts, strict=True)))
+    def __sub__(self, other: Operands) -> Operands:
+        return Operands(tuple(a - b for a, b in zip(self.parts, other.parts, strict=True)))
 
-    def __pow__(self, exponent: float) -> Bundle:
+    def __pow__(self, exponent: float) -> Operands:
         return self.map(lambda part: part**exponent)
+
+
+X = TypeVar("X", Tensor, Operands)
+
+
+def positive(x: X) -> X:
+    """max(x, 0), elementwise; x itself, or nothing at all, where the sign is known."""
+    if isinstance(x, Operands):
+        return x.map(positive)
+    if x.sign in (Sign.NON_NEGATIVE, Sign.ZERO):
+        return x
+    if x.sign is Sign.NON_POSITIVE:
+        return x.emitter.zero
+    return x.emitter.elementwise("Relu", x, sign=Sign.NON_NEGATIVE)
+
+
+def negative(x: X) -> X:
+    """min(x, 0), elementwise; x itself, or nothing at all, where the sign is known."""
+    if isinstance(x, Operands):
+        return x.map(negative)
+    if x.sign in (Sign.NON_POSITIVE, Sign.ZERO):
+        return x
+    if x.sign is Sign.NON_NEGATIVE:
+        return x.emitter.zero
+    # Exact, and of Min there is no WebGPU kernel.
+    return replace(x - positive(x), sign=Sign.NON_POSITIVE)
+
+
+class Emitter:
+    """Writes the nodes of one explainer, each distinct expression once.
+
+    Attributes
+    ----------
+    nodes : what has been written, in topological order
+    initializers : constants that the nodes need
+    zero : the tensor that is known to be zero, of any shape
+
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[ir.Node] = []
+        self.initializers: list[ir.Value] = []
+        self.zero = Tensor(self, None, Sign.ZERO)
+        self._written: dict[Any, tuple[ir.Value, ...]] = {}
+        self._constants: dict[Any, ir.Value] = {}
+        self._label: tuple[str, str] = ("", "")
+        self._metadata: Mapping[str, str] = {}
+
+    def explain(self, node: str, rule: str, metadata: Mapping[str, str]) -> None:
+        """Say which node, by which rule, the nodes written from now on explain."""
+        self._label = (node, rule)
+        self._metadata = metadata
+
+    def known(self, node: ir.Node) -> None:
+        """Announce a node of the model, so that what it computes is not computed again."""
+        attributes = {name: a.value for name, a in node.attributes.items()}
+        self._written.setdefault(_key(node.op_type, node.inputs, attributes), tuple(node.outputs))
+
+    def same(self, tensor: Tensor, value: ir.Value) -> None:
+        """Announce that the model's `value` already holds what `tensor` would compute."""
+        node = tensor.value.producer() if tensor.value is not None else None
+        if node is not None and "key" in node.meta and value.dtype == tensor.dtype:
+            self._written[node.meta["key"]] = (value,)
+
+    def tensor(self, value: ir.Value, sign: Sign = Sign.UNKNOWN) -> Tensor:
+        """Take a value of the model; float16 and bfloat16 are computed with in float32."""
+        tensor = Tensor(self, value, sign)
+        if tensor.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64):
+            return tensor
+        single = ir.DataType.FLOAT
+        return self.node(
+            "Cast", tensor, shape=tensor.shape, dtype=single, sign=sign, to=single.value
+        )
+
+    def constant(
+        self, array: np.ndarray[Any, Any], sign: Sign = Sign.UNKNOWN, use: str = ""
+    ) -> Tensor:
+        """Write an initializer; equal arrays of the same use share one."""
+        key = (use, array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"onnxlrp/constant/{len(self._constants)}"
+            data = ir.tensor(array, name=name)
+            self._constants[key] = ir.Value(
+                name=name,
+                const_value=data,
+                shape=ir.Shape(array.shape),
+                type=ir.TensorType(data.dtype),
+            )
+            self.initializers.append(self._constants[key])
+        return Tensor(self, self._constants[key], sign)
+
+    def duplicate(self, value: ir.Value) -> ir.Value:
+        """Write an initializer of the model a second time, under another name."""
+        key = id(value)
+        if key not in self._constants:
+            copy = ir.Value(
+                name=f"onnxlrp/transposed/{value.name}",
+                const_value=value.const_value,
+                shape=value.shape,
+                type=value.type,
+            )
+            self._constants[key] = copy
+            self.initializers.append(copy)
+        return self._constants[key]
+
+    def scalar(self, number: float, like: Tensor) -> Tensor:
+        """Write a scalar of another tensor's type; a size stays a vector of one element."""
+        integer = like.dtype is ir.DataType.INT64
+        array = np.array([number] if integer else number, like.dtype.numpy())
+        sign = Sign.NON_NEGATIVE if number >= 0 else Sign.NON_POSITIVE
+        return self.constant(array, sign)
+
+    def vector(self, sizes: Sequence[int | Tensor]) -> Tensor:
+        """Join sizes into an int64 vector: a constant where all of them are known."""
+        if all(isinstance(size, int) for size in sizes):
+            return self.constant(np.array(sizes, np.int64))
+        parts = [
+            self.constant(np.array([size], np.int64)) if isinstance(size, int) else size
+            for size in sizes
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return self.node("Concat", *parts, shape=(len(parts),), dtype=ir.DataType.INT64, axis=0)
+
+    def node(
+        self,
+        op: str,
+        *inputs: Tensor | None,
+        shape: Sequence[Dim],
+        dtype: ir.DataType,
+        sign: Sign = Sign.UNKNOWN,
+        **attributes: Any,
+    ) -> Tensor:
+        """Write one node with one output of the given shape and type."""
+        return self.nodes_of(op, inputs, [shape], dtype, sign, attributes)[0]
+
+    def nodes_of(
+        self,
+        op: str,
+        inputs: Sequence[Tensor | None],
+        shapes: Sequence[Sequence[Dim]],
+        dtype: ir.DataType,
+        sign: Sign,
+        attributes: Mapping[str, Any],
+    ) -> list[Tensor]:
+        """Write one node with several outputs of one type."""
+        values = [None if tensor is None else tensor.value for tensor in inputs]
+        key = _key(op, values, attributes)
+        if key not in self._written:
+            outputs = [
+                ir.Value(shape=ir.Shape(list(shape)), type=ir.TensorType(dtype)) for shape in shapes
+            ]
+            node = ir.node(op, values, dict(attributes), outputs=outputs)
+            node.metadata_props.update(self._metadata)
+            node.meta["label"] = self._label
+            node.meta["key"] = key
+            self.nodes.append(node)
+            self._written[key] = tuple(outputs)
+        return [Tensor(self, value, sign) for value in self._written[key]]
+
+    def elementwise(self, op: str, *inputs: Tensor, sign: Sign = Sign.UNKNOWN) -> Tensor:
+        """Write an elementwise node of the inputs' common type, with broadcasting."""
+        shape = broadcast(*(tensor.shape for tensor in inputs))
+        return self.node(op, *inputs, shape=shape, dtype=inputs[0].dtype, sign=sign)
+
+    def where(self, condition: Tensor, yes: Tensor, no: Tensor, sign: Sign) -> Tensor:
+        """Write an elementwise choice."""
+        shape = broadcast(condition.shape, yes.shape, no.shape)
+        return self.node("Where", condition, yes, no, shape=shape, dtype=yes.dtype, sign=sign)
+
+    def compare(self, op: str, left: Tensor, right: Tensor) -> Tensor:
+        """Write an elementwise comparison."""
+        shape = broadcast(left.shape, right.shape)
+        return self.node(op, left, right, shape=shape, dtype=ir.DataType.BOOL)
+
+
+def _key(
+    op: str, inputs: Iterable[ir.Value | None], attributes: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    frozen = tuple(
+        (name, tuple(value) if isinstance(value, list | tuple) else str(value))
+        for name, value in sorted(attributes.items())
+    )
+    return (op, tuple(None if value is None else id(value) for value in inputs), frozen)

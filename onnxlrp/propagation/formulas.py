@@ -1,7 +1,7 @@
 """The LRP rules for linear layers, each as its equation.
 
 Notation: a layer computes z_j = sum_i z_ij + b_j with z_ij = x_i w_ij; `layer(x)` is the sum
-without bias, `layer.adjoint(s)` is sum_j w_ij s_j, `layer.positive` the same layer with
+without bias, `layer.adjoint(s)` is sum_j w_ij s_j, `layer.plus` the same layer with
 max(w, 0) for w. A rule turns the relevance R_j of the outputs into that of the inputs.
 """
 
@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 
-from onnxlrp.propagation.expression import Bundle, Sign, Tensor, negative, positive
+from onnxlrp.propagation import layout
+from onnxlrp.propagation.expression import Operands, Sign, Tensor, negative, positive
 
 Parameter = float | str | Sequence[float]
 BIAS_TREATMENTS = ("absorb", "exclude", "distribute")
@@ -34,39 +35,39 @@ class Layer(ABC):
     def operands(self) -> int:
         return 1
 
-    def __call__(self, x: Bundle) -> Tensor:
+    def __call__(self, x: Operands) -> Tensor:
         """Return sum_i x_i w_ij, without bias."""
         if all(part.is_zero for part in x.parts):
             return self.bias.emitter.zero
         return self.forward(x)
 
-    def adjoint(self, s: Tensor) -> Bundle:
+    def adjoint(self, s: Tensor) -> Operands:
         """Return sum_j w_ij s_j, in the inputs' shapes."""
         if s.is_zero:
-            return Bundle((s,) * self.operands)
+            return Operands((s,) * self.operands)
         return self.transpose(s)
 
     @abstractmethod
-    def forward(self, x: Bundle) -> Tensor:
+    def forward(self, x: Operands) -> Tensor:
         """Return sum_i x_i w_ij of an x that is not known to be zero."""
 
     @abstractmethod
-    def transpose(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Operands:
         """Return sum_j w_ij s_j of an s that is not known to be zero."""
 
     @abstractmethod
-    def scaled(self, plus: float, minus: float) -> Layer:
+    def by_sign(self, plus: float, minus: float) -> Layer:
         """Return the operator with plus * w for every w > 0 and minus * w for w < 0, no bias."""
 
     @property
-    def positive(self) -> Layer:
+    def plus(self) -> Layer:
         """The operator with max(w, 0) for w, without bias."""
-        return self.scaled(1, 0)
+        return self.by_sign(1, 0)
 
     @property
-    def negative(self) -> Layer:
+    def minus(self) -> Layer:
         """The operator with min(w, 0) for w, without bias."""
-        return self.scaled(0, 1)
+        return self.by_sign(0, 1)
 
     @property
     @abstractmethod
@@ -81,15 +82,15 @@ class Layer(ABC):
         """Return z + bias, the bias along the output's channels."""
         return z + bias
 
-    def filled(self, x: Bundle, value: float | Sequence[float]) -> Bundle:
+    def filled(self, x: Operands, value: float | Sequence[float]) -> Operands:
         """Return inputs of one sample that hold a number, or one for each channel, throughout."""
-        return x.map(lambda part: part.emitter.filled(part, value))
+        return x.map(lambda part: layout.filled(part, value))
 
 
 class UniformLayer(Layer):
     """A layer whose weights are positive and alike: its own positive part, and its own ones."""
 
-    def scaled(self, plus: float, minus: float) -> Layer:
+    def by_sign(self, plus: float, minus: float) -> Layer:
         return self if plus == 1 else Multiple(self, plus)
 
     @property
@@ -108,10 +109,10 @@ class Multiple(UniformLayer):
         self.factor = factor
         self.bias = layer.bias.emitter.zero
 
-    def forward(self, x: Bundle) -> Tensor:
+    def forward(self, x: Operands) -> Tensor:
         return self.layer(x) * self.factor if self.factor else self.bias
 
-    def transpose(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Operands:
         return self.layer.adjoint(s * self.factor if self.factor else self.bias)
 
 
@@ -160,7 +161,7 @@ class Share:
         self.accounts.append(Account(relevance, total, bias, share))
         return share
 
-    def by_sign(self, relevance: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    def split_by_sign(self, relevance: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Part relevance into that of outputs z >= 0 and z < 0; the latter may be known to be 0."""
         if id(z.value) in self._stand_ins or z.sign is Sign.NON_NEGATIVE:
             return relevance, relevance.emitter.zero
@@ -171,7 +172,7 @@ class Share:
             z.emitter.where(below, relevance, nothing, Sign.UNKNOWN),
         )
 
-    def spread(self, x: Bundle) -> Bundle | None:
+    def spread(self, x: Operands) -> Operands | None:
         """Return what every input gets of the biases' shares, or None where they keep it."""
         if self._bias != "distribute":
             return None
@@ -212,7 +213,7 @@ def stabilised(d: Tensor, epsilon: float) -> Tensor:
     return d + d.emitter.where(below, minus, plus, Sign.UNKNOWN)
 
 
-Formula = Callable[..., Bundle]
+Formula = Callable[..., Operands]
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ RULES: dict[str, Rule] = {"pass": Rule(None, {}, True)}
 def rule(
     name: str, *, grounded: bool = True, biased: bool = True, stabiliser: str = "stabiliser"
 ) -> Callable[[Formula], Formula]:
-    """Register a formula `(layer, x, relevance, share, **parameters) -> Bundle` as a rule.
+    """Register a formula `(layer, x, relevance, share, **parameters) -> Operands` as a rule.
 
     Parameters
     ----------
@@ -264,8 +265,8 @@ def rule(
 
 @rule("epsilon", stabiliser="epsilon")
 def epsilon_rule(
-    layer: Layer, x: Bundle, relevance: Tensor, share: Share, power: int = 1
-) -> Bundle:
+    layer: Layer, x: Operands, relevance: Tensor, share: Share, power: int = 1
+) -> Operands:
     """R_i = sum_j z_ij / stab(z_j) R_j (Bach et al. 2015, eq. 58).
 
     With `power` p > 1, z_ij = (x_i w_ij)^p and the bias is left out (Binder et al. 2016, eq. 5).
@@ -281,7 +282,7 @@ def epsilon_rule(
 
 
 @rule("norm", biased=False)
-def norm(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+def norm(layer: Layer, x: Operands, relevance: Tensor, share: Share) -> Operands:
     """R_i = sum_j z_ij / stab(z_j) R_j, the bias absorbed.
 
     Equals: zennit `Norm`, with the stabiliser on the mean of an average pool.
@@ -292,8 +293,13 @@ def norm(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
 
 @rule("alpha-beta")
 def alpha_beta(
-    layer: Layer, x: Bundle, relevance: Tensor, share: Share, alpha: float = 2.0, beta: float = 1.0
-) -> Bundle:
+    layer: Layer,
+    x: Operands,
+    relevance: Tensor,
+    share: Share,
+    alpha: float = 2.0,
+    beta: float = 1.0,
+) -> Operands:
     """R_i = sum_j (alpha z_ij⁺ / z_j⁺ - beta z_ij⁻ / z_j⁻) R_j (Bach et al. 2015, eq. 60).
 
     The bias' positive part is in z_j⁺ and its negative part in z_j⁻. Where one part is empty the
@@ -303,15 +309,15 @@ def alpha_beta(
     Equals: zennit `AlphaBeta`. iNNvestigate puts the whole bias into both denominators.
     Use: evidence for and against on convolutions.
     """
-    xp, xn = positive_part(x), negative_part(x)
-    plus, minus = layer.positive, layer.negative
+    xp, xn = positive(x), negative(x)
+    plus, minus = layer.plus, layer.minus
     s = share(alpha * relevance, plus(xp) + minus(xn), positive(layer.bias))
     t = share(-beta * relevance, minus(xp) + plus(xn), negative(layer.bias))
     return xp * (plus.adjoint(s) + minus.adjoint(t)) + xn * (minus.adjoint(s) + plus.adjoint(t))
 
 
 @rule("z-plus")
-def z_plus(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+def z_plus(layer: Layer, x: Operands, relevance: Tensor, share: Share) -> Operands:
     """R_i = sum_j z_ij⁺ / z_j⁺ R_j, with b_j⁺ in z_j⁺ (Montavon et al. 2017).
 
     Equals: zennit `ZPlus`; with `bias = "exclude"` iNNvestigate `ZPlusRule`. Captum's leaves the
@@ -323,8 +329,8 @@ def z_plus(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
 
 @rule("beta")
 def beta_rule(
-    layer: Layer, x: Bundle, relevance: Tensor, share: Share, beta: float = 1.0
-) -> Bundle:
+    layer: Layer, x: Operands, relevance: Tensor, share: Share, beta: float = 1.0
+) -> Operands:
     """R_i = sum_j ((1 + beta) z_ij⁺ / z_j⁺ - beta z_ij⁻ / z_j⁻) R_j (Binder et al. 2016, eq. 6).
 
     Equals: `alpha-beta` with alpha = 1 + beta.
@@ -334,7 +340,7 @@ def beta_rule(
 
 
 @rule("flat", grounded=False, biased=False)
-def flat(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+def flat(layer: Layer, x: Operands, relevance: Tensor, share: Share) -> Operands:
     """R_i = sum_j 1 / n_j R_j, n_j the inputs connected to j (Lapuschkin et al. 2019).
 
     Padding is not connected, and there is no bias.
@@ -348,8 +354,8 @@ def flat(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
 
 @rule("gamma")
 def gamma_rule(
-    layer: Layer, x: Bundle, relevance: Tensor, share: Share, gamma: float = 0.25
-) -> Bundle:
+    layer: Layer, x: Operands, relevance: Tensor, share: Share, gamma: float = 0.25
+) -> Operands:
     """R_i = sum_j (z_ij + gamma z_ij⁺) / (z_j + gamma z_j⁺) R_j for z_j >= 0, with ⁻ below 0.
 
     Generalised to inputs of any sign (zennit); the gate z_j holds the bias in every treatment.
@@ -358,9 +364,13 @@ def gamma_rule(
     positive, as in the stabiliser.
     Use: convolutions, between epsilon (gamma 0) and z-plus (gamma large).
     """
-    xp, xn = positive_part(x), negative_part(x)
-    up, down, bias = layer.scaled(1 + gamma, 1), layer.scaled(1, 1 + gamma), layer.bias
-    above, below = share.by_sign(relevance, layer.biased(layer(x), bias))
+    xp, xn = positive(x), negative(x)
+    up, down, bias = (
+        layer.by_sign(1 + gamma, 1),
+        layer.by_sign(1, 1 + gamma),
+        layer.bias,
+    )
+    above, below = share.split_by_sign(relevance, layer.biased(layer(x), bias))
     s = share(above, up(xp) + down(xn), bias + gamma * positive(bias))
     t = share(below, down(xp) + up(xn), bias + gamma * negative(bias))
     return xp * (up.adjoint(s) + down.adjoint(t)) + xn * (down.adjoint(s) + up.adjoint(t))
@@ -368,8 +378,8 @@ def gamma_rule(
 
 @rule("gamma-original")
 def gamma_original(
-    layer: Layer, x: Bundle, relevance: Tensor, share: Share, gamma: float = 0.25
-) -> Bundle:
+    layer: Layer, x: Operands, relevance: Tensor, share: Share, gamma: float = 0.25
+) -> Operands:
     """R_i = sum_j x_i (w_ij + gamma w_ij⁺) / ... R_j (Montavon et al. 2019, section 10.2.2).
 
     Made for x >= 0; the bias is a neuron that is always 1, b_j + gamma b_j⁺.
@@ -378,12 +388,12 @@ def gamma_original(
     the bias unscaled.
     Use: comparison with maps made so.
     """
-    up, bias = layer.scaled(1 + gamma, 1), layer.bias
+    up, bias = layer.by_sign(1 + gamma, 1), layer.bias
     return x * up.adjoint(share(relevance, up(x), bias + gamma * positive(bias)))
 
 
 @rule("w-square", grounded=False)
-def w_square(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+def w_square(layer: Layer, x: Operands, relevance: Tensor, share: Share) -> Operands:
     """R_i = sum_j w_ij² / (sum_i w_ij² + b_j²) R_j (Montavon et al. 2017).
 
     Equals: zennit `WSquare`; with `bias = "exclude"` iNNvestigate `WSquareRule`.
@@ -396,12 +406,12 @@ def w_square(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle
 @rule("z-box", grounded=False, biased=False)
 def z_box(
     layer: Layer,
-    x: Bundle,
+    x: Operands,
     relevance: Tensor,
     share: Share,
     low: float | Sequence[float] | str = "preprocessing",
     high: float | Sequence[float] | str = "preprocessing",
-) -> Bundle:
+) -> Operands:
     """R_i = sum_j (x_i w_ij - low_i w_ij⁺ - high_i w_ij⁻) / (sum_i ...) R_j.
 
     For inputs between the bounds (Montavon et al. 2017, z^B). The bias cancels, and padding has
@@ -412,14 +422,14 @@ def z_box(
     """
     assert not isinstance(low, str)
     assert not isinstance(high, str)
-    plus, minus = layer.positive, layer.negative
+    plus, minus = layer.plus, layer.minus
     bottom, top = layer.filled(x, low), layer.filled(x, high)
     s = share(relevance, layer(x) - plus(bottom) - minus(top), relevance.emitter.zero)
     return x * layer.adjoint(s) - bottom * plus.adjoint(s) - top * minus.adjoint(s)
 
 
 @rule("zero", biased=False)
-def zero(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
+def zero(layer: Layer, x: Operands, relevance: Tensor, share: Share) -> Operands:
     """R_i = 0.
 
     Equals: RelevancePropagation.jl `ZeroRule`.
@@ -428,24 +438,14 @@ def zero(layer: Layer, x: Bundle, relevance: Tensor, share: Share) -> Bundle:
     return x.map(lambda part: part.emitter.zero)
 
 
-def positive_part(x: Bundle) -> Bundle:
-    """max(x, 0), operand by operand."""
-    return x.map(positive)
-
-
-def negative_part(x: Bundle) -> Bundle:
-    """min(x, 0), operand by operand."""
-    return x.map(negative)
-
-
-def share_out(
+def apply_rule(
     layer: Layer,
-    x: Bundle,
+    x: Operands,
     relevance: Tensor,
     rule: str,
     parameters: Mapping[str, Parameter],
     stand_ins: Mapping[int, Tensor],
-) -> tuple[Bundle, list[Account], bool]:
+) -> tuple[Operands, list[Account], bool]:
     """Apply a rule to a layer.
 
     Returns

@@ -9,8 +9,7 @@ import numpy as np
 
 from onnxlrp.graph.canonical import Array, Operation, constant_of
 from onnxlrp.graph.shapes import Dim
-from onnxlrp.propagation.emitter import Emitter
-from onnxlrp.propagation.expression import Bundle, Sign, Tensor, negative, positive
+from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor, negative, positive
 from onnxlrp.propagation.formulas import Layer
 from onnxlrp.propagation.registry import (
     Crossing,
@@ -44,7 +43,7 @@ class WeightedLayer(Layer):
         zero = self.bias.emitter.zero
         return replace(self, weights=function(self.weights), twin=function(self.twin), bias=zero)
 
-    def scaled(self, plus: float, minus: float) -> Layer:
+    def by_sign(self, plus: float, minus: float) -> Layer:
         return self.with_weights(lambda w: positive(w) * plus + negative(w) * minus)
 
     @property
@@ -61,7 +60,7 @@ class WeightedLayer(Layer):
         """Writes the nodes."""
         return self.x.emitter
 
-    def shape_for(self, x: Bundle) -> tuple[Dim, ...]:
+    def shape_for(self, x: Operands) -> tuple[Dim, ...]:
         """Return the output's shape for another number of samples than the model's."""
         return (x.parts[0].shape[0], *self.z.shape[1:])
 

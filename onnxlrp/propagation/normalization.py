@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation
+from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Sign, Tensor
 from onnxlrp.propagation.formulas import Parameter, stabilised
 from onnxlrp.propagation.registry import (
@@ -96,8 +97,8 @@ def _banded(tensor: Tensor, band: Tensor) -> Tensor:
         return tensor
     ones = (1,) * (max(tensor.rank, 3) - 2)
     # Conv wants a spatial axis.
-    lifted = tensor if tensor.rank > 2 else emitter.reshape(tensor, (*tensor.shape, 1))
-    weights = emitter.reshape(band, (*band.shape, *ones))
+    lifted = tensor if tensor.rank > 2 else layout.reshape(tensor, (*tensor.shape, 1))
+    weights = layout.reshape(band, (*band.shape, *ones))
     result = emitter.node(
         "Conv",
         lifted,
@@ -107,7 +108,7 @@ def _banded(tensor: Tensor, band: Tensor) -> Tensor:
         sign=tensor.sign * band.sign,
         kernel_shape=list(ones),
     )
-    return emitter.reshape(result, tensor.shape)
+    return layout.reshape(result, tensor.shape)
 
 
 def taylor(crossing: Crossing, relevance: Tensor) -> Tensor:

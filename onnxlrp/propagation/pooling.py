@@ -11,17 +11,18 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
 from onnxlrp.graph.shapes import Dim
-from onnxlrp.propagation.expression import Bundle, Sign, Tensor
+from onnxlrp.propagation import layout
+from onnxlrp.propagation.expression import Operands, Sign, Tensor
 from onnxlrp.propagation.formulas import Layer, UniformLayer
 from onnxlrp.propagation.registry import (
     Crossing,
     Relevance,
+    cross_by_rule,
     fail,
     layer,
     only_first_live,
     operator,
     require_constant,
-    share_among,
     static_shape,
 )
 from onnxlrp.propagation.windows import Window, fit, interleave, window_of
@@ -47,29 +48,27 @@ class Mean(UniformLayer):
     weight: float | None
     bias: Tensor
 
-    def forward(self, x: Bundle) -> Tensor:
-        total = x.parts[0].emitter.reduce_sum(x.parts[0], self.axes, self.keepdims)
+    def forward(self, x: Operands) -> Tensor:
+        total = layout.reduce_sum(x.parts[0], self.axes, self.keepdims)
         return self._weighted(total)
 
     def _weighted(self, tensor: Tensor) -> Tensor:
         if self.weight is not None:
             return tensor * self.weight
-        emitter = tensor.emitter
-        sizes = [self.x.size(axis) for axis in self.axes]
+        sizes = [layout.size(self.x, axis) for axis in self.axes]
         if all(isinstance(size, int) for size in sizes):
             return tensor * (1 / float(np.prod([size for size in sizes if isinstance(size, int)])))
         count: int | Tensor = 1
         for size in sizes:
             count = size * count if isinstance(size, Tensor) else count * size
         assert isinstance(count, Tensor)
-        number = emitter.cast(count, tensor.dtype, Sign.NON_NEGATIVE)
+        number = layout.cast(count, tensor.dtype, Sign.NON_NEGATIVE)
         return tensor / number
 
-    def transpose(self, s: Tensor) -> Bundle:
-        emitter = s.emitter
+    def transpose(self, s: Tensor) -> Operands:
         if not self.keepdims:
-            s = emitter.unsqueeze(s, self.axes)
-        return Bundle((emitter.expand(self._weighted(s), self.x),))
+            s = layout.unsqueeze(s, self.axes)
+        return Operands((layout.expand(self._weighted(s), self.x),))
 
     @property
     def ones(self) -> Layer:
@@ -134,7 +133,7 @@ class WindowMean(UniformLayer):
     bias: Tensor
     divided: bool = True
 
-    def forward(self, x: Bundle) -> Tensor:
+    def forward(self, x: Operands) -> Tensor:
         """Pool the padded input with AveragePool, which then counts every element."""
         padded = _padded(x.parts[0], self.window, self.z, 0.0)
         shape = (x.parts[0].shape[0], *self.z.shape[1:])
@@ -145,7 +144,7 @@ class WindowMean(UniformLayer):
             return sums
         return sums / self.count if isinstance(self.count, Tensor) else sums * (1 / self.count)
 
-    def transpose(self, s: Tensor) -> Bundle:
+    def transpose(self, s: Tensor) -> Operands:
         """Space the outputs out by the strides, and pool that with stride 1.
 
         Every input then collects the outputs whose windows cover it.
@@ -153,25 +152,25 @@ class WindowMean(UniformLayer):
         window = self.window
         spread = self._scaled(s)
         if spread.shape != self.z.shape:
-            spread = spread.emitter.expand(spread, self.z)
+            spread = layout.expand(spread, self.z)
         if not window.dense:
             zeros = spread - spread
             keys = product(*(range(stride) for stride in window.strides))
             spread = interleave({key: zeros if any(key) else spread for key in keys}, window)
         front = [r - p for r, p in zip(window.reach, window.begins, strict=True)]
-        emitter, before, after = s.emitter, [0] * s.rank, [0] * s.rank
+        before, after = [0] * s.rank, [0] * s.rank
         begins: list[int | Tensor] = [*before]
         ends: list[int | Tensor] = [*after]
         shape = list(self.x.shape)
         for axis, begin, reach in zip(window.axes, front, window.reach, strict=True):
             begins[axis] = begin
-            size = self.x.size(axis)
-            ends[axis] = size + reach - (spread.size(axis) + begin)
+            size = layout.size(self.x, axis)
+            ends[axis] = size + reach - (layout.size(spread, axis) + begin)
             known = shape[axis]
             shape[axis] = known + reach if isinstance(known, int) else None
-        padded = emitter.pad(spread, begins, ends, shape)
+        padded = layout.pad(spread, begins, ends, shape)
         dense = (1,) * len(window.strides)
-        return Bundle((_summed(padded, window, dense, self.x.shape),))
+        return Operands((_summed(padded, window, dense, self.x.shape),))
 
     @property
     def ones(self) -> Layer:
@@ -210,10 +209,10 @@ def _padded(x: Tensor, window: Window, z: Tensor, fill: float) -> Tensor:
     shape = list(x.shape)
     for i, axis in enumerate(window.axes):
         begins[axis] = window.begins[i]
-        needed = (z.size(axis) - 1) * window.strides[i] + window.reach[i] + 1
-        ends[axis] = needed - (x.size(axis) + window.begins[i])
+        needed = (layout.size(z, axis) - 1) * window.strides[i] + window.reach[i] + 1
+        ends[axis] = needed - (layout.size(x, axis) + window.begins[i])
         shape[axis] = needed if isinstance(needed, int) else None
-    return x.emitter.pad(x, begins, ends, shape, fill)
+    return layout.pad(x, begins, ends, shape, fill)
 
 
 def _check_window(operation: Operation, live: frozenset[int]) -> None:
@@ -235,7 +234,7 @@ def average_pool(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     inclusive = bool(crossing.attribute("count_include_pad", 0))
     if crossing.attribute("ceil_mode", 0) or (padded and not inclusive):
         # A window's elements are those that lie in the input, or in its padding if that counts.
-        one = emitter.expand(emitter.scalar(1.0, x), emitter.slice(x, [0, 0], [1, 1], [0, 1]))
+        one = layout.expand(emitter.scalar(1.0, x), layout.slice(x, [0, 0], [1, 1], [0, 1]))
         inside = one
         frame = window
         if inclusive and padded:
@@ -244,16 +243,16 @@ def average_pool(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
                 d + amounts[0][i] + amounts[1][i] if isinstance(d, int) else None
                 for i, d in enumerate(one.shape)
             ]
-            inside = emitter.pad(one, *amounts, shape, fill=1.0)
+            inside = layout.pad(one, *amounts, shape, fill=1.0)
             frame = replace(window, begins=(0,) * len(window.begins))
         counter = replace(built, x=inside, z=_first(z), window=frame, divided=False)
-        built = replace(built, count=counter(Bundle((inside,))))
+        built = replace(built, count=counter(Operands((inside,))))
     return built, crossing.live_inputs
 
 
 def _first(tensor: Tensor) -> Tensor:
     """Return the first channel of the first sample; it is as large as all others."""
-    return tensor.emitter.slice(tensor, [0, 0], [1, 1], [0, 1])
+    return layout.slice(tensor, [0, 0], [1, 1], [0, 1])
 
 
 @operator(
@@ -278,7 +277,7 @@ def proportional(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     x, y = crossing.input(0), crossing.output()
     window = window_of(operation, operation.attributes["kernel_shape"])
     summed = WindowMean(x, y, window, 1.0, crossing.emitter.zero, divided=False)
-    return share_among(crossing, summed, crossing.live_inputs, "norm")
+    return cross_by_rule(crossing, summed, crossing.live_inputs, "norm")
 
 
 def winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
@@ -323,10 +322,10 @@ def _strided(padded: Tensor, offset: Sequence[int], window: Window, y: Tensor) -
     if all(size == 1 for size in (*window.kernel, *window.strides)):
         return padded
     ends = [
-        o + (y.size(axis) - 1) * stride + 1
+        o + (layout.size(y, axis) - 1) * stride + 1
         for o, axis, stride in zip(offset, window.axes, window.strides, strict=True)
     ]
-    return padded.emitter.slice(
+    return layout.slice(
         padded, list(offset), ends, list(window.axes), list(window.strides), sizes=y.shape[2:]
     )
 
@@ -350,7 +349,7 @@ def _gathered(
         for block, share in shares.get(remainder, []):
             begins = [0, 0, *block]
             ends = [0, 0, *(m - b for m, b in zip(most, block, strict=True))]
-            total = total + emitter.pad(share, begins, ends, shape)
+            total = total + layout.pad(share, begins, ends, shape)
         woven[remainder] = total
     some = next(tensor for tensor in woven.values() if not tensor.is_zero)
     return interleave(
@@ -381,7 +380,7 @@ def global_max_pool(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     rows, column = ([0] * len(kept) + [size] for size in (-1, 1))
     flat = emitter.node("Reshape", x, emitter.vector(rows), shape=(*kept, None), dtype=x.dtype)
     winner = emitter.node("ArgMax", flat, shape=(*kept, 1), dtype=int64, axis=-1, keepdims=1)
-    count = emitter.node("Squeeze", emitter.vector([flat.size(-1)]), shape=(), dtype=int64)
+    count = emitter.node("Squeeze", emitter.vector([layout.size(flat, -1)]), shape=(), dtype=int64)
     first, step = (emitter.constant(np.array(number, np.int64)) for number in (0, 1))
     numbers = emitter.node("Range", first, count, step, shape=(None,), dtype=int64)
     given = emitter.node(
@@ -389,5 +388,5 @@ def global_max_pool(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     )
     wins = emitter.compare("Equal", numbers, winner)
     shares = emitter.where(wins, given, emitter.scalar(0.0, given), Sign.UNKNOWN)
-    result = emitter.node("Reshape", shares, emitter.sizes(x), shape=x.shape, dtype=x.dtype)
+    result = emitter.node("Reshape", shares, layout.sizes(x), shape=x.shape, dtype=x.dtype)
     return [(value, Relevance(result, crossing.incoming.grounded))]

@@ -11,9 +11,8 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
 from onnxlrp.graph.shapes import alike
-from onnxlrp.propagation.emitter import Emitter
-from onnxlrp.propagation.expression import Bundle, Sign, Tensor
-from onnxlrp.propagation.formulas import RULES, Account, Layer, Parameter, share_out
+from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor
+from onnxlrp.propagation.formulas import RULES, Account, Layer, Parameter, apply_rule
 
 
 class ObstacleError(Exception):
@@ -203,17 +202,17 @@ def _cross_layer(
         # Where 0 becomes something else, relevance may sit on zeros from here on.
         grounded = incoming.grounded and built.bias.is_zero
         return [(inputs[0], Relevance(incoming.tensor, grounded))]
-    x = Bundle(tuple(crossing.tensor(value) for value in inputs))
+    x = Operands(tuple(crossing.tensor(value) for value in inputs))
     crossing.emitter.same(built.biased(built(x), built.bias), crossing.operation.outputs[0])
-    return share_among(crossing, built, inputs, crossing.rule)
+    return cross_by_rule(crossing, built, inputs, crossing.rule)
 
 
-def share_among(
+def cross_by_rule(
     crossing: Crossing, built: Layer, inputs: list[ir.Value], rule: str
 ) -> Sequence[tuple[ir.Value, Relevance]]:
     """Apply a rule for linear layers, with the crossing's parameters."""
-    x = Bundle(tuple(crossing.tensor(value) for value in inputs))
-    result, accounts, grounded = share_out(
+    x = Operands(tuple(crossing.tensor(value) for value in inputs))
+    result, accounts, grounded = apply_rule(
         built, x, crossing.incoming.tensor, rule, crossing.parameters, crossing.stand_ins
     )
     crossing.accounts.extend(accounts)

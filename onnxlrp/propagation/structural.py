@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
 from onnxlrp.graph.shapes import dims_of
+from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Tensor
 from onnxlrp.propagation.registry import (
     Crossing,
@@ -23,7 +24,7 @@ from onnxlrp.propagation.registry import (
 Result = Sequence[tuple[ir.Value, Relevance]]
 
 
-def _first(crossing: Crossing) -> ir.Value:
+def _data(crossing: Crossing) -> ir.Value:
     value = crossing.operation.inputs[0]
     assert value is not None
     return value
@@ -39,20 +40,20 @@ def _check_shapes(operation: Operation, live: frozenset[int]) -> None:
 @operator("Reshape", "Flatten", "Squeeze", "Unsqueeze", check=_check_shapes)
 def reshape(crossing: Crossing) -> Result:
     """Give relevance the input's shape."""
-    value = _first(crossing)
+    value = _data(crossing)
     x = crossing.tensor(value)
-    result = crossing.emitter.reshape(crossing.incoming.tensor, x.shape, like=x)
+    result = layout.reshape(crossing.incoming.tensor, x.shape, like=x)
     return [(value, Relevance(result, crossing.incoming.grounded))]
 
 
 @operator("Transpose", check=_check_shapes)
 def transpose(crossing: Crossing) -> Result:
     """Permute the axes back."""
-    value = _first(crossing)
+    value = _data(crossing)
     rank = crossing.tensor(value).rank
     order = crossing.operation.attributes.get("perm") or list(reversed(range(rank)))
     back = [int(axis) for axis in np.argsort(order)]
-    result = crossing.emitter.transpose(crossing.incoming.tensor, back)
+    result = layout.transpose(crossing.incoming.tensor, back)
     return [(value, Relevance(result, crossing.incoming.grounded))]
 
 
@@ -66,7 +67,7 @@ def _check_depth_to_space(operation: Operation, live: frozenset[int]) -> None:
 @operator("DepthToSpace", "SpaceToDepth", check=_check_depth_to_space)
 def rearrange(crossing: Crossing) -> Result:
     """Undo one with the other."""
-    value = _first(crossing)
+    value = _data(crossing)
     x = crossing.tensor(value)
     inverse = {"DepthToSpace": "SpaceToDepth", "SpaceToDepth": "DepthToSpace"}
     result = crossing.emitter.node(
@@ -94,7 +95,7 @@ def concat(crossing: Crossing) -> Result:
     axis = int(operation.attributes["axis"]) % relevance.rank
     parts = emitter.nodes_of(
         "Split",
-        [relevance, emitter.vector([part.size(axis) for part in operands])],
+        [relevance, emitter.vector([layout.size(part, axis) for part in operands])],
         [part.shape for part in operands],
         relevance.dtype,
         relevance.sign,
@@ -111,7 +112,7 @@ def concat(crossing: Crossing) -> Result:
 @operator("Split", check=_check_shapes)
 def split(crossing: Crossing) -> Result:
     """Join the parts' relevance; a part that nobody used gets none."""
-    value = _first(crossing)
+    value = _data(crossing)
     emitter = crossing.emitter
     known = [incoming for incoming in crossing.relevance if incoming is not None]
     parts: list[Tensor] = []
@@ -119,7 +120,7 @@ def split(crossing: Crossing) -> Result:
         if incoming is None or incoming.tensor.is_zero:
             part = crossing.tensor(output)
             zero = emitter.scalar(0.0, known[0].tensor)
-            parts.append(emitter.expand(zero, part))
+            parts.append(layout.expand(zero, part))
         else:
             parts.append(incoming.tensor)
     x = crossing.tensor(value)
@@ -156,7 +157,7 @@ def _bounds(operation: Operation, rank: int) -> list[tuple[int, int, int, int]]:
 @operator("Slice", check=_check_slice)
 def slice_(crossing: Crossing) -> Result:
     """Put relevance back where it was cut from; the rest gets none."""
-    value = _first(crossing)
+    value = _data(crossing)
     x, relevance = crossing.tensor(value), crossing.incoming.tensor
     for axis, start, end, step in _bounds(crossing.operation, x.rank):
         size = x.shape[axis]
@@ -169,23 +170,22 @@ def slice_(crossing: Crossing) -> Result:
 
 def _place(tensor: Tensor, axis: int, kept: range, size: int) -> Tensor:
     """Scatter along one axis to the positions of a range, with zeros between."""
-    emitter = tensor.emitter
     if kept.step < 0:
-        tensor = emitter.slice(tensor, [-1], [-(1 << 62)], [axis], [-1])
+        tensor = layout.slice(tensor, [-1], [-(1 << 62)], [axis], [-1])
         kept = kept[::-1]
     if kept.step > 1:
-        column = emitter.unsqueeze(tensor, [axis + 1])
+        column = layout.unsqueeze(tensor, [axis + 1])
         ends = [0] * column.rank
         ends[axis + 1] = kept.step - 1
         wide = (*column.shape[: axis + 1], kept.step, *column.shape[axis + 2 :])
-        spaced = emitter.pad(column, [0] * column.rank, ends, wide)
-        tensor = emitter.join(spaced, axis)
+        spaced = layout.pad(column, [0] * column.rank, ends, wide)
+        tensor = layout.join(spaced, axis)
     covered = len(kept) * kept.step
     begins, ends = [0] * tensor.rank, [0] * tensor.rank
     begins[axis] = kept.start
     ends[axis] = size - kept.start - covered
     shape = (*tensor.shape[:axis], size, *tensor.shape[axis + 1 :])
-    return emitter.pad(tensor, begins, ends, shape)
+    return layout.pad(tensor, begins, ends, shape)
 
 
 def _check_pad(operation: Operation, live: frozenset[int]) -> None:
@@ -200,7 +200,7 @@ def _check_pad(operation: Operation, live: frozenset[int]) -> None:
 @operator("Pad", check=_check_pad)
 def pad(crossing: Crossing) -> Result:
     """Cut the padding off; what a constant other than 0 earned is not handed on."""
-    value = _first(crossing)
+    value = _data(crossing)
     x, relevance = crossing.tensor(value), crossing.incoming.tensor
     amounts, axes = (constant_of(crossing.operation.input(i)) for i in (1, 3))
     assert amounts is not None
@@ -209,5 +209,5 @@ def pad(crossing: Crossing) -> Result:
     for position, axis in enumerate(chosen):
         begins[axis] = -int(amounts[position])
         ends[axis] = -int(amounts[position + len(amounts) // 2])
-    result = crossing.emitter.pad(relevance, begins, ends, x.shape)
+    result = layout.pad(relevance, begins, ends, x.shape)
     return [(value, Relevance(result, crossing.incoming.grounded))]

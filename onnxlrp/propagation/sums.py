@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, affine_of, constant_of
-from onnxlrp.propagation.expression import Bundle, Sign, Tensor, negative, positive
+from onnxlrp.propagation import layout
+from onnxlrp.propagation.expression import Operands, Sign, Tensor, negative, positive
 from onnxlrp.propagation.formulas import Layer
 from onnxlrp.propagation.registry import (
     Crossing,
@@ -32,18 +33,18 @@ class Sum(Layer):
 
     """
 
-    x: Bundle
+    x: Operands
     signs: tuple[float, ...]
     bias: Tensor
 
-    def forward(self, x: Bundle) -> Tensor:
+    def forward(self, x: Operands) -> Tensor:
         total = self.bias.emitter.zero
         for part, sign in zip(x.parts, self.signs, strict=True):
             total = total + part * sign
         return total
 
-    def transpose(self, s: Tensor) -> Bundle:
-        return Bundle(
+    def transpose(self, s: Tensor) -> Operands:
+        return Operands(
             tuple(
                 reduced_to(s * sign, part)
                 for part, sign in zip(self.x.parts, self.signs, strict=True)
@@ -58,7 +59,7 @@ class Sum(Layer):
         signs = tuple(function(sign) for sign in self.signs)
         return replace(self, signs=signs, bias=self.bias.emitter.zero)
 
-    def scaled(self, plus: float, minus: float) -> Layer:
+    def by_sign(self, plus: float, minus: float) -> Layer:
         return self._with_signs(lambda sign: sign * (plus if sign > 0 else minus))
 
     @property
@@ -79,8 +80,8 @@ def reduced_to(s: Tensor, like: Tensor) -> Tensor:
         for axis, size in enumerate(like.shape)
         if size == 1 and s.shape[axis + extra] != 1
     ]
-    summed = s.emitter.reduce_sum(s, axes)
-    return s.emitter.reduce_sum(summed, list(range(extra)), keepdims=False)
+    summed = layout.reduce_sum(s, axes)
+    return layout.reduce_sum(summed, list(range(extra)), keepdims=False)
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,16 @@ class Diagonal(Layer):
     weights: Tensor
     bias: Tensor
 
-    def forward(self, x: Bundle) -> Tensor:
+    def forward(self, x: Operands) -> Tensor:
         return x.parts[0] * self.weights
 
-    def transpose(self, s: Tensor) -> Bundle:
-        return Bundle((s * self.weights,))
+    def transpose(self, s: Tensor) -> Operands:
+        return Operands((s * self.weights,))
 
     def _with_weights(self, function: Callable[[Tensor], Tensor]) -> Diagonal:
         return Diagonal(function(self.weights), self.bias.emitter.zero)
 
-    def scaled(self, plus: float, minus: float) -> Layer:
+    def by_sign(self, plus: float, minus: float) -> Layer:
         return self._with_weights(lambda w: positive(w) * plus + negative(w) * minus)
 
     @property
@@ -130,7 +131,7 @@ def add(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
             signs.append(sign)
         else:
             bias = bias + crossing.tensor(value) * sign
-    x = Bundle(tuple(crossing.tensor(value) for value in inputs))
+    x = Operands(tuple(crossing.tensor(value) for value in inputs))
     return Sum(x, tuple(signs), bias), inputs
 
 

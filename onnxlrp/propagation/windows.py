@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxlrp.graph.canonical import Operation
 from onnxlrp.graph.shapes import Dim, dims_of
+from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Tensor
 from onnxlrp.propagation.registry import ObstacleError
 
@@ -134,7 +135,7 @@ def interleave(tensors: Mapping[tuple[int, ...], Tensor], window: Window) -> Ten
 def _weave(parts: Sequence[Tensor], axis: int) -> Tensor:
     """Interleave tensors along an axis: position i of part k goes to i * len(parts) + k."""
     emitter, shape = parts[0].emitter, parts[0].shape
-    lifted = [emitter.unsqueeze(part, [axis + 1]) for part in parts]
+    lifted = [layout.unsqueeze(part, [axis + 1]) for part in parts]
     stacked = emitter.node(
         "Concat",
         *lifted,
@@ -142,15 +143,14 @@ def _weave(parts: Sequence[Tensor], axis: int) -> Tensor:
         dtype=parts[0].dtype,
         axis=axis + 1,
     )
-    return emitter.join(stacked, axis)
+    return layout.join(stacked, axis)
 
 
 def fit(tensor: Tensor, begins: Sequence[int], like: Tensor, axes: range) -> Tensor:
     """Cut `begins` off each spatial axis, then cut or pad at the end to the size of `like`."""
-    emitter = tensor.emitter
     front: list[int | Tensor] = [0] * tensor.rank
     back: list[int | Tensor] = [0] * tensor.rank
     for axis, begin in zip(axes, begins, strict=True):
         front[axis] = -begin
-        back[axis] = like.size(axis) - (tensor.size(axis) - begin)
-    return emitter.pad(tensor, front, back, like.shape)
+        back[axis] = layout.size(like, axis) - (layout.size(tensor, axis) - begin)
+    return layout.pad(tensor, front, back, like.shape)

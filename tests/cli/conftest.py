@@ -9,7 +9,7 @@ from PIL import Image
 
 import onnxlrp
 from onnxlrp.cli import main
-from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.inputs.preprocessing import Preprocessing
 
 
 @pytest.fixture

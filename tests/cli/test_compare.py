@@ -10,7 +10,7 @@ from onnx import helper
 from PIL import Image
 
 import onnxlrp
-from onnxlrp.explainer import Explainer
+from onnxlrp.running.explainer import Explainer
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from onnxlrp.explainer import Explainer
-from onnxlrp.presets import PRESETS
+from onnxlrp.inputs.presets import PRESETS
+from onnxlrp.running.explainer import Explainer
 
 
 def test_it_ends_with_tables_of_what_was_done(run, model: Path):

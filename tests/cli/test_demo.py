@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from onnxlrp.demo import CLASSES, demo
-from onnxlrp.explainer import Explainer
+from onnxlrp.running.explainer import Explainer
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,8 @@ from PIL import Image
 
 import onnxlrp
 from onnxlrp.cli import main
-from onnxlrp.explainer import Explainer
-from onnxlrp.heatmap import heatmap
+from onnxlrp.drawing.heatmap import heatmap
+from onnxlrp.running.explainer import Explainer
 
 
 def test_a_picture_gets_an_array_and_a_sheet(run, explainer: Path, photo: Path, preprocessing):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import onnx
 
-from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.inputs.preprocessing import Preprocessing
 
 
 def test_it_shows_what_convert_would_do_and_writes_nothing(run, model: Path):

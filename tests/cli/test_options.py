@@ -3,8 +3,8 @@ import pytest
 
 from onnxlrp.cli.options import chosen_preprocessing, numbers, size, target_number
 from onnxlrp.errors import InputError
-from onnxlrp.preprocessing import Preprocessing
-from onnxlrp.presets import PRESETS
+from onnxlrp.inputs.preprocessing import Preprocessing
+from onnxlrp.inputs.presets import PRESETS
 
 NOTHING = dict.fromkeys(
     ["preprocess", "resize", "crop", "scale", "mean", "std", "channels", "layout"]

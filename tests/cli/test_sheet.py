@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 import onnxlrp
-from onnxlrp.heatmap import heatmap
+from onnxlrp.drawing.heatmap import heatmap
 
 
 def test_a_column_for_each_composite_and_a_row_for_each_class(

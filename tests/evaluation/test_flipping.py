@@ -6,7 +6,7 @@ from PIL import Image
 
 import onnxlrp
 from onnxlrp.evaluation.flipping import Flipping, aopc, area, curves
-from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.inputs.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(scale=1 / 255, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

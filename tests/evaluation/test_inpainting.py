@@ -3,7 +3,7 @@ import pytest
 
 from onnxlrp.evaluation import Flipping
 from onnxlrp.evaluation.inpainting import inpainted
-from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.inputs.preprocessing import Preprocessing
 
 
 def picture(height: int = 7, width: int = 6) -> np.ndarray:

@@ -4,11 +4,11 @@ import pytest
 from support import model, node, normal
 
 import onnxlrp
-from onnxlrp.composite import Composite
+from onnxlrp.compiler.composite import Composite
 from onnxlrp.evaluation import Flipping, Judge, Picture, Study
 from onnxlrp.evaluation.randomisation import randomise
 from onnxlrp.evaluation.study import RANDOM, interval
-from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.inputs.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(scale=1 / 255, mean=(0.5,))
 

@@ -14,7 +14,7 @@ import onnxlrp
 from onnxlrp.cli import main
 from onnxlrp.evaluation import Flipping, Judge, Picture
 from onnxlrp.evaluation.measures import complexity, mass_accuracy, rank_accuracy, sparseness
-from onnxlrp.preprocessing import Preprocessing
+from onnxlrp.inputs.preprocessing import Preprocessing
 
 COUNT, SIDE, MEAN = 6, 8, 125
 QUIET = {"disable_warnings": True, "normalise": False}

@@ -1,0 +1,1 @@
+"""From a model to its explainer: load, canonicalise, analyse, assign rules, propagate, assemble."""

@@ -1,0 +1,253 @@
+"""Puts the emitted nodes into the model: names, outputs, metadata, file."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnxscript.optimizer import fold_constants
+
+from onnxlrp.errors import InputError, ModelError
+from onnxlrp.graph.loading import METADATA_PREFIX
+from onnxlrp.propagation import layout
+from onnxlrp.propagation.expression import Emitter, Tensor
+from onnxlrp.propagation.formulas import Account
+
+_LIMIT = (1 << 31) - 1
+
+
+@dataclass(frozen=True)
+class OutputNames:
+    """What the explainer's additional outputs are called.
+
+    Attributes
+    ----------
+    relevance : by the name of the explained input
+    intermediates : by the name of the model's value
+
+    """
+
+    relevance: Mapping[str, str]
+    intermediates: Mapping[str, str]
+
+
+def target_input(graph: ir.Graph) -> ir.Value:
+    """Return the int64 input that takes the class, [N] or [1]; it is not in the graph yet."""
+    return ir.Value(
+        name=_free("target", _names(graph)),
+        shape=ir.Shape(["targets"]),
+        type=ir.TensorType(ir.DataType.INT64),
+    )
+
+
+def mask_input(value: ir.Value, graph: ir.Graph) -> ir.Value:
+    """Return the float input `mask_<value>`, of any shape that broadcasts to the value's."""
+    name = _free(f"mask_{value.name}", _names(graph))
+    rank = 0 if value.shape is None else len(value.shape)
+    dtype = ir.DataType.DOUBLE if value.dtype is ir.DataType.DOUBLE else ir.DataType.FLOAT
+    shape = ir.Shape([f"{name}_{axis}" for axis in range(rank)])
+    return ir.Value(name=name, shape=shape, type=ir.TensorType(dtype))
+
+
+def renamed(
+    target: ir.Value | None, sources: Sequence[ir.Value], names: Mapping[str, str]
+) -> list[str]:
+    """Tell which names of the explainer differ from the usual because the model has them."""
+    changed = [(target.name or "", "target")] if target is not None else []
+    changed += [(names[value.name or ""], _wanted(value, len(sources))) for value in sources]
+    return [
+        f"the model has a value '{usual}' of its own, so the explainer's is called '{name}'"
+        for name, usual in changed
+        if name != usual
+    ]
+
+
+def _wanted(source: ir.Value, count: int) -> str:
+    return "relevance" if count == 1 else f"relevance_{source.name}"
+
+
+def _names(graph: ir.Graph) -> set[str]:
+    values = [*graph.inputs, *graph.initializers.values()]
+    values += [value for node in graph for value in node.outputs]
+    return {value.name for value in values if value.name}
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name = f"onnxlrp_{name}"
+    return name
+
+
+def record(accounts: Iterable[Account]) -> None:
+    """Attach a division's terms to its node, for audits."""
+    for account in accounts:
+        node = account.share.value.producer() if account.share.value is not None else None
+        if node is not None:
+            node.meta["account"] = account
+
+
+def assemble(
+    model: ir.Model,
+    emitter: Emitter,
+    relevance: Mapping[ir.Value, Tensor],
+    sources: Sequence[ir.Value],
+    intermediates: Sequence[ir.Value],
+) -> OutputNames:
+    """Append what was emitted, and is needed, to the model's graph.
+
+    The relevance of value v is named `onnxlrp/relevance/<v>`, that of an explained input is the
+    output `relevance`, or `relevance_<input>` where there are several.
+    """
+    graph = model.graph
+    taken = _names(graph)
+    outputs: list[ir.Value] = []
+    by_input: dict[str, str] = {}
+    emitter.explain("outputs", "relevance", {})
+    for source in sources:
+        name = _free(_wanted(source, len(sources)), taken)
+        tensor = relevance.get(source, emitter.zero)
+        if tensor.is_zero:
+            like = emitter.tensor(source)
+            tensor = layout.expand(emitter.scalar(0.0, like), like)
+        outputs.append(_named(emitter, tensor, name))
+        by_input[source.name or ""] = name
+    by_value: dict[str, str] = {}
+    for value in intermediates:
+        if value not in relevance or relevance[value].is_zero:
+            raise InputError(
+                f"no relevance of its own arrives at '{value.name}': it does not lie between an "
+                "explained input and the score, or is merged into its layer"
+            )
+    wanted = {id(value) for value in intermediates}
+    for value, tensor in relevance.items():
+        if value in sources or tensor.is_zero:
+            continue
+        name = _free(f"onnxlrp/relevance/{value.name}", taken)
+        named = _named(emitter, tensor, name)
+        if id(value) in wanted:
+            outputs.append(named)
+            by_value[value.name or ""] = name
+    kept = _needed(emitter.nodes, outputs)
+    used = {id(value) for node in kept for value in node.inputs if value is not None}
+    for initializer in emitter.initializers:
+        if id(initializer) in used:
+            graph.register_initializer(initializer)
+    _label(kept)
+    _write_accounts(kept, {id(value) for value in emitter.initializers} - used)
+    graph.extend(kept)
+    graph.outputs.extend(outputs)
+    return OutputNames(by_input, by_value)
+
+
+def _named(emitter: Emitter, tensor: Tensor, name: str) -> ir.Value:
+    """Give a tensor a name; one that has a name already is handed through an Identity."""
+    value = tensor.value
+    assert value is not None
+    if value.name is not None:
+        node = ir.node("Identity", [value], outputs=[ir.Value(shape=value.shape, type=value.type)])
+        node.meta["label"] = ("relevance", "identity")
+        emitter.nodes.append(node)
+        value = node.outputs[0]
+    value.name = name
+    return value
+
+
+def _needed(nodes: Sequence[ir.Node], outputs: Iterable[ir.Value]) -> list[ir.Node]:
+    """Drop what no output depends on, and detach it from the model's values."""
+    needed = {id(value) for value in outputs}
+    kept = []
+    for node in reversed(nodes):
+        if any(id(value) in needed for value in node.outputs):
+            kept.append(node)
+            needed.update(id(value) for value in node.inputs if value is not None)
+            if "account" in node.meta:
+                needed.add(id(node.meta["account"].bias.value))
+        else:
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+    return kept[::-1]
+
+
+def _label(nodes: Iterable[ir.Node]) -> None:
+    """Name nodes `onnxlrp/<explained node>/<rule>/<running number>`, and values after them."""
+    counts: dict[tuple[str, str], int] = {}
+    for node in nodes:
+        label = node.meta.pop("label")
+        counts[label] = counts.get(label, 0) + 1
+        node.name = f"onnxlrp/{label[0]}/{label[1]}/{counts[label]}"
+        for index, value in enumerate(node.outputs):
+            if value.name is None:
+                value.name = node.name if index == 0 else f"{node.name}:{index}"
+        node.meta.pop("key", None)
+
+
+def _write_accounts(nodes: Iterable[ir.Node], unused: set[int]) -> None:
+    """Note the terms of each division, by the names of the values that hold them.
+
+    A bias that no node reads, for the model adds it by itself, is noted as a list of numbers: an
+    initializer that nothing reads would make onnxruntime warn at every load.
+    """
+    for node in nodes:
+        account = node.meta.pop("account", None)
+        if account is None:
+            continue
+        terms: dict[str, str | list[float]] = {}
+        for name, tensor in vars(account).items():
+            value = tensor.value
+            terms[name] = "" if value is None else value.name
+            if value is not None and id(value) in unused:
+                terms[name] = value.const_value.numpy().ravel().tolist()
+        node.metadata_props[METADATA_PREFIX + "account"] = json.dumps(terms)
+
+
+def describe(model: ir.Model, names: OutputNames, facts: Mapping[str, str]) -> None:
+    """Write the explainer's metadata."""
+    entries = {
+        **facts,
+        "relevance": json.dumps(dict(names.relevance)),
+        "intermediates": json.dumps(dict(names.intermediates)),
+    }
+    model.metadata_props.update({METADATA_PREFIX + key: text for key, text in entries.items()})
+    model.producer_name = "onnxlrp"
+    model.producer_version = facts["version"]
+
+
+def fold_weights(model: ir.Model, emitter: Emitter) -> None:
+    """Compute what only depends on weights now, and write it out."""
+    emitted = set(emitter.nodes)
+    fold_constants(
+        model,
+        input_size_limit=1 << 31,
+        output_size_limit=1 << 31,
+        should_fold=lambda node: None if node in emitted else False,
+    )
+
+
+def save(model: ir.Model, path: Path, external_data: bool) -> None:
+    """Write a model beside its place, and move it there once it is complete."""
+    size = sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
+    if size > _LIMIT and not external_data:
+        raise ModelError("the explainer is larger than 2 GB; write it with --external-data")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    data = f"{path.name}.data"
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        if external_data:
+            ir.save(model, draft, external_data=data)
+            if (draft.parent / data).exists():
+                os.replace(draft.parent / data, path.parent / data)
+        else:
+            onnx.save_model(ir.to_proto(ir.external_data.load_to_model(model)), draft)
+        os.replace(draft, path)

@@ -1,0 +1,80 @@
+"""Where relevance starts: the score of the class that is explained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxlrp.errors import InputError
+from onnxlrp.graph.shapes import dims_of
+from onnxlrp.propagation import layout
+from onnxlrp.propagation.expression import Emitter, Sign, Tensor
+
+
+def check_target(target: int | Literal["top"] | None, score: ir.Value) -> int | None:
+    """Return how many classes a score has, None where that is not known.
+
+    Raises
+    ------
+    InputError
+        If the target is not one of them.
+
+    """
+    assert score.shape is not None
+    sizes = dims_of(score.shape)
+    classes = sizes[1] if len(sizes) > 1 else 1
+    if isinstance(target, int) and not (
+        target >= 0 and (not isinstance(classes, int) or target < classes)
+    ):
+        raise InputError(
+            f"target {target} is not a class; '{score.name}' has classes 0 to "
+            f"{classes - 1 if isinstance(classes, int) else '?'}; use 'top' for the best scoring"
+        )
+    return classes if isinstance(classes, int) else None
+
+
+def start_relevance(
+    emitter: Emitter,
+    score: ir.Value,
+    target_input: ir.Value | None,
+    target: int | Literal["top"] | None,
+    classes: int | None,
+) -> Tensor:
+    """Relevance of the scores: the target's score, and 0 for all other classes.
+
+    GatherElements picks the score, so that a class that does not exist is a run-time error.
+    """
+    emitter.explain(score.name or "score", "start", {})
+    scores = emitter.tensor(score)
+    batch = scores.shape[0]
+    flat = layout.reshape(scores, (batch, classes or 1))
+    int64 = ir.DataType.INT64
+    top = emitter.node(
+        "ArgMax", flat, shape=(batch, 1), dtype=int64, axis=1, keepdims=1, select_last_index=0
+    )
+    if target_input is not None:
+        asked = layout.reshape(emitter.tensor(target_input), (None, 1))
+        # GatherElements counts negative indices from the end; none but -1 means anything here.
+        minus, nil, beyond = (
+            emitter.constant(np.array([[number]], np.int64)) for number in (-1, 0, classes or 1)
+        )
+        below = emitter.compare("Less", asked, minus)
+        best = emitter.where(below, beyond, top, Sign.UNKNOWN)
+        index = emitter.where(emitter.compare("Less", asked, nil), best, asked, Sign.UNKNOWN)
+    elif target == "top":
+        index = top
+    else:
+        assert isinstance(target, int)
+        index = layout.expand(emitter.constant(np.array([[target]], np.int64)), top)
+    picked = emitter.node(
+        "GatherElements", flat, index, shape=(batch, 1), dtype=scores.dtype, axis=1
+    )
+    # Not by Equal: onnxruntime has no CUDA kernel of that from opset 19 on.
+    numbers = emitter.constant(np.arange(classes or 1, dtype=scores.dtype.numpy())[None])
+    offset = numbers - layout.cast(index, scores.dtype, Sign.UNKNOWN)
+    distance = emitter.elementwise("Abs", offset, sign=Sign.NON_NEGATIVE)
+    chosen = emitter.compare("Less", distance, emitter.scalar(0.5, distance))
+    start = emitter.where(chosen, picked, emitter.scalar(0.0, picked), Sign.UNKNOWN)
+    return layout.reshape(start, scores.shape)

@@ -1,0 +1,1 @@
+"""Relevance made visible: colours, heatmaps, charts, sheets."""

@@ -1,0 +1,1 @@
+"""What is to be explained, how pictures are made of it, and for which class."""

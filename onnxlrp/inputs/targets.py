@@ -1,0 +1,190 @@
+"""Which class to explain: by number, by name, the best, the best few, or from a file."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnxlrp.errors import InputError
+
+TOP = -1
+"""The target that stands for the class with the highest score."""
+
+
+def load_labels(path: Path) -> list[str]:
+    """Read the names of classes: one a line, or JSON as a list or as `{"0": name, ...}`.
+
+    Of a JSON entry that is a list, such as `["n01440764", "tench"]`, the last text is the name.
+
+    Raises
+    ------
+    InputError
+        The file is neither, or the numbers of its classes have gaps.
+    OSError
+        The file cannot be opened.
+
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+        if path.suffix.lower() != ".json":
+            return [line.strip() for line in text.splitlines() if line.strip()]
+        read = json.loads(text)
+        if isinstance(read, dict):
+            read = [read[str(number)] for number in range(len(read))]
+        return [str(entry[-1] if isinstance(entry, list) else entry) for entry in read]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(
+            f"{path} is not a list of names: one a line, or JSON as a list or numbered from 0"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The classes to explain of each item.
+
+    Attributes
+    ----------
+    best : how many of the highest scoring classes, from the best on; 0 where a class is given
+    one : the class for every item, where `each` does not say
+    each : by item name
+
+    """
+
+    best: int = 1
+    one: int | None = None
+    each: Mapping[str, int] | None = None
+
+    def of(self, name: str) -> int:
+        """Return the class to start from for an item; -1 for the best.
+
+        Raises
+        ------
+        InputError
+            The file of classes does not name the item.
+
+        """
+        if self.each is None:
+            return TOP if self.one is None else self.one
+        if name not in self.each:
+            raise InputError("the file of --target has no class for it")
+        return self.each[name]
+
+
+def read_targets(
+    text: str, names: Sequence[str], labels: Sequence[str] | None, classes: int | None
+) -> Targets:
+    """Read what the command line says about the class to explain.
+
+    Parameters
+    ----------
+    text : a number from 0, `top` (also -1), `top:K`, a class name out of `labels`, or a file:
+        `.npy` or `.npz` (array `y`, `label`, `labels` or `target`) of integers, one an item; or
+        `.csv` or `.txt` with a line `ITEM,CLASS` for each, or `CLASS` for each in order
+    names : of the items, in order
+    labels : names of the classes
+    classes : how many there are, if that is known
+
+    Raises
+    ------
+    InputError
+        It is none of these, or names a class that does not exist.
+
+    """
+    if text in ("top", str(TOP)):
+        return Targets()
+    if text.startswith("top:"):
+        count = text.removeprefix("top:")
+        if not count.isdigit() or not 0 < int(count) <= (classes or int(count)):
+            raise InputError(f"--target {text}: write top:5 for the best five of {classes or 'N'}")
+        return Targets(best=int(count))
+    path = Path(text)
+    if path.suffix.lower() in (".npy", ".npz", ".csv", ".txt") and path.is_file():
+        return Targets(0, each=_from_file(path, names, labels, classes))
+    return Targets(0, one=class_number(text, labels, classes))
+
+
+def class_number(text: str, labels: Sequence[str] | None, classes: int | None) -> int:
+    """Return the class that a number or name stands for.
+
+    A name matches a label, or one of the synonyms that commas separate in it, in any case.
+
+    Raises
+    ------
+    InputError
+        There is no such class, or several.
+
+    """
+    text = text.strip()
+    if text.lstrip("-").isdigit():
+        number = int(text)
+        if number < 0 or (classes is not None and number >= classes):
+            last = "" if classes is None else f" to {classes - 1}"
+            raise InputError(f"{number} is not a class: they are 0{last}; 'top' is the best one")
+        return number
+    if labels is None:
+        raise InputError(f"'{text}' is no class number: naming classes needs --labels FILE")
+    wanted = text.casefold()
+    exact = [number for number, label in enumerate(labels) if label.casefold() == wanted]
+    found = exact or [
+        number
+        for number, label in enumerate(labels)
+        if wanted in (part.strip() for part in label.casefold().split(","))
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(f"{number} ({labels[number]})" for number in found)
+        raise InputError(f"'{text}' names several classes: {listed}; give the number")
+    close = difflib.get_close_matches(text, labels, 3)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    raise InputError(f"no class is called '{text}'{hint}")
+
+
+def _from_file(
+    path: Path, names: Sequence[str], labels: Sequence[str] | None, classes: int | None
+) -> dict[str, int]:
+    if path.suffix.lower() in (".npy", ".npz"):
+        rows = [[str(value)] for value in _integers(path)]
+    else:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [row for row in csv.reader(file) if row]
+        if rows and [cell.strip().casefold() for cell in rows[0]] == ["item", "class"]:
+            del rows[0]
+    if not rows or {len(row) for row in rows} not in ({1}, {2}):
+        raise InputError(f"{path}: write ITEM,CLASS on each line, or CLASS alone in order")
+    if len(rows[0]) == 1:
+        if len(rows) != len(names):
+            raise InputError(f"{path} has {len(rows)} classes for {len(names)} items")
+        rows = [[name, row[0]] for name, row in zip(names, rows, strict=True)]
+    chosen = {}
+    for name, text in rows:
+        try:
+            chosen[name.strip()] = class_number(text, labels, classes)
+        except InputError as error:
+            raise InputError(f"{path}: {name}: {error}") from None
+    return chosen
+
+
+def _integers(path: Path) -> list[int]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                keys = [key for key in ("y", "label", "labels", "target") if key in loaded.files]
+                loaded = loaded[keys[0]]
+    except OSError:
+        raise
+    # numpy reports broken files as ValueError, EOFError, BadZipFile, ...
+    except Exception as error:
+        raise InputError(
+            f"{path} holds no classes: an array of integers, in .npz as 'y'"
+        ) from error
+    if loaded.dtype.kind not in "iu" or loaded.ndim != 1:
+        raise InputError(f"{path} holds {loaded.dtype} {list(loaded.shape)}, not classes in a row")
+    return [int(value) for value in loaded]

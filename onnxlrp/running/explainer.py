@@ -1,0 +1,362 @@
+"""Run an explainer: pictures in, relevance out."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxlrp.errors import InputError, ModelError
+from onnxlrp.inputs.preprocessing import Preprocessing
+from onnxlrp.inputs.targets import TOP
+from onnxlrp.running.explanation import Explanation
+from onnxlrp.runtime import first_line, open_session
+
+Target = int | Literal["top"] | Sequence[int] | NDArray[np.integer[Any]]
+
+_DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    "bool": "bool",
+}
+
+
+class Tensor(NamedTuple):
+    """What an input or output looks like; symbolic sizes are names, unknown ones None."""
+
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} [{', '.join('?' if n is None else str(n) for n in self.shape)}]"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What an explainer says about itself in its metadata.
+
+    Attributes
+    ----------
+    version : of the onnxlrp that wrote it
+    composite : TOML text, which rule each node got
+    model_sha256 : hex digest of the explained model's file
+    score : name of the value explained, the logits
+    output : name of the model's output that the score leads to
+    target : the class that is written into the file, `"top"` or a number; "" where it is an input
+    target_input : name of the input that chooses the class; "" where it is written into the file
+    relevance : output holding the relevance, by explained input
+    intermediates : output holding the relevance, by value of the model
+    masks : input that multiplies the relevance passing through, by value of the model
+    preprocessing : how pictures become the model's input, if it was stored
+
+    """
+
+    version: str
+    composite: str
+    model_sha256: str
+    score: str
+    output: str
+    target: str
+    target_input: str
+    relevance: Mapping[str, str]
+    intermediates: Mapping[str, str]
+    masks: Mapping[str, str]
+    preprocessing: Preprocessing | None
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, str]) -> Contract | None:
+        """Read `metadata_props`; None where they are not an explainer's.
+
+        Raises
+        ------
+        ModelError
+            The metadata are an explainer's, but damaged.
+
+        """
+        if "onnxlrp.relevance" not in metadata:
+            return None
+        get = {key.removeprefix("onnxlrp."): text for key, text in metadata.items()}
+        try:
+            stored = get.get("preprocessing")
+            return cls(
+                version=get["version"],
+                composite=get["composite"],
+                model_sha256=get["model_sha256"],
+                score=get["score"],
+                output=get["output"],
+                target=get["target"],
+                target_input=get["target_input"],
+                relevance=json.loads(get["relevance"]),
+                intermediates=json.loads(get["intermediates"]),
+                masks=json.loads(get.get("masks", "{}")),
+                preprocessing=Preprocessing.from_json(stored) if stored else None,
+            )
+        except (KeyError, json.JSONDecodeError, InputError) as error:
+            raise ModelError(
+                f"the explainer's metadata are damaged ({error}): convert again"
+            ) from error
+
+
+class Explainer:
+    """An explainer in an onnxruntime session, open until `close` or the end of a `with` block.
+
+    It may be called from several threads at once.
+
+    Parameters
+    ----------
+    source : path of the explainer, or its bytes
+    device : where it runs
+    threads : for one operator on the CPU; onnxruntime's choice (one a core) if None
+
+    Attributes
+    ----------
+    contract : what the explainer says about itself
+    inputs : the model's own inputs, without the target and masks
+    classes : number of classes; None if it depends on the input
+    batch : how many samples a call takes, if the model fixes it
+    score_is_output : whether the logits are among the model's outputs, not only what comes after
+
+    Raises
+    ------
+    ModelError
+        onnxruntime cannot load the file, or it is not an explainer.
+    DeviceError
+        onnxruntime is missing, or did not take the device.
+
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | bytes,
+        device: Literal["cpu", "cuda"] = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        name = "the explainer" if isinstance(source, bytes) else str(source)
+        if not isinstance(source, bytes) and not Path(source).is_file():
+            raise ModelError(f"{name}: no such file")
+        session = self._session = open_session(source, name, device, threads)
+        contract = Contract.read(session.get_modelmeta().custom_metadata_map)
+        if contract is None:
+            raise ModelError(
+                f"{name} is a plain model, not an explainer: make one with "
+                "`onnxlrp convert MODEL EXPLAINER`"
+            )
+        self.contract = contract
+        inputs = {value.name: _tensor(value) for value in session.get_inputs()}
+        inputs.pop(contract.target_input, None)
+        self._masks = {value: inputs.pop(name) for value, name in contract.masks.items()}
+        self.inputs: Mapping[str, Tensor] = inputs
+        self._doubted = False
+        self._outputs = {value.name: _tensor(value) for value in session.get_outputs()}
+        self.score_is_output = contract.score in self._outputs
+        self._scores = contract.score if self.score_is_output else contract.output
+        self.classes = _class_count(self._outputs[self._scores].shape)
+        first = inputs[next(iter(contract.relevance))].shape
+        self.batch = first[0] if isinstance(first[0], int) else None
+
+    def close(self) -> None:
+        """Give the session's memory back; calls fail from then on."""
+        self._session = None
+
+    def __enter__(self) -> Explainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How pictures become the model's input, if `convert` was told."""
+        return self.contract.preprocessing
+
+    def __call__(
+        self,
+        images: NDArray[Any] | Mapping[str, NDArray[Any]],
+        target: Target = TOP,
+        masks: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Explanation:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        images : the model's input, [N, ...]; by input name where it has several
+        target : one class for all, or one for each of N; -1 or "top" is the highest scoring one
+        masks : by value of the model that the explainer was converted to mask: what multiplies the
+            relevance passing through it, of a shape that broadcasts to the value's; default 1
+
+        Raises
+        ------
+        InputError
+            An input is missing, unknown, or of another dtype or shape than the model's; a target
+            is not a class; or onnxruntime fails on the values.
+
+        """
+        session = self._session
+        if session is None:
+            raise InputError("the explainer is closed")
+        feeds = self._checked(images)
+        count = len(feeds[next(iter(self.contract.relevance))])
+        targets = self._targets(target, count)
+        if self.contract.target_input:
+            feeds[self.contract.target_input] = targets
+        feeds |= self._mask_feeds(masks or {})
+        try:
+            values = session.run(None, feeds)
+        # onnxruntime's exceptions share no base class of their own.
+        except Exception as error:
+            raise InputError(f"onnxruntime failed: {first_line(error)}") from error
+        outputs = dict(zip(self._outputs, values, strict=True))
+        contract = self.contract
+        relevance = {name: outputs.pop(output) for name, output in contract.relevance.items()}
+        intermediates = {name: outputs.pop(out) for name, out in contract.intermediates.items()}
+        scores = outputs[self._scores].reshape(count, -1)
+        chosen = np.where(targets == TOP, scores.argmax(axis=1), targets)
+        return Explanation(
+            relevance=relevance if len(relevance) > 1 else next(iter(relevance.values())),
+            outputs=outputs,
+            target=chosen,
+            score=scores[np.arange(count), chosen],
+            scores=scores,
+            score_is_logit=self.score_is_output,
+            intermediates=intermediates,
+            inputs={name: feeds[name] for name in self.inputs},
+            preprocessing=self.preprocessing,
+        )
+
+    def check_sample(self, sample: NDArray[Any]) -> None:
+        """Check one sample, without the batch axis, for the model's only input.
+
+        Raises
+        ------
+        InputError
+            As for a call.
+
+        """
+        self._checked(np.broadcast_to(sample, (self.batch or 1, *sample.shape)))
+
+    def _checked(self, images: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        if not isinstance(images, Mapping):
+            if len(self.inputs) != 1:
+                names = ", ".join(f"'{name}'" for name in self.inputs)
+                raise InputError(f"the explainer has several inputs: give a mapping of {names}")
+            images = {next(iter(self.inputs)): images}
+        for name in images.keys() - self.inputs.keys():
+            names = ", ".join(f"'{known}'" for known in self.inputs)
+            raise InputError(f"the explainer has no input '{name}', only {names}")
+        for name, expected in self.inputs.items():
+            if name not in images:
+                raise InputError(f"input '{name}' is missing: it takes {expected}")
+            array = images[name]
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"input '{name}' takes a numpy array, not {type(array).__name__}")
+            given = Tensor(str(array.dtype), array.shape)
+            if given.dtype != expected.dtype or not fits(array.shape, expected.shape):
+                hint = self._hint(array, expected)
+                raise InputError(f"input '{name}' takes {expected}, not {given}{hint}")
+            if array.size == 0:
+                raise InputError(f"input '{name}' is empty: {given}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise InputError(f"input '{name}' holds NaN or infinity")
+            if name in self.contract.relevance:
+                self._check_range(name, array)
+        return dict(images)
+
+    def _hint(self, array: NDArray[Any], expected: Tensor) -> str:
+        """Say how to make an array fit, where that is plain."""
+        shape, axes = array.shape, len(expected.shape)
+        if fits(shape, expected.shape):
+            if array.dtype == np.uint8 and self.preprocessing is not None:
+                return ": explainer.preprocessing(picture)[None] makes it of a picture"
+            return f": give array.astype('{expected.dtype}')"
+        if axes == len(shape) + 1 and fits((1, *shape), expected.shape):
+            return ": the batch axis is missing, give array[None]"
+        if axes == len(shape) == 4:
+            for order in ((0, 3, 1, 2), (0, 2, 3, 1)):
+                if fits(tuple(shape[axis] for axis in order), expected.shape):
+                    return f": give array.transpose{order}"
+        return ""
+
+    def _check_range(self, name: str, array: NDArray[Any]) -> None:
+        """Warn of values that no picture leads to, or that only a black one does."""
+        if self.preprocessing is None or self._doubted:
+            return
+        least, greatest = min(self.preprocessing.bounds[0]), max(self.preprocessing.bounds[1])
+        low, high = float(array.min()), float(array.max())
+        span = greatest - least
+        if low < least - 0.1 * span or high > greatest + 0.1 * span or 0 < high - low < 0.02 * span:
+            # Once is enough for a hundred thousand.
+            self._doubted = True
+            warnings.warn(
+                f"input '{name}' holds values of {low:.3g} to {high:.3g}; pictures, "
+                f"{self.preprocessing.in_words()}, lie within {least:.3g} to {greatest:.3g}",
+                stacklevel=2,
+            )
+
+    def _mask_feeds(self, masks: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        for value in masks.keys() - self._masks.keys():
+            known = ", ".join(self._masks) or "none: convert with --mask"
+            raise InputError(f"the explainer masks no value '{value}'; it masks {known}")
+        return {
+            self.contract.masks[value]: np.asarray(
+                masks.get(value, np.ones((1,) * len(expected.shape))), expected.dtype
+            )
+            for value, expected in self._masks.items()
+        }
+
+    def _targets(self, target: Target, count: int) -> NDArray[np.int64]:
+        """Return the class asked for of each of `count` inputs, -1 for the top one, int64 [N]."""
+        asked = np.asarray(TOP if isinstance(target, str) and target == "top" else target)
+        if asked.dtype.kind not in "iu" or asked.shape not in ((), (1,), (count,)):
+            raise InputError(
+                f"target is a class number, or one for each of the {count} inputs, not {target!r}"
+            )
+        targets = np.broadcast_to(asked.astype(np.int64).reshape(-1), count)
+        if targets.min() < TOP:
+            raise InputError(
+                f"{targets.min()} is not a class: -1 is the top class, the others start at 0"
+            )
+        if self.classes is not None and targets.max() >= self.classes:
+            raise InputError(
+                f"{targets.max()} is not a class: the model's are 0 to {self.classes - 1}"
+            )
+        if not self.contract.target_input:
+            if (targets != TOP).any():
+                raise InputError(
+                    f"the class is written into this explainer ({self.contract.target}): "
+                    "convert without --target to choose it here"
+                )
+            if self.contract.target != "top":
+                targets = np.full(count, int(self.contract.target))
+        return np.ascontiguousarray(targets)
+
+
+def _tensor(value: Any) -> Tensor:
+    element = value.type.removeprefix("tensor(").removesuffix(")")
+    return Tensor(_DTYPES.get(element, element), tuple(value.shape))
+
+
+def _class_count(shape: tuple[int | str | None, ...]) -> int | None:
+    """Return how many classes a score of this shape, [N, C, 1, ...] or [C], tells apart."""
+    sizes = shape[1:] or shape
+    return int(np.prod([int(n) for n in sizes if n])) if all(map(_known, sizes)) else None
+
+
+def _known(size: int | str | None) -> bool:
+    return isinstance(size, int)
+
+
+def fits(shape: Sequence[int], expected: Sequence[int | str | None]) -> bool:
+    """Tell whether an array's shape is the one expected, wherever that gives a number."""
+    return len(shape) == len(expected) and all(
+        not isinstance(size, int) or size == actual
+        for actual, size in zip(shape, expected, strict=True)
+    )

@@ -1,0 +1,278 @@
+"""What an explainer found out, and ways to look at it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxlrp.errors import InputError
+from onnxlrp.files import write
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from onnxlrp.inputs.preprocessing import Layout, Preprocessing
+
+
+class Region(NamedTuple):
+    """A rectangle of a picture and the relevance in it; rows and columns count from 0."""
+
+    row: int
+    column: int
+    height: int
+    width: int
+    relevance: float
+
+
+class Account(NamedTuple):
+    """How much of a score its relevance accounts for.
+
+    Attributes
+    ----------
+    score : the target's entry in the model's output
+    relevance : sum over the map
+    share : relevance / score; None where the score is no logit, or is 0
+
+    """
+
+    score: float
+    relevance: float
+    share: float | None
+
+    def in_words(self, name: str = "score") -> str:
+        """Say it, calling the score by what the model's output is."""
+        share = "" if self.share is None else f" ({self.share:.1%} of the score)"
+        return f"{name} {self.score:.4g}, relevance sums to {self.relevance:.4g}{share}"
+
+
+def is_flat(scores: NDArray[Any]) -> bool:
+    """Tell whether scores, logits or probabilities, have nearly the greatest possible entropy."""
+    values = scores.astype(np.float64)
+    if values.min() < 0 or abs(values.sum() - 1) > 1e-3:
+        values = np.exp(values - values.max())
+    chances = values / values.sum()
+    entropy = -(chances * np.log(np.maximum(chances, 1e-300))).sum()
+    return len(chances) > 1 and bool(entropy > 0.95 * np.log(len(chances)))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a batch of N inputs scored as it did.
+
+    In Jupyter it shows itself as a picture. Methods that take an `index` are about one of the N.
+
+    >>> from onnxlrp.demo import demo
+    >>> explanation = demo().explanation
+    >>> explanation.relevance.shape, explanation.target
+    ((1, 3, 32, 32), array([3]))
+    >>> print(f"{explanation.account().share:.2f}")
+    0.95
+    >>> [(region.row, region.column) for region in explanation.top_regions(count=1, size=8)]
+    [(11, 20)]
+    >>> explanation.heatmap().size
+    (224, 224)
+
+    Attributes
+    ----------
+    relevance : floating, in the input's shape; by input name where several are explained
+    outputs : the model's own outputs, by name
+    target : int64 [N], the class explained
+    score : floating [N], the target's entry in the model's output: the logit where
+        `Explainer.score_is_output`, else what the model makes of it, say a probability
+    scores : floating [N, classes], what `score` was taken from
+    score_is_logit : whether relevance adds up to `score`, but for biases and stabiliser
+    intermediates : relevance of the values inside that the explainer also outputs, by name
+    inputs : what was explained, by input name
+    preprocessing : how pictures become that input, if the explainer stores it
+
+    """
+
+    relevance: NDArray[Any] | dict[str, NDArray[Any]]
+    outputs: dict[str, NDArray[Any]]
+    target: NDArray[np.int64]
+    score: NDArray[Any]
+    scores: NDArray[Any] = field(repr=False)
+    score_is_logit: bool
+    intermediates: dict[str, NDArray[Any]]
+    inputs: dict[str, NDArray[Any]] = field(repr=False)
+    preprocessing: Preprocessing | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def of(self, index: int, name: str | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return relevance and value of one input, each without the batch axis.
+
+        Parameters
+        ----------
+        index : which of the N
+        name : which input, where several are explained
+
+        Raises
+        ------
+        InputError
+            There is no such input, or several and none is named.
+        IndexError
+            There is no such index.
+
+        """
+        maps = self.relevance
+        if not isinstance(maps, dict):
+            maps = {name or next(iter(self.inputs)): maps}
+        if name is None and len(maps) == 1:
+            name = next(iter(maps))
+        if name not in maps or name not in self.inputs:
+            raise InputError(f"name one of the inputs: {', '.join(maps)}")
+        return maps[name][index], self.inputs[name][index]
+
+    def account(self, index: int = 0) -> Account:
+        """Say how much of the score the map holds; the rest sits in biases and stabiliser."""
+        maps = self.relevance.values() if isinstance(self.relevance, dict) else [self.relevance]
+        total = sum(float(relevance[index].sum(dtype=np.float64)) for relevance in maps)
+        score = float(self.score[index])
+        return Account(score, total, total / score if self.score_is_logit and score else None)
+
+    def heatmap(self, index: int = 0, *, name: str | None = None, **options: Any) -> Image.Image:
+        """Draw one map: red speaks for the class, blue against it.
+
+        Options are those of `onnxlrp.drawing.heatmap.heatmap`.
+
+        Raises
+        ------
+        InputError
+            The input is no picture (`plot` draws signals and tables, too).
+
+        """
+        from onnxlrp.drawing.heatmap import heatmap
+
+        return heatmap(self.of(index, name)[0], self.layout, **options)
+
+    def plot(
+        self,
+        index: int = 0,
+        *,
+        name: str | None = None,
+        labels: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Image.Image:
+        """Draw one map beside what it explains: a picture, a signal [C, L] or a table's row [F].
+
+        The photograph is shown where the explainer stores its preprocessing.
+
+        Parameters
+        ----------
+        index, name : as for `of`
+        labels : names of the classes, for the title
+        options : those of `onnxlrp.drawing.panels.sheet`
+
+        Raises
+        ------
+        InputError
+            Nothing can be drawn of an input of this rank.
+
+        """
+        from onnxlrp.drawing.panels import sheet
+
+        relevance, values = self.of(index, name)
+        target = int(self.target[index])
+        label = labels[target] if labels is not None else f"class {target}"
+        picture = None
+        if self.preprocessing is not None and relevance.ndim == 3:
+            picture = self.preprocessing.picture_of(values)
+        return sheet(
+            relevance,
+            values,
+            picture,
+            self.layout,
+            title=title(label, self.account(index)),
+            **options,
+        )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything to an `.npz` file, completely or not at all.
+
+        Its arrays are `target`, `score`, `scores`, `relevance` (`relevance_<input>` where several
+        inputs are explained), and `output_<name>` and `intermediate_<name>`, as by the attributes.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written; what was there stays.
+
+        """
+        maps = self.relevance
+        arrays = {"target": self.target, "score": self.score, "scores": self.scores}
+        arrays |= (
+            {f"relevance_{name}": array for name, array in maps.items()}
+            if isinstance(maps, dict)
+            else {"relevance": maps}
+        )
+        arrays |= {f"output_{name}": array for name, array in self.outputs.items()}
+        arrays |= {f"intermediate_{name}": array for name, array in self.intermediates.items()}
+        write(Path(path), lambda buffer: np.savez(buffer, **arrays))  # type: ignore[arg-type]
+
+    def top_regions(
+        self, count: int = 5, size: int = 16, index: int = 0, *, name: str | None = None
+    ) -> list[Region]:
+        """Return the squares with the most relevance, none overlapping another.
+
+        The best is taken first, then the best of those that do not touch it, and so on; of equal
+        ones the first in row-major order. Only squares with positive relevance count.
+
+        Parameters
+        ----------
+        count : at most so many
+        size : side of a square in pixels
+        index, name : as for `of`
+
+        Raises
+        ------
+        InputError
+            The input is no picture, or smaller than a square.
+
+        """
+        relevance = self.of(index, name)[0]
+        if relevance.ndim != 3:
+            raise InputError(f"regions need pictures; the input has {relevance.ndim} axes")
+        pixels = relevance.sum(axis=0 if self.layout == "NCHW" else 2, dtype=np.float64)
+        if size < 1 or size > min(pixels.shape):
+            height, width = pixels.shape
+            raise InputError(f"a square of {size} does not fit in {height}x{width} pixels")
+        windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size))
+        sums = windows.sum(axis=(2, 3))
+        found: list[Region] = []
+        while len(found) < count and sums.max() > 0:
+            row, column = map(int, np.unravel_index(sums.argmax(), sums.shape))
+            found.append(Region(row, column, size, size, float(sums[row, column])))
+            sums[
+                max(0, row - size + 1) : row + size, max(0, column - size + 1) : column + size
+            ] = -np.inf
+        return found
+
+    @property
+    def layout(self) -> Layout:
+        """Where the channel axis of pictures is; NCHW where no preprocessing says so."""
+        return "NCHW" if self.preprocessing is None else self.preprocessing.layout
+
+    def _repr_png_(self) -> bytes | None:
+        """Show the first input to Jupyter, which shows the text where nothing can be drawn."""
+        try:
+            drawn = self.plot(name=next(iter(self.inputs)))
+        except InputError:
+            return None
+        buffer = io.BytesIO()
+        drawn.save(buffer, format="PNG")
+        return buffer.getvalue()
+
+
+def title(label: str, account: Account) -> str:
+    """Head a sheet: what is explained, its score, and the share of it that the map holds."""
+    share = "" if account.share is None else f" · {account.share:.1%} accounted for"
+    return f"{label} · score {account.score:.4g}{share}"

@@ -1,0 +1,84 @@
+"""What several composites say of the same pictures, on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from onnxlrp.compiler.composite import Composite
+from onnxlrp.compiler.conversion import convert
+from onnxlrp.drawing.heatmap import enlarged, heatmap
+from onnxlrp.drawing.panels import seen
+from onnxlrp.drawing.sheet import grid
+from onnxlrp.errors import InputError
+from onnxlrp.inputs.items import collect
+from onnxlrp.inputs.preprocessing import Preprocessing
+from onnxlrp.inputs.targets import read_targets
+from onnxlrp.running.explainer import Explainer
+from onnxlrp.running.stream import Failure, explain
+
+
+def gallery(
+    model: Path,
+    composites: Mapping[str, Composite],
+    pictures: Sequence[str | Path],
+    preprocessing: Preprocessing,
+    *,
+    target: str = "top",
+    labels: Sequence[str] | None = None,
+    colours: str = "red-blue",
+    photographs: bool = True,
+) -> Image.Image:
+    """Draw a grid: a row for each picture and class, the photograph and a column a composite.
+
+    Each map has a scale of colours of its own, for composites differ in what their maps add up to.
+
+    Parameters
+    ----------
+    model : an ONNX classifier of pictures
+    composites : by heading
+    pictures : files and folders
+    preprocessing : how pictures become the model's input
+    target : which classes, as `onnxlrp.inputs.targets.read_targets` reads it
+    labels : names of the classes
+    colours : a name that `onnxlrp.drawing.colours` knows
+    photographs : whether the first column shows the pictures
+
+    Raises
+    ------
+    InputError
+        A picture cannot be explained, or a class does not exist.
+    ModelError, UnsupportedError, CompositeError
+        The model cannot be converted.
+
+    """
+    rows: dict[tuple[str, int], list[Image.Image]] = {}
+    captions: dict[tuple[str, int], list[str]] = {}
+    for composite in composites.values():
+        conversion = convert(model, composite, preprocessing=preprocessing)
+        with Explainer(conversion.to_proto().SerializeToString()) as run:
+            items = collect(pictures, 3)
+            names = [item.name for item in items]
+            targets = read_targets(target, names, labels, run.classes)
+            for result in explain(run, items, targets, preprocessing, batch=1):
+                if isinstance(result, Failure):
+                    raise InputError(f"{result.item.source}: {result.reason}")
+                picture = result.sample.picture
+                if picture is None:
+                    raise InputError(f"{result.sample.item.source} is no picture")
+                for one in result.explained:
+                    key = result.sample.item.name, one.target
+                    if key not in rows:
+                        photograph = seen(preprocessing, picture).convert("RGB")
+                        rows[key] = [enlarged(np.asarray(photograph))]
+                        label = labels[one.target] if labels else f"class {one.target}"
+                        captions[key] = [f"{key[0]}: {label}, score {one.score:.4g}; the maps hold"]
+                    drawn = heatmap(one.relevance, preprocessing.layout, colours=colours)
+                    rows[key].append(drawn)
+                    captions[key].append(f"{one.relevance.sum():.4g}")
+    said = [f"{first} {', '.join(sums)}" for first, *sums in captions.values()]
+    shown = 0 if photographs else 1
+    return grid([row[shown:] for row in rows.values()], ["", *composites][shown:], said)

@@ -1,0 +1,226 @@
+"""What `onnxlrp explain` leaves in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from onnxlrp.drawing.heatmap import full_scale, heatmap, overlay
+from onnxlrp.drawing.panels import seen, sheet
+from onnxlrp.errors import InputError
+from onnxlrp.files import write, write_csv
+from onnxlrp.inputs.preprocessing import Preprocessing
+from onnxlrp.running.explanation import Account, is_flat, title
+from onnxlrp.running.stream import Explained, Failure, Result, Sample
+
+PICTURES = ("sheet", "heatmap", "overlay")
+ARRAYS = ("npy", "npz", "hdf5")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One class of one item, a row of `results.csv` and `results.json`.
+
+    Attributes
+    ----------
+    item : name of the item, and of its files in the folder
+    source : the file it is from
+    target, label : the class explained, and its name, "" where none is known
+    score : the class's entry in the model's output
+    relevance : sum over the map
+    share : relevance / score; None where the score is no logit, or is 0
+    full : relevance at which the item's own colours are full
+    flat : whether the model scores all classes nearly alike
+
+    """
+
+    item: str
+    source: str
+    target: int
+    label: str
+    score: float
+    relevance: float
+    share: float | None
+    full: float
+    flat: bool
+
+    @property
+    def account(self) -> Account:
+        """The score and what the map holds of it."""
+        return Account(self.score, self.relevance, self.share)
+
+    @property
+    def name(self) -> str:
+        """The class in words."""
+        return f"{self.label} ({self.target})" if self.label else f"class {self.target}"
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes the files of a result.
+
+    Attributes
+    ----------
+    folder : where they go
+    formats : out of `PICTURES` and `ARRAYS`
+    preprocessing : how pictures became the model's input; None where none did
+    labels : names of the classes
+    several : whether items have files for several classes, which the class then tells apart
+    logits : whether relevance adds up to the score, but for biases and stabiliser
+    colours : a name that `onnxlrp.drawing.colours` knows
+    shared : whether one scale of colours is to hold for the whole set
+
+    """
+
+    folder: Path
+    formats: tuple[str, ...]
+    preprocessing: Preprocessing | None
+    labels: Sequence[str] | None
+    several: bool
+    logits: bool
+    colours: str = "red-blue"
+    shared: bool = False
+
+    def __call__(self, result: Result | Failure) -> list[Record] | Failure:
+        """Write a result's files, drawings only where their scale is known; return its rows."""
+        if isinstance(result, Failure):
+            return result
+        try:
+            return [self._write(result, explained) for explained in result.explained]
+        except InputError as error:
+            return Failure(result.sample.item, str(error))
+
+    def path(self, item: str, target: int, ending: str) -> Path:
+        """Return the file of that ending for a class of an item."""
+        between = f".{target}" if self.several else ""
+        return self.folder / f"{item}{between}.{ending}"
+
+    def draw(self, sample: Sample, record: Record, full: float) -> None:
+        """Draw one map in every way asked for, with colours full at `full`."""
+        relevance = np.load(self.path(record.item, record.target, "relevance.npy"))
+        self._draw(sample, relevance, record, full)
+
+    def _write(self, result: Result, explained: Explained) -> Record:
+        sample, relevance = result.sample, explained.relevance
+        total = float(relevance.sum(dtype=np.float64))
+        known = self.logits and explained.score != 0
+        layout = "NCHW" if self.preprocessing is None else self.preprocessing.layout
+        record = Record(
+            item=sample.item.name,
+            source=sample.item.source,
+            target=explained.target,
+            label=self.labels[explained.target] if self.labels else "",
+            score=explained.score,
+            relevance=total,
+            share=total / explained.score if known else None,
+            full=full_scale(relevance, layout) if relevance.ndim == 3 else 0.0,
+            flat=is_flat(result.scores),
+        )
+        path = self.path(record.item, record.target, "relevance.npy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if "npy" in self.formats or self.shared:
+            write(path, lambda file: np.save(file, relevance))
+        if "npz" in self.formats or "hdf5" in self.formats:
+            write(
+                path.with_suffix(".npz"),
+                lambda file: np.savez(
+                    file, relevance=relevance, scores=result.scores, target=record.target
+                ),
+            )
+        if not self.shared:
+            self._draw(sample, relevance, record, None)
+        return record
+
+    def _draw(
+        self, sample: Sample, relevance: np.ndarray, record: Record, full: float | None
+    ) -> None:
+        layout = "NCHW" if self.preprocessing is None else self.preprocessing.layout
+        options: dict[str, Any] = {"colours": self.colours, "full": full}
+        picture = None
+        if sample.picture is not None and self.preprocessing is not None:
+            picture = seen(self.preprocessing, sample.picture)
+        for kind in PICTURES:
+            if kind not in self.formats:
+                continue
+            if kind == "sheet":
+                heading = title(record.name, record.account)
+                drawn = sheet(relevance, sample.values, picture, layout, title=heading, **options)
+            elif kind == "heatmap":
+                drawn = heatmap(relevance, layout, **options)
+            elif picture is None:
+                raise InputError("an overlay needs a picture: leave it out of --format")
+            else:
+                drawn = overlay(relevance, picture, layout, **options)
+            _write_png(self.path(record.item, record.target, f"{kind}.png"), drawn)
+
+
+def write_tables(folder: Path, records: Sequence[Record], failures: Sequence[Failure]) -> None:
+    """Write `results.csv`, `results.json` and, if anything failed, `failed.json`."""
+    rows = [asdict(record) for record in records]
+    write_csv(folder / "results.csv", rows)
+    write(folder / "results.json", lambda file: file.write(_json(rows)))
+    failed = folder / "failed.json"
+    if failures:
+        listed = [
+            {"item": one.item.name, "source": one.item.source, "reason": one.reason}
+            for one in failures
+        ]
+        write(failed, lambda file: file.write(_json(listed)))
+    else:
+        failed.unlink(missing_ok=True)
+
+
+def write_hdf5(path: Path, records: Sequence[Record], writer: Writer) -> None:
+    """Join the `.npz` files of a set into one HDF5 file.
+
+    The layout is that of zennit's example, which CoRelAy and ViRelAy read: `attribution`
+    [N, ...], `prediction` [N, classes], the model's scores, and `label` [N], the class explained;
+    beside them `item`, the names.
+
+    Raises
+    ------
+    InputError
+        The items are of different shapes.
+
+    """
+    import h5py
+
+    beside = path.with_name(f".{path.name}")
+    try:
+        with h5py.File(beside, "w") as file:
+            for index, record in enumerate(records):
+                source = writer.path(record.item, record.target, "relevance.npz")
+                with np.load(source) as arrays:
+                    row = {
+                        "attribution": arrays["relevance"],
+                        "prediction": arrays["scores"],
+                        "label": np.asarray(record.target, np.int64),
+                    }
+                for name, array in row.items():
+                    if index == 0:
+                        file.create_dataset(name, (len(records), *array.shape), array.dtype)
+                    if file[name].shape[1:] != array.shape:
+                        raise InputError(
+                            f"{path.name} needs items of one size: {record.item} has {name} "
+                            f"{list(array.shape)}, those before {list(file[name].shape[1:])}"
+                        )
+                    file[name][index] = array
+            file["item"] = [record.item for record in records]
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_png(path: Path, drawn: Image.Image) -> None:
+    # Run lengths alone: a third larger than by zlib's defaults, and ten times as fast.
+    write(path, lambda file: drawn.save(file, format="PNG", compress_level=1, compress_type=3))
+
+
+def _json(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    return json.dumps(rows, indent=1).encode() + b"\n"

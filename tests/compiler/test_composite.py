@@ -1,0 +1,287 @@
+"""Composites: what ships, what a file may say, and how mistakes are reported."""
+
+import pytest
+from support import lines, model, node, normal
+
+import onnxlrp
+from onnxlrp.compiler.composite import Composite, available
+from onnxlrp.errors import CompositeError
+from onnxlrp.inputs.presets import PRESETS
+
+SHIPPED = [
+    "binder2016_beta",
+    "binder2016_epsilon",
+    "deep_taylor",
+    "deep_taylor_bounded",
+    "epsilon",
+    "epsilon_alpha2_beta1",
+    "epsilon_alpha2_beta1_flat",
+    "epsilon_gamma_box",
+    "epsilon_plus",
+    "epsilon_plus_flat",
+    "epsilon_plus_flat_exclude",
+    "excitation_backprop",
+    "sequential_preset_a",
+    "sequential_preset_a_flat",
+    "sequential_preset_b",
+    "sequential_preset_b_flat",
+]
+
+WEIGHTS = {
+    "w1": normal(4, 3, 3, 3),
+    "w2": normal(4, 4, 3, 3),
+    "w3": normal(4, 5),
+    "w4": normal(5, 3),
+    "t": normal(4, 6, 6, seed=1),
+}
+NETWORK = [
+    node("Conv", ["x", "w1"], "c1"),
+    node("LRN", ["c1"], "n1", size=3),
+    node("MaxPool", ["n1"], "p1", kernel_shape=[2, 2], strides=[1, 1]),
+    node("Conv", ["p1", "w2"], "c2", pads=[1, 1, 1, 1]),
+    node("Add", ["c2", "p1"], "s1"),
+    node("GlobalAveragePool", ["s1"], "g"),
+    node("Flatten", ["g"], "f"),
+    node("Gemm", ["f", "w3"], "d1"),
+    node("Relu", ["d1"], "r1"),
+    node("Gemm", ["r1", "w4"], "logits"),
+]
+
+
+def rules(composite):
+    proto = model(NETWORK, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
+    imagenet = PRESETS["imagenet"]
+    found = onnxlrp.convert(proto, composite, preprocessing=imagenet).nodes
+    return {n.name.removeprefix("node_"): n.rule for n in found if n.rule}
+
+
+def test_what_ships():
+    assert [composite.name for composite in available()] == SHIPPED
+    assert all(c.description and c.good_for and c.source for c in available())
+
+
+LAYER_MAPS = {
+    "epsilon_plus_flat_exclude": ("flat", "z-plus", "epsilon"),
+    "epsilon_gamma_box": ("z-box", "gamma", "epsilon"),
+    "excitation_backprop": ("z-plus", "z-plus", "z-plus"),
+    "deep_taylor": ("w-square", "z-plus", "z-plus"),
+    "deep_taylor_bounded": ("z-box", "z-plus", "z-plus"),
+    "sequential_preset_a": ("alpha-beta", "alpha-beta", "epsilon"),
+    "sequential_preset_b": ("alpha-beta", "alpha-beta", "epsilon"),
+    "sequential_preset_a_flat": ("flat", "alpha-beta", "epsilon"),
+    "sequential_preset_b_flat": ("flat", "alpha-beta", "epsilon"),
+    "epsilon_plus": ("z-plus", "z-plus", "epsilon"),
+    "epsilon_plus_flat": ("flat", "z-plus", "epsilon"),
+    "epsilon_alpha2_beta1": ("alpha-beta", "alpha-beta", "epsilon"),
+    "epsilon_alpha2_beta1_flat": ("flat", "alpha-beta", "epsilon"),
+    "epsilon": ("epsilon", "epsilon", "epsilon"),
+}
+
+
+@pytest.mark.parametrize("name", LAYER_MAPS)
+def test_the_peers_layer_maps(name):
+    first, convolution, dense = LAYER_MAPS[name]
+    assert rules(name) == {
+        "c1": first,
+        "n1": "taylor",
+        "p1": "winner-takes-all",
+        "c2": convolution,
+        "s1": "norm",
+        "g": "norm",
+        "d1": dense,
+        "logits": dense,
+    }
+
+
+@pytest.mark.parametrize("name", ["epsilon", "beta"])
+def test_the_papers_one_rule_for_all_layers_with_weights(name):
+    """Means and sums share in proportion: beta would double relevance where nothing inhibits."""
+    assert rules(f"binder2016_{name}") == {
+        "c1": name,
+        "n1": "taylor",
+        "p1": "winner-takes-all",
+        "c2": name,
+        "s1": "norm",
+        "g": "norm",
+        "d1": name,
+        "logits": name,
+    }
+    assert Composite.load(f"binder2016_{name}").parameters["bias"] == "exclude"
+
+
+def test_the_default_leaves_biases_out_of_convolutions_alone():
+    proto = model(NETWORK, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
+    found = {n.name.removeprefix("node_"): n for n in onnxlrp.convert(proto).nodes}
+    assert found["c2"].parameters["bias"] == "exclude"
+    assert {found[name].parameters["bias"] for name in ("d1", "logits")} == {"absorb"}
+
+
+def test_the_default_tells_the_inputs_of_a_table_apart():
+    """Flat on a first dense layer would give all inputs the same."""
+    body = [node("Gemm", ["x", "w3"], "logits")]
+    proto = model(body, {"x": ["N", 4]}, ["logits"], {"w3": WEIGHTS["w3"]})
+    assert {n.name: n.rule for n in onnxlrp.convert(proto).nodes} == {"node_logits": "epsilon"}
+
+
+def test_bounds_follow_from_the_preprocessing():
+    """(0 - mean) / std and (1 - mean) / std for values scaled to 0..1."""
+    proto = model(NETWORK, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
+    imagenet = PRESETS["imagenet"]
+    found = onnxlrp.convert(proto, "epsilon_gamma_box", preprocessing=imagenet).nodes
+    box = next(n for n in found if n.rule == "z-box")
+    assert box.parameters["low"] == pytest.approx([-2.1179, -2.0357, -1.8044], abs=1e-4)
+    assert box.parameters["high"] == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-4)
+    with pytest.raises(onnxlrp.InputError, match="--set low"):
+        onnxlrp.convert(proto, "epsilon_gamma_box")
+    given = Composite.load("epsilon_gamma_box").with_parameters({"low": [-1, -2, -3], "high": 3})
+    box = next(n for n in onnxlrp.convert(proto, given).nodes if n.rule == "z-box")
+    assert (box.parameters["low"], box.parameters["high"]) == ([-1, -2, -3], 3)
+
+
+def test_first_layers_are_those_that_the_input_reaches_and_not_those_written_first():
+    body = [
+        node("Conv", ["x", "w1"], "c1"),
+        node("Conv", ["x", "w1"], "c2"),
+        node("Add", ["c1", "c2"], "s"),
+        node("Conv", ["s", "w2"], "c3"),
+        node("GlobalAveragePool", ["c3"], "g"),
+        node("Flatten", ["g"], "f"),
+        node("Gemm", ["f", "w3"], "d1"),
+        node("Gemm", ["d1", "w4"], "logits"),
+    ]
+    proto = model(body, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
+    composite = lines("first: flat", "last: z-plus", "*: epsilon")
+    found = {n.name: n.rule for n in onnxlrp.convert(proto, composite).nodes if n.rule}
+    assert found["node_c1"] == found["node_c2"] == "flat"
+    assert found["node_c3"] == found["node_d1"] == "epsilon"
+    assert found["node_logits"] == "z-plus"
+
+
+def test_constants_in_front_of_the_first_layer_are_preprocessing():
+    body = [
+        node("Sub", ["x", "mean"], "centred"),
+        node("Div", ["centred", "deviation"], "scaled"),
+        node("Conv", ["scaled", "w1"], "c1", pads=[1, 1, 1, 1]),
+        node("Add", ["c1", "t"], "shifted"),
+        node("GlobalAveragePool", ["shifted"], "g"),
+        node("Flatten", ["g"], "f"),
+        node("Gemm", ["f", "w3"], "d1"),
+        node("Gemm", ["d1", "w4"], "logits"),
+    ]
+    weights = {**WEIGHTS, "mean": normal(3, 1, 1), "deviation": normal(3, 1, 1)}
+    proto = model(body, {"x": ["N", 3, 6, 6]}, ["logits"], weights)
+    found = {n.name: n.rule for n in onnxlrp.convert(proto, "epsilon_plus_flat").nodes}
+    assert found["node_centred"] == found["node_scaled"] == "pass"
+    assert found["node_shifted"] == "norm"
+    assert found["node_c1"] == "flat"
+
+
+def test_a_sum_of_live_values_is_no_preprocessing():
+    """x + relu(x) in front of the first layer shares in proportion; only constants are passed."""
+    body = [
+        node("Relu", ["x"], "r"),
+        node("Add", ["x", "r"], "s"),
+        node("Flatten", ["s"], "f"),
+        node("Gemm", ["f", "w"], "logits"),
+    ]
+    proto = model(body, {"x": ["N", 2, 2, 1]}, ["logits"], {"w": normal(4, 3)})
+    found = {n.name: n.rule for n in onnxlrp.convert(proto, "epsilon").nodes}
+    assert found["node_s"] == "norm"
+
+
+def test_nodes_are_matched_by_name_with_wildcards():
+    composite = Composite.load("epsilon").with_lines(["Gemm name=node_d*: z-plus"])
+    assert rules(composite)["d1"] == "z-plus"
+    assert rules(composite)["logits"] == "epsilon"
+
+
+def test_the_first_line_that_matches_decides():
+    rest = ("LRN: taylor", "MaxPool: winner-takes-all", "*: norm")
+    assert rules(lines("Conv: flat", "Conv: z-plus", *rest))["c2"] == "flat"
+
+
+def test_parameters_of_line_composite_and_set():
+    composite = lines("Conv: epsilon epsilon=0.5", "*: epsilon")
+    first, second = composite.lines
+    assert composite.parameters_of(first)["epsilon"] == 0.5
+    assert composite.parameters_of(second)["epsilon"] == 1e-6
+    overridden = composite.with_parameters({"epsilon": 2})
+    assert [overridden.parameters_of(line)["epsilon"] for line in overridden.lines] == [2, 2]
+
+
+def test_a_composite_survives_as_text(tmp_path):
+    for composite in [*available(), lines("Conv first name=a*: alpha-beta alpha=3 beta=2")]:
+        file = tmp_path / "copy.toml"
+        file.write_text(composite.to_toml())
+        copy = Composite.load(file)
+        assert copy.parameters == composite.parameters
+        strip = [(x.rule, x.parameters, x.operators, x.nodes, x.position) for x in copy.lines]
+        assert strip == [
+            (x.rule, x.parameters, x.operators, x.nodes, x.position) for x in composite.lines
+        ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rules = [\n", "line 2|end of document"),
+        ('[[rules]]\nrule = "epsilon"\n\n[colours]\n', r"my\.toml:4: unknown key 'colours'"),
+        ("[parameters]\nepsilon = 1\n", "has no"),
+        ("[[rules]]\noperators = ['Conv']\n", r"my\.toml:1: a line needs a rule"),
+        ("[[rules]]\nrule = 'nonsense'\n", r"my\.toml:2: unknown rule 'nonsense'"),
+        (
+            "[[rules]]\noperators = 'Conv'\nrule = 'flat'\n",
+            r"my\.toml:2: 'operators' must be a list",
+        ),
+        ("[[rules]]\noperators = ['Cnv']\nrule = 'flat'\n", r"my\.toml:2: unknown operator 'Cnv'"),
+        ("[[rules]]\noperators = ['LRN']\nrule = 'flat'\n", r"my\.toml:2: LRN does not take"),
+        ("[[rules]]\nposition = 'top'\nrule = 'flat'\n", r"my\.toml:2: unknown position 'top'"),
+        ("[[rules]]\nrule = 'flat'\n[[rules]]\nrule = 'z-plus'\nalpha = 2\n", r"my\.toml:5: rule"),
+        ("[[rules]]\nrule = 'epsilon'\nepsilon = 'a'\n", r"my\.toml:3: 'epsilon' must be a number"),
+        ("[[rules]]\nrule = 'epsilon'\nepsilon = 0\n", r"my\.toml:3: 'epsilon' must be greater"),
+        ("[[rules]]\nrule = 'epsilon'\nbias = 'keep'\n", r"my\.toml:3: bias must be one of"),
+        ("[[rules]]\nrule = 'epsilon'\npower = 1.5\n", r"my\.toml:3: 'power' must be a whole"),
+        ("[parameters]\ngain = 1\n[[rules]]\nrule = 'epsilon'\n", r"my\.toml:2: no rule takes"),
+        ("description = 3\n[[rules]]\nrule = 'epsilon'\n", r"my\.toml:1: 'description' must be"),
+    ],
+)
+def test_mistakes_are_reported_with_file_and_line(tmp_path, text, message):
+    file = tmp_path / "my.toml"
+    file.write_text(text)
+    with pytest.raises(CompositeError, match=message):
+        Composite.load(file)
+
+
+def test_an_unknown_composite_lists_those_that_ship():
+    with pytest.raises(CompositeError, match="epsilon_plus_flat"):
+        Composite.load("epsilon_plus_falt")
+
+
+@pytest.mark.parametrize(
+    "line", ["Conv flat", "Conv:", "Conv: ", "Conv: nonsense", "Conf: flat", "Conv: flat x"]
+)
+def test_mistakes_in_lines(line):
+    with pytest.raises(CompositeError, match=r"--rule|KEY=VALUE"):
+        Composite.load("epsilon").with_lines([line])
+
+
+def test_a_parameter_that_no_rule_takes():
+    with pytest.raises(CompositeError, match="takes a parameter 'beta'"):
+        Composite.load("epsilon").with_parameters({"beta": 1})
+
+
+def test_pass_needs_equal_shapes():
+    proto = model(NETWORK, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS)
+    composite = Composite.load("epsilon").with_lines(["GlobalAveragePool: pass"])
+    with pytest.raises(onnxlrp.UnsupportedError, match=r"node_g \(GlobalAveragePool"):
+        onnxlrp.convert(proto, composite)
+
+
+def test_a_name_may_carry_parameters_and_lines():
+    spec = "epsilon_plus; epsilon=0.5; Conv first: flat; low=1,2"
+    composite = Composite.load("epsilon_plus; epsilon=0.5; Conv first: flat")
+    assert composite.lines[0].rule == "flat"
+    assert composite.parameters["epsilon"] == 0.5
+    assert composite.name == "epsilon_plus; epsilon=0.5; Conv first: flat"
+    with pytest.raises(CompositeError, match=r"no rule of .* takes a parameter 'low'"):
+        Composite.load(spec)

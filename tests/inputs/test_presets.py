@@ -1,0 +1,37 @@
+import pytest
+
+from onnxlrp.errors import InputError
+from onnxlrp.inputs.presets import PRESETS, doubts, load_preprocessing
+
+
+def test_a_file_says_what_a_name_says(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(PRESETS["tf"].to_json())
+    assert load_preprocessing(str(path)) == load_preprocessing("tf")
+    path.write_text('{"sise": 3}')
+    with pytest.raises(InputError, match=r"mine.json: stored preprocessing has other keys"):
+        load_preprocessing(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("tf", -1, 1), ("raw", 0, 255), ("imagenet-caffe", -123, 151), ("imagenet", -2.118, 2.64)],
+)
+def test_bounds_of_what_the_model_reads(name, low, high):
+    least, greatest = PRESETS[name].bounds
+    assert min(least) == pytest.approx(low, abs=1e-3)
+    assert max(greatest) == pytest.approx(high, abs=1e-3)
+
+
+def test_doubts_about_channels_and_range():
+    said = {"Image.BitmapPixelFormat": "Bgr8", "Image.NominalPixelRange": "NominalRange_0_255"}
+    assert doubts(said, PRESETS["imagenet-caffe"]) == []
+    channels, values = doubts(said, PRESETS["imagenet"])
+    assert channels.endswith("are BGR, the preprocessing makes them RGB")
+    assert values.endswith("span 255 (NominalRange_0_255), those of the preprocessing 4.76")
+    (missing,) = doubts(said, None)
+    assert "BGR and NominalRange_0_255; no preprocessing was given" in missing
+
+
+def test_a_model_that_says_nothing_raises_no_doubt():
+    assert doubts({"author": "me"}, None) == doubts({}, PRESETS["raw"]) == []

@@ -1,0 +1,83 @@
+import json
+
+import numpy as np
+import pytest
+
+from onnxlrp.errors import InputError
+from onnxlrp.inputs.targets import class_number, load_labels, read_targets
+
+LABELS = ["tench, Tinca tinca", "goldfish", "crane", "crane"]
+
+
+def test_a_number_a_name_or_a_synonym():
+    assert class_number("2", LABELS, 4) == 2
+    assert class_number("Goldfish", LABELS, 4) == 1
+    assert class_number("tinca tinca", LABELS, 4) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("4", "4 is not a class: they are 0 to 3"),
+        ("-3", "-3 is not a class"),
+        ("goldfsh", "no class is called 'goldfsh'; did you mean goldfish"),
+        ("crane", r"names several classes: 2 \(crane\), 3 \(crane\)"),
+    ],
+)
+def test_what_is_no_class(text, said):
+    with pytest.raises(InputError, match=said):
+        class_number(text, LABELS, 4)
+
+
+def test_names_need_labels():
+    with pytest.raises(InputError, match="needs --labels"):
+        class_number("goldfish", None, 4)
+
+
+def test_the_best_and_the_best_few():
+    best = read_targets("top", ["a"], None, 4)
+    assert (best.best, best.of("a")) == (1, -1)
+    assert read_targets("-1", ["a"], None, 4) == best
+    assert read_targets("top:3", ["a"], None, 4).best == 3
+    for wrong in ("top:0", "top:5", "top:x"):
+        with pytest.raises(InputError, match="write top:5"):
+            read_targets(wrong, ["a"], None, 4)
+
+
+def test_files_by_item_or_in_order(tmp_path):
+    by_item = tmp_path / "by_item.csv"
+    by_item.write_text("item,class\nb,goldfish\na,0\n")
+    in_order = tmp_path / "in_order.txt"
+    in_order.write_text("0\ngoldfish\n")
+    np.save(tmp_path / "in_order.npy", np.array([0, 1], np.uint8))
+    np.savez(tmp_path / "in_order.npz", x=np.ones(2), y=np.array([0, 1]))
+    for path in (by_item, in_order, tmp_path / "in_order.npy", tmp_path / "in_order.npz"):
+        targets = read_targets(str(path), ["a", "b"], LABELS, 4)
+        assert [targets.of(name) for name in "ab"] == [0, 1]
+    with pytest.raises(InputError, match="no class for it"):
+        targets.of("c")
+    with pytest.raises(InputError, match="2 classes for 3 items"):
+        read_targets(str(in_order), ["a", "b", "c"], LABELS, 4)
+
+
+def test_files_of_other_things(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones(3))
+    with pytest.raises(InputError, match=r"float64 \[3\], not classes"):
+        read_targets(str(tmp_path / "x.npy"), ["a"], None, 4)
+    (tmp_path / "x.csv").write_text("a,9\n")
+    with pytest.raises(InputError, match=r"x\.csv: a: 9 is not a class"):
+        read_targets(str(tmp_path / "x.csv"), ["a"], None, 4)
+
+
+def test_labels_as_lines_and_as_json(tmp_path):
+    lines = tmp_path / "labels.txt"
+    lines.write_text("cat\n\ndog\n")
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps(["cat", "dog"]))
+    keyed = tmp_path / "keyed.json"
+    keyed.write_text(json.dumps({"1": ["n2", "dog"], "0": ["n1", "cat"]}))
+    for path in (lines, listed, keyed):
+        assert load_labels(path) == ["cat", "dog"]
+    keyed.write_text(json.dumps({"2": "cat"}))
+    with pytest.raises(InputError, match="numbered from 0"):
+        load_labels(keyed)
