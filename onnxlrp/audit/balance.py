@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from onnxlrp.audit.written import Written
 from onnxlrp.graph.canonical import Operation
+from onnxlrp.graph.operators import Fact, has
 
 Array = NDArray[Any]
 
-_CHANNELS_SECOND = ("Conv", "ConvTranspose", "BatchNormalization")
 """Operators whose bias, one number a channel, belongs to axis 1 of the output."""
 
 
@@ -165,7 +165,7 @@ def _division(
         }
         share, denominator, relevance = found["share"], found["denominator"], found["relevance"]
         bias = found.get("bias", np.zeros(1))
-        if bias.ndim == 1 and operation.operator in _CHANNELS_SECOND:
+        if bias.ndim == 1 and has(operation.operator, Fact.CHANNELS_SECOND):
             bias = bias.reshape(-1, *(1,) * (share.ndim - 2))
         kept = relevance - denominator * share
         empty = np.where(denominator == 0, kept, 0.0)

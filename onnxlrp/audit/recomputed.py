@@ -14,6 +14,7 @@ from onnxlrp import reference
 from onnxlrp.audit.standalone import NotRecomputableError, Standalone, standalone
 from onnxlrp.audit.written import Rule, Written, rounding_of
 from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Operation
+from onnxlrp.graph.operators import Fact, has
 from onnxlrp.reference.network import CHOICES
 
 Array = NDArray[Any]
@@ -23,10 +24,6 @@ LARGEST = 2 * 10**9
 
 SUSPICIOUS = 1e-4
 """Difference, as a part of max |R|, from which on a layer's float32 noise is looked at."""
-
-_ROUNDED = (*EXPLICIT_WEIGHTS, "BatchNormalization", "Mul", "Div", "LRN", "AveragePool",
-            "GlobalAveragePool", "ReduceMean", "ReduceSum")  # fmt: skip
-"""Operators whose products or long sums a runtime has to round."""
 
 _DRAWS = 3
 
@@ -184,7 +181,7 @@ class _Walk:
         except (NotImplementedError, KeyError, ValueError, TypeError) as error:
             return f"the reference does not cover {rule.name} on {operation.operator}: {error}"
         self._account(operation, relevance, done)
-        rounded = operation.operator in _ROUNDED
+        rounded = has(operation.operator, Fact.ROUNDS)
         step = max(rounding_of(value) for value in operation.inputs)
         for index, value in enumerate(operation.inputs):
             part = done.relevance[index]

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from onnxlrp.errors import ModelError
 from onnxlrp.graph.analysis import Facts, analyse
-from onnxlrp.graph.canonical import Operation, operations
+from onnxlrp.graph.canonical import Network, Operation, operations
 from onnxlrp.graph.shapes import signature
 from onnxlrp.running.explainer import Contract, Tensor
 
@@ -165,7 +165,7 @@ def read(source: Source) -> Written:
     graph = model.graph
     values = {value.name or "": value for value in graph.inputs}
     values |= {value.name or "": value for node in graph for value in node.outputs}
-    missing = [v for v in (contract.score, *contract.relevance) if v not in values]
+    missing = [v for v in (contract.score, contract.output, *contract.relevance) if v not in values]
     if missing:
         raise ModelError(f"{name} is damaged: it has no value '{missing[0]}'; convert again")
     sources = [values[source] for source in contract.relevance]
@@ -189,7 +189,7 @@ def read(source: Source) -> Written:
         proto,
         folder,
         contract,
-        analyse(graph, operations(graph), sources, score),
+        analyse(Network(graph, operations(graph), score, values[contract.output], sources)),
         score,
         {value.name or "": _tensor(value) for value in graph.inputs},
         added,

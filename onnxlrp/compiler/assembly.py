@@ -14,11 +14,13 @@ import onnx
 import onnx_ir as ir
 from onnxscript.optimizer import fold_constants
 
+from onnxlrp.compiler.naming import free, value_names
+from onnxlrp.compiler.walk import Flow
 from onnxlrp.errors import InputError, ModelError
+from onnxlrp.graph.canonical import Network
 from onnxlrp.graph.loading import METADATA_PREFIX
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Tensor
-from onnxlrp.propagation.formulas import Account
 
 _LIMIT = (1 << 31) - 1
 
@@ -38,25 +40,7 @@ class OutputNames:
     intermediates: Mapping[str, str]
 
 
-def target_input(graph: ir.Graph) -> ir.Value:
-    """Return the int64 input that takes the class, [N] or [1]; it is not in the graph yet."""
-    return ir.Value(
-        name=_free("target", _names(graph)),
-        shape=ir.Shape(["targets"]),
-        type=ir.TensorType(ir.DataType.INT64),
-    )
-
-
-def mask_input(value: ir.Value, graph: ir.Graph) -> ir.Value:
-    """Return the float input `mask_<value>`, of any shape that broadcasts to the value's."""
-    name = _free(f"mask_{value.name}", _names(graph))
-    rank = 0 if value.shape is None else len(value.shape)
-    dtype = ir.DataType.DOUBLE if value.dtype is ir.DataType.DOUBLE else ir.DataType.FLOAT
-    shape = ir.Shape([f"{name}_{axis}" for axis in range(rank)])
-    return ir.Value(name=name, shape=shape, type=ir.TensorType(dtype))
-
-
-def renamed(
+def _renamed(
     target: ir.Value | None, sources: Sequence[ir.Value], names: Mapping[str, str]
 ) -> list[str]:
     """Tell which names of the explainer differ from the usual because the model has them."""
@@ -73,45 +57,70 @@ def _wanted(source: ir.Value, count: int) -> str:
     return "relevance" if count == 1 else f"relevance_{source.name}"
 
 
-def _names(graph: ir.Graph) -> set[str]:
-    values = [*graph.inputs, *graph.initializers.values()]
-    values += [value for node in graph for value in node.outputs]
-    return {value.name for value in values if value.name}
-
-
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name = f"onnxlrp_{name}"
-    return name
-
-
-def record(accounts: Iterable[Account]) -> None:
-    """Attach a division's terms to its node, for audits."""
-    for account in accounts:
-        node = account.share.value.producer() if account.share.value is not None else None
-        if node is not None:
-            node.meta["account"] = account
-
-
 def assemble(
     model: ir.Model,
-    emitter: Emitter,
-    relevance: Mapping[ir.Value, Tensor],
-    sources: Sequence[ir.Value],
-    intermediates: Sequence[ir.Value],
-) -> OutputNames:
-    """Append what was emitted, and is needed, to the model's graph.
+    network: Network,
+    flow: Flow,
+    intermediates: Sequence[str],
+    metadata: Mapping[str, str],
+) -> list[str]:
+    """Append what was emitted, and is needed, to the model's graph, with inputs and metadata.
 
     The relevance of value v is named `onnxlrp/relevance/<v>`, that of an explained input is the
     output `relevance`, or `relevance_<input>` where there are several.
+
+    Parameters
+    ----------
+    model : whose graph is completed
+    network, flow : what was explained, and the relevance that was written
+    intermediates : names of values whose relevance becomes an output
+    metadata : what else the explainer says about itself
+
+    Returns
+    -------
+    what the user should know of names that differ from the usual
+
+    Raises
+    ------
+    InputError
+        If no relevance of its own arrives at an intermediate value, or it does not exist.
+
     """
-    graph = model.graph
-    taken = _names(graph)
+    names = _append(network, flow, _values(network.graph, intermediates))
+    network.graph.inputs.extend(flow.inputs)
+    facts = {
+        **metadata,
+        "score": network.score.name or "",
+        "output": network.output.name or "",
+        "masks": json.dumps({value.name: mask.name for value, mask in flow.masks.items()}),
+        "target_input": "" if flow.target is None else flow.target.name or "",
+    }
+    _describe(model, names, facts)
+    return _renamed(flow.target, network.inputs, names.relevance)
+
+
+def _values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
+    by_name = {value.name: value for node in graph for value in node.outputs}
+    for name in names:
+        if name not in by_name:
+            close = [known for known in by_name if known and name.lower() in known.lower()][:5]
+            raise InputError(
+                f"the model computes no value '{name}'"
+                + (f"; did you mean {', '.join(close)}?" if close else "")
+                + "; `onnxlrp inspect MODEL --nodes` lists them"
+            )
+    return [by_name[name] for name in names]
+
+
+def _append(network: Network, flow: Flow, intermediates: Sequence[ir.Value]) -> OutputNames:
+    """Append nodes, initializers and outputs to the graph."""
+    graph, emitter, relevance, sources = network.graph, flow.emitter, flow.relevance, network.inputs
+    taken = value_names(graph)
     outputs: list[ir.Value] = []
     by_input: dict[str, str] = {}
     emitter.explain("outputs", "relevance", {})
     for source in sources:
-        name = _free(_wanted(source, len(sources)), taken)
+        name = free(_wanted(source, len(sources)), taken)
         tensor = relevance.get(source, emitter.zero)
         if tensor.is_zero:
             like = emitter.tensor(source)
@@ -129,7 +138,7 @@ def assemble(
     for value, tensor in relevance.items():
         if value in sources or tensor.is_zero:
             continue
-        name = _free(f"onnxlrp/relevance/{value.name}", taken)
+        name = free(f"onnxlrp/relevance/{value.name}", taken)
         named = _named(emitter, tensor, name)
         if id(value) in wanted:
             outputs.append(named)
@@ -207,7 +216,7 @@ def _write_accounts(nodes: Iterable[ir.Node], unused: set[int]) -> None:
         node.metadata_props[METADATA_PREFIX + "account"] = json.dumps(terms)
 
 
-def describe(model: ir.Model, names: OutputNames, facts: Mapping[str, str]) -> None:
+def _describe(model: ir.Model, names: OutputNames, facts: Mapping[str, str]) -> None:
     """Write the explainer's metadata."""
     entries = {
         **facts,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import networkx as nx
-import onnx_ir as ir
 
-from onnxlrp.compiler.composite import Composite, Line
-from onnxlrp.errors import CompositeError
+from onnxlrp.compiler.composite import FROM_PREPROCESSING, Composite, Line
+from onnxlrp.compiler.obstacles import check_operators
+from onnxlrp.errors import CompositeError, InputError
 from onnxlrp.graph.analysis import Facts, reachable
-from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Operation
+from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Network, Operation
+from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.propagation.formulas import Parameter
 from onnxlrp.propagation.registry import OPERATORS, live_inputs
 
@@ -34,17 +35,22 @@ class Assignment:
 
 
 def assign(
-    composite: Composite, facts: Facts, inputs: Sequence[ir.Value], score: ir.Value
+    composite: Composite, network: Network, facts: Facts, preprocessing: Preprocessing | None
 ) -> dict[Operation, Assignment]:
     """Find the first line that matches each operation with a rule its operator takes.
 
     Raises
     ------
+    UnsupportedError
+        If relevance cannot cross an operation; all such are named.
     CompositeError
         If an operation that needs a rule is matched by no line; all such are named.
+    InputError
+        If bounds are to follow from the preprocessing, and there is none.
 
     """
-    positions = _positions(facts, inputs, score)
+    check_operators(facts, network.graph)
+    positions = _positions(facts, network)
     result: dict[Operation, Assignment] = {}
     missing = []
     for operation in facts.operations:
@@ -70,6 +76,26 @@ def assign(
             f"{composite.name} has no line for {', '.join(missing)}; add one to the file, or with "
             "--rule 'OPERATOR: RULE'"
         )
+    return _with_bounds(result, preprocessing)
+
+
+def _with_bounds(
+    assigned: Mapping[Operation, Assignment], preprocessing: Preprocessing | None
+) -> dict[Operation, Assignment]:
+    """Fill in z-box bounds that are to follow from the preprocessing."""
+    result = dict(assigned)
+    for operation, assignment in assigned.items():
+        wanted = [k for k, v in assignment.parameters.items() if v == FROM_PREPROCESSING]
+        if not wanted:
+            continue
+        if preprocessing is None:
+            raise InputError(
+                f"rule {assignment.rule} at {operation.name} needs bounds of its input: store the "
+                "preprocessing (--preprocess ...), or give --set low=... and --set high=..."
+            )
+        bounds = dict(zip(("low", "high"), preprocessing.bounds, strict=True))
+        parameters = {**assignment.parameters, **{name: bounds[name] for name in wanted}}
+        result[operation] = replace(assignment, parameters=parameters)
     return result
 
 
@@ -96,12 +122,10 @@ def unmatched(
     return result
 
 
-def _positions(
-    facts: Facts, inputs: Sequence[ir.Value], score: ir.Value
-) -> dict[Operation, set[str]]:
+def _positions(facts: Facts, network: Network) -> dict[Operation, set[str]]:
     on_path = set(facts.operations)
-    first, before = _until_layers(facts, [id(v) for v in inputs], on_path, forward=True)
-    last, _ = _until_layers(facts, [id(score)], on_path, forward=False)
+    first, before = _until_layers(facts, [id(v) for v in network.inputs], on_path, forward=True)
+    last, _ = _until_layers(facts, [id(network.score)], on_path, forward=False)
     layers = {operation for operation in on_path if operation.operator in EXPLICIT_WEIGHTS}
     result: dict[Operation, set[str]] = {operation: set() for operation in on_path}
     for operation in first:

@@ -1,12 +1,10 @@
-"""From a model to its explainer: walks the graph in reverse and adds up relevance at forks."""
+"""From a model to its explainer, stage by stage."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -15,23 +13,21 @@ import onnx
 import onnx_ir as ir
 
 from onnxlrp.compiler import assembly
+from onnxlrp.compiler.assembly import assemble
 from onnxlrp.compiler.assignment import Assignment, assign, unmatched
-from onnxlrp.compiler.composite import FROM_PREPROCESSING, Composite
+from onnxlrp.compiler.batching import prove_batch
+from onnxlrp.compiler.composite import Composite
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
-from onnxlrp.compiler.obstacles import check_operators, obstacle_of
-from onnxlrp.compiler.start import check_target, start_relevance
-from onnxlrp.errors import InputError, UnsupportedError
-from onnxlrp.graph.analysis import Facts, analyse
-from onnxlrp.graph.canonical import Operation, operations
-from onnxlrp.graph.head import explained_inputs, find_score
+from onnxlrp.compiler.walk import propagate
+from onnxlrp.errors import InputError
+from onnxlrp.graph.analysis import analyse
+from onnxlrp.graph.canonical import Operation
+from onnxlrp.graph.head import canonicalise
 from onnxlrp.graph.loading import load
 from onnxlrp.graph.shapes import signature
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.presets import doubts
-from onnxlrp.propagation.elementwise import KEEPS_NON_ZERO
-from onnxlrp.propagation.expression import Emitter, Sign, Tensor
 from onnxlrp.propagation.formulas import Parameter
-from onnxlrp.propagation.registry import OPERATORS, Crossing, ObstacleError, Relevance
 
 
 @dataclass(frozen=True)
@@ -160,68 +156,47 @@ def convert(
 
     """
     loaded = load(model, dynamic_batch)
-    graph = loaded.model.graph
-    found = operations(graph)
-    score, leads_to = find_score(graph, output)
-    sources = explained_inputs(graph, found, score, inputs)
-    facts = analyse(graph, found, sources, score)
+    network = canonicalise(loaded.model.graph, output, inputs)
+    facts = analyse(network)
     chosen = Composite.load(composite)
-    check_operators(facts, graph)
-    assigned = _with_bounds(assign(chosen, facts, sources, score), preprocessing)
-    classes = check_target(target, score)
-
-    emitter = Emitter()
-    for node in graph:
-        if node.domain in ("", "ai.onnx"):
-            emitter.known(node)
-    target_input = assembly.target_input(graph) if target is None else None
-    start = start_relevance(emitter, score, target_input, target, classes)
-    masked = _masks(facts, graph, masks)
-    relevance = _propagate(emitter, graph, facts, assigned, score, start, masked)
-    names = assembly.assemble(
-        loaded.model, emitter, relevance, sources, _values(graph, intermediates)
-    )
-    added = [*masked.values()] if target_input is None else [target_input, *masked.values()]
-    graph.inputs.extend(added)
-    assembly.describe(
-        loaded.model,
-        names,
-        {
-            "version": version("onnxlrp"),
-            "composite": chosen.to_toml(),
-            "model_sha256": loaded.sha256,
-            "score": score.name or "",
-            "output": leads_to.name or "",
-            "target": "" if target is None else str(target),
-            "masks": json.dumps({value.name: mask.name for value, mask in masked.items()}),
-            "target_input": target_input.name or "" if target_input is not None else "",
-            **({} if preprocessing is None else {"preprocessing": preprocessing.to_json()}),
-        },
-    )
+    assigned = assign(chosen, network, facts, preprocessing)
+    flow = propagate(network, facts, assigned, target, masks)
+    metadata = {
+        "version": version("onnxlrp"),
+        "composite": chosen.to_toml(),
+        "model_sha256": loaded.sha256,
+        "target": "" if target is None else str(target),
+        **({} if preprocessing is None else {"preprocessing": preprocessing.to_json()}),
+    }
+    renamed = assemble(loaded.model, network, flow, intermediates, metadata)
     if fold_weights:
-        assembly.fold_weights(loaded.model, emitter)
-    warnings = doubts(loaded.model.metadata_props, preprocessing)
-    warnings += [f"{line.origin}: {reason}" for line, reason in unmatched(chosen, facts, assigned)]
-    warnings += sorted(
+        assembly.fold_weights(loaded.model, flow.emitter)
+    result = Conversion(
+        loaded.model,
+        tuple(_explained(operation, assigned[operation]) for operation in facts.operations),
+        chosen,
+        network.score.name or "",
+        (
+            *doubts(loaded.model.metadata_props, preprocessing),
+            *(f"{line.origin}: {why}" for line, why in unmatched(chosen, facts, assigned)),
+            *_multiplied(assigned),
+            *renamed,
+        ),
+        None if isinstance(model, onnx.ModelProto) else Path(model),
+    )
+    if dynamic_batch:
+        prove_batch(result.to_proto(), None if flow.target is None else flow.target.name)
+    return result
+
+
+def _multiplied(assigned: Mapping[Operation, Assignment]) -> list[str]:
+    """Name the operations whose rule does not hand on what it gets."""
+    return sorted(
         f"{op.name}: alpha - beta is {difference:g}, and relevance is multiplied by it"
         for op, entry in assigned.items()
         if entry.rule == "alpha-beta"
         and (difference := _number(entry, "alpha") - _number(entry, "beta")) != 1
     )
-    warnings += assembly.renamed(target_input, sources, names.relevance)
-    result = Conversion(
-        loaded.model,
-        tuple(_explained(operation, assigned[operation]) for operation in facts.operations),
-        chosen,
-        score.name or "",
-        tuple(warnings),
-        None if isinstance(model, onnx.ModelProto) else Path(model),
-    )
-    if dynamic_batch:
-        from onnxlrp.compiler.batching import prove_batch
-
-        prove_batch(result.to_proto(), target_input.name if target_input is not None else None)
-    return result
 
 
 def _number(assignment: Assignment, name: str) -> float:
@@ -240,143 +215,3 @@ def _explained(operation: Operation, assignment: Assignment) -> ExplainedNode:
         tuple(node.name or "" for node in operation.nodes if node is not operation.node),
         operation.outputs[0].name or "",
     )
-
-
-def _values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
-    by_name = {value.name: value for node in graph for value in node.outputs}
-    for name in names:
-        if name not in by_name:
-            close = [known for known in by_name if known and name.lower() in known.lower()][:5]
-            raise InputError(
-                f"the model computes no value '{name}'"
-                + (f"; did you mean {', '.join(close)}?" if close else "")
-                + "; `onnxlrp inspect MODEL --nodes` lists them"
-            )
-    return [by_name[name] for name in names]
-
-
-def _masks(facts: Facts, graph: ir.Graph, patterns: Sequence[str]) -> dict[ir.Value, ir.Value]:
-    """Make an input for each value that relevance passes through and a pattern matches."""
-    passed = [v for op in facts.operations for v in op.outputs if id(v) in facts.relevant]
-    found: dict[ir.Value, ir.Value] = {}
-    for pattern in patterns:
-        matching = [v for v in passed if fnmatchcase(v.name or "", pattern)]
-        if not matching:
-            raise InputError(
-                f"--mask {pattern} matches no value that relevance passes through; there are "
-                f"{', '.join(v.name or '' for v in passed[:8])}, ..."
-            )
-        found |= {value: assembly.mask_input(value, graph) for value in matching}
-    return found
-
-
-def _with_bounds(
-    assigned: Mapping[Operation, Assignment], preprocessing: Preprocessing | None
-) -> dict[Operation, Assignment]:
-    """Fill in z-box bounds that are to follow from the preprocessing."""
-    result = dict(assigned)
-    for operation, assignment in assigned.items():
-        wanted = [k for k, v in assignment.parameters.items() if v == FROM_PREPROCESSING]
-        if not wanted:
-            continue
-        if preprocessing is None:
-            raise InputError(
-                f"rule {assignment.rule} at {operation.name} needs bounds of its input: store the "
-                "preprocessing (--preprocess ...), or give --set low=... and --set high=..."
-            )
-        bounds = dict(zip(("low", "high"), preprocessing.bounds, strict=True))
-        parameters = {**assignment.parameters, **{name: bounds[name] for name in wanted}}
-        result[operation] = replace(assignment, parameters=parameters)
-    return result
-
-
-def _propagate(
-    emitter: Emitter,
-    graph: ir.Graph,
-    facts: Facts,
-    assigned: Mapping[Operation, Assignment],
-    score: ir.Value,
-    start: Tensor,
-    masked: Mapping[ir.Value, ir.Value],
-) -> dict[ir.Value, Tensor]:
-    """Relevance of every value on a path from an explained input to the score."""
-    activated = _activations(facts)
-    messages: dict[ir.Value, list[Relevance]] = {score: [Relevance(start, True)]}
-    result: dict[ir.Value, Relevance] = {}
-
-    def collected(value: ir.Value) -> Relevance | None:
-        """Add up what a value got from all that consume it."""
-        if value not in result and value in messages:
-            total, grounded = emitter.zero, True
-            for message in messages[value]:
-                total = total + message.tensor
-                grounded = grounded and (message.grounded or message.tensor.is_zero)
-            if value in masked and not total.is_zero:
-                total = total * emitter.tensor(masked[value])
-            result[value] = Relevance(total, grounded)
-        return result.get(value)
-
-    for operation in reversed(facts.operations):
-        relevance = [collected(value) for value in operation.outputs]
-        if all(incoming is None or incoming.tensor.is_zero for incoming in relevance):
-            continue
-        assignment = assigned[operation]
-        metadata = {
-            "onnxlrp.node": operation.name,
-            "onnxlrp.rule": assignment.rule or operation.operator,
-        }
-        if assignment.parameters:
-            pairs = (f"{key}={value}" for key, value in assignment.parameters.items())
-            metadata["onnxlrp.parameters"] = " ".join(pairs)
-        emitter.explain(operation.name, assignment.rule or operation.operator.lower(), metadata)
-        crossing = Crossing(
-            operation,
-            relevance,
-            assignment.rule,
-            assignment.parameters,
-            emitter,
-            facts.live,
-            facts.non_negative,
-            _stand_ins(operation, activated, result, emitter),
-            [],
-        )
-        try:
-            sent = OPERATORS[operation.operator].propagate(crossing)
-        except ObstacleError as error:
-            raise UnsupportedError([obstacle_of(operation, graph, *error.args)]) from None
-        for value, message in sent:
-            if id(value) in facts.relevant:
-                messages.setdefault(value, []).append(message)
-        assembly.record(crossing.accounts)
-    totals = {value: collected(value) for value in messages}
-    return {value: total.tensor for value, total in totals.items() if total is not None}
-
-
-def _activations(facts: Facts) -> dict[ir.Value, ir.Value]:
-    """Values that only an activation with f(z) = z or 0 reads, with what it makes of them."""
-    return {
-        value: operation.outputs[0]
-        for operation in facts.operations
-        if operation.operator in KEEPS_NON_ZERO
-        and (value := operation.inputs[0]) is not None
-        and not value.is_graph_output()
-        and len(value.uses()) == 1
-    }
-
-
-def _stand_ins(
-    operation: Operation,
-    activated: Mapping[ir.Value, ir.Value],
-    relevance: Mapping[ir.Value, Relevance],
-    emitter: Emitter,
-) -> dict[int, Tensor]:
-    """Divide by the activation instead of the pre-activation where relevance allows it.
-
-    Where the activation is 0 there is no relevance (it is grounded), elsewhere the two are the
-    same; the activation is never negative, so its stabiliser needs no sign.
-    """
-    value = operation.outputs[0]
-    active = activated.get(value)
-    if active is None or active not in relevance or not relevance[active].grounded:
-        return {}
-    return {id(value): emitter.tensor(active, Sign.NON_NEGATIVE)}

@@ -8,19 +8,10 @@ from dataclasses import dataclass
 import networkx as nx
 import onnx_ir as ir
 
-from onnxlrp.graph.canonical import Operation, constant_of
+from onnxlrp.graph.canonical import Network, Operation, constant_of
+from onnxlrp.graph.operators import Fact, has
 
 _SIZES_ONLY = ("Shape", "Size")
-
-_ALWAYS = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs", "Sqrt", "Softplus"}
-# Non-negative if their (first) input is; cubic Resize and LRN with bias <= 0 are not.
-_CARRY = {
-    "MaxPool", "GlobalMaxPool", "ReduceMax", "AveragePool", "GlobalAveragePool", "ReduceMean",
-    "ReduceSum", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split",
-    "Identity", "Dropout", "Gather", "Pow", "Expand", "Tile", "LeakyRelu", "Elu", "HardSwish",
-    "Tanh", "Erf",
-}  # fmt: skip
-_ALL = {"Add", "Sum", "Mul", "Concat", "Min", "Mean", "Div"}
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 _UNSIGNED = {ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.BOOL}
@@ -47,20 +38,18 @@ class Facts:
     graph: nx.DiGraph[int | Operation]
 
 
-def analyse(
-    model: ir.Graph, found: Sequence[Operation], inputs: Iterable[ir.Value], score: ir.Value
-) -> Facts:
+def analyse(network: Network) -> Facts:
     """Find out what relevance has to cross between the score and the explained inputs."""
-    graph = dependencies(found)
-    sources = [id(value) for value in inputs]
+    graph = dependencies(network.operations)
+    sources = [id(value) for value in network.inputs]
     live = reachable(graph, sources, nx.descendants)
-    used = reachable(graph, [id(score)], nx.ancestors)
+    used = reachable(graph, [id(network.score)], nx.ancestors)
     path = live & used
     return Facts(
-        [operation for operation in found if operation in path],
+        [operation for operation in network.operations if operation in path],
         frozenset(node for node in path if isinstance(node, int)),
         frozenset(node for node in live if isinstance(node, int)),
-        non_negative(model),
+        non_negative(network.graph),
         graph,
     )
 
@@ -128,13 +117,13 @@ def _guarantees(node: ir.Node, known: set[int]) -> bool:
     operator = node.op_type
     if node.domain not in ("", "ai.onnx"):
         return False
-    if operator in _ALWAYS:
+    if has(operator, Fact.NON_NEGATIVE):
         return True
-    if operator in _CARRY:
+    if has(operator, Fact.CARRIES_SIGN):
         return holds(0)
     if operator == "Mul" and node.inputs[0] is node.inputs[1]:
         return True
-    if operator in _ALL:
+    if has(operator, Fact.JOINS_SIGN):
         return all(holds(index) for index in range(len(node.inputs)))
     if operator == "Cast":
         # An integer may overflow into the negative.

@@ -55,6 +55,27 @@ class Operation:
         return self.inputs[index] if index < len(self.inputs) else None
 
 
+@dataclass(frozen=True)
+class Network:
+    """A model in canonical form: what is explained, and all that may lie between.
+
+    Attributes
+    ----------
+    graph : the model's, not rewritten
+    operations : all of the graph's, in topological order
+    score : the value that relevance starts from, [N, classes]
+    output : the model's output that the score leads to
+    inputs : the inputs that relevance arrives at
+
+    """
+
+    graph: ir.Graph
+    operations: Sequence[Operation]
+    score: ir.Value
+    output: ir.Value
+    inputs: Sequence[ir.Value]
+
+
 def constant_of(value: ir.Value | None) -> Array | None:
     """Elements of an initializer; None for anything else."""
     if value is None or value.const_value is None or value.is_graph_input():

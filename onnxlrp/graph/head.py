@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxlrp.errors import ModelError
 from onnxlrp.graph.analysis import dependencies, reachable
-from onnxlrp.graph.canonical import Operation
+from onnxlrp.graph.canonical import Network, Operation, operations
 from onnxlrp.graph.shapes import dims_of
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -17,6 +17,27 @@ _IMAGES = (*FLOATS, ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.
 
 _NORMALISERS = ("Softmax", "LogSoftmax", "Sigmoid")
 _WRAPPERS = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout")
+
+
+def canonicalise(
+    graph: ir.Graph, output: str | None = None, inputs: Sequence[str] | None = None
+) -> Network:
+    """Group a model's nodes into operations, and find both ends of the explanation.
+
+    Parameters
+    ----------
+    graph : as `loading` leaves it
+    output, inputs : names; found where none are given
+
+    Raises
+    ------
+    ModelError
+        As `find_score` and `explained_inputs`.
+
+    """
+    found = operations(graph)
+    score, leads_to = find_score(graph, output)
+    return Network(graph, found, score, leads_to, explained_inputs(graph, found, score, inputs))
 
 
 def explained_inputs(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
+from onnxlrp.graph.operators import Fact, has
 from onnxlrp.propagation.registry import (
     Crossing,
     ObstacleError,
@@ -15,16 +16,12 @@ from onnxlrp.propagation.registry import (
     operator,
 )
 
-KEEPS_NON_ZERO = ("Relu",)
-"""Activations with f(z) = z wherever f(z) is not 0."""
 
-_MAPS_ZERO_TO_ZERO = (
+@operator(
     "Relu", "LeakyRelu", "PRelu", "Elu", "Celu", "Selu", "Tanh", "Erf", "Gelu", "HardSwish",
     "Softsign", "ThresholdedRelu", "Mish", "Identity", "Dropout", "Abs", "Swish",
+    "Sigmoid", "HardSigmoid", "Softplus", "Clip", "Cast",
 )  # fmt: skip
-
-
-@operator(*_MAPS_ZERO_TO_ZERO, "Sigmoid", "HardSigmoid", "Softplus", "Clip", "Cast")
 def activation(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """R_in = R_out (zennit `Pass`)."""
     incoming = crossing.incoming
@@ -57,5 +54,4 @@ def _maps_zero_to_zero(operation: Operation) -> bool:
             operation.input(2) is None or high is not None
         )
         return fixed and (low is None or bool(low <= 0)) and (high is None or bool(high >= 0))
-    # A Cast to an integer type may turn 0.5 into 0, never 0 into something else.
-    return operation.operator in (*_MAPS_ZERO_TO_ZERO, "Cast")
+    return has(operation.operator, Fact.ZERO)

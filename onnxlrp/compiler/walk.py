@@ -1,0 +1,197 @@
+"""The walk in reverse: relevance from the score to the inputs, added up at forks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import onnx_ir as ir
+
+from onnxlrp.compiler.assignment import Assignment
+from onnxlrp.compiler.naming import mask_input, target_input
+from onnxlrp.compiler.obstacles import obstacle_of
+from onnxlrp.compiler.start import check_target, start_relevance
+from onnxlrp.errors import InputError, UnsupportedError
+from onnxlrp.graph.analysis import Facts
+from onnxlrp.graph.canonical import Network, Operation
+from onnxlrp.graph.operators import Fact, has
+from onnxlrp.propagation.expression import Emitter, Sign, Tensor
+from onnxlrp.propagation.formulas import Account
+from onnxlrp.propagation.registry import OPERATORS, Crossing, ObstacleError, Relevance
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Relevance as it was written, and what it asks of whoever runs it.
+
+    Attributes
+    ----------
+    emitter : holds the nodes
+    relevance : of every value on a path from an explained input to the score
+    target : the input that chooses the class; None where it is written in
+    masks : by value of the model, the input that multiplies the relevance passing through it
+
+    """
+
+    emitter: Emitter
+    relevance: Mapping[ir.Value, Tensor]
+    target: ir.Value | None
+    masks: Mapping[ir.Value, ir.Value]
+
+    @property
+    def inputs(self) -> list[ir.Value]:
+        """Return the inputs that an explainer has besides the model's own."""
+        return [*([] if self.target is None else [self.target]), *self.masks.values()]
+
+
+def propagate(
+    network: Network,
+    facts: Facts,
+    assigned: Mapping[Operation, Assignment],
+    target: int | Literal["top"] | None,
+    masks: Sequence[str],
+) -> Flow:
+    """Write relevance from the target's score back to the explained inputs.
+
+    Parameters
+    ----------
+    network, facts : of the model
+    assigned : the rule of every operation that relevance crosses
+    target : class written in, or "top"; None makes it an input
+    masks : names, with shell wildcards, of values whose relevance an input multiplies
+
+    Raises
+    ------
+    UnsupportedError
+        If relevance cannot cross an operation by the rule that it got.
+    InputError
+        If the target is no class, or a mask matches no value.
+
+    """
+    classes = check_target(target, network.score)
+    emitter = Emitter()
+    for node in network.graph:
+        if node.domain in ("", "ai.onnx"):
+            emitter.known(node)
+    chooser = target_input(network.graph) if target is None else None
+    start = start_relevance(emitter, network.score, chooser, target, classes)
+    masked = _masks(facts, network.graph, masks)
+    return Flow(
+        emitter, _relevance(emitter, network, facts, assigned, start, masked), chooser, masked
+    )
+
+
+def _masks(facts: Facts, graph: ir.Graph, patterns: Sequence[str]) -> dict[ir.Value, ir.Value]:
+    """Make an input for each value that relevance passes through and a pattern matches."""
+    passed = [v for op in facts.operations for v in op.outputs if id(v) in facts.relevant]
+    found: dict[ir.Value, ir.Value] = {}
+    for pattern in patterns:
+        matching = [v for v in passed if fnmatchcase(v.name or "", pattern)]
+        if not matching:
+            raise InputError(
+                f"--mask {pattern} matches no value that relevance passes through; there are "
+                f"{', '.join(v.name or '' for v in passed[:8])}, ..."
+            )
+        found |= {value: mask_input(value, graph) for value in matching}
+    return found
+
+
+def _relevance(
+    emitter: Emitter,
+    network: Network,
+    facts: Facts,
+    assigned: Mapping[Operation, Assignment],
+    start: Tensor,
+    masked: Mapping[ir.Value, ir.Value],
+) -> dict[ir.Value, Tensor]:
+    """Relevance of every value on a path from an explained input to the score."""
+    activated = _activations(facts)
+    messages: dict[ir.Value, list[Relevance]] = {network.score: [Relevance(start, True)]}
+    result: dict[ir.Value, Relevance] = {}
+
+    def collected(value: ir.Value) -> Relevance | None:
+        """Add up what a value got from all that consume it."""
+        if value not in result and value in messages:
+            total, grounded = emitter.zero, True
+            for message in messages[value]:
+                total = total + message.tensor
+                grounded = grounded and (message.grounded or message.tensor.is_zero)
+            if value in masked and not total.is_zero:
+                total = total * emitter.tensor(masked[value])
+            result[value] = Relevance(total, grounded)
+        return result.get(value)
+
+    for operation in reversed(facts.operations):
+        relevance = [collected(value) for value in operation.outputs]
+        if all(incoming is None or incoming.tensor.is_zero for incoming in relevance):
+            continue
+        assignment = assigned[operation]
+        metadata = {
+            "onnxlrp.node": operation.name,
+            "onnxlrp.rule": assignment.rule or operation.operator,
+        }
+        if assignment.parameters:
+            pairs = (f"{key}={value}" for key, value in assignment.parameters.items())
+            metadata["onnxlrp.parameters"] = " ".join(pairs)
+        emitter.explain(operation.name, assignment.rule or operation.operator.lower(), metadata)
+        crossing = Crossing(
+            operation,
+            relevance,
+            assignment.rule,
+            assignment.parameters,
+            emitter,
+            facts.live,
+            facts.non_negative,
+            _stand_ins(operation, activated, result, emitter),
+            [],
+        )
+        try:
+            sent = OPERATORS[operation.operator].propagate(crossing)
+        except ObstacleError as error:
+            raise UnsupportedError([obstacle_of(operation, network.graph, *error.args)]) from None
+        for value, message in sent:
+            if id(value) in facts.relevant:
+                messages.setdefault(value, []).append(message)
+        _record(crossing.accounts)
+    totals = {value: collected(value) for value in messages}
+    return {value: total.tensor for value, total in totals.items() if total is not None}
+
+
+def _activations(facts: Facts) -> dict[ir.Value, ir.Value]:
+    """Values that only an activation with f(z) = z or 0 reads, with what it makes of them."""
+    return {
+        value: operation.outputs[0]
+        for operation in facts.operations
+        if has(operation.operator, Fact.KEEPS)
+        and (value := operation.inputs[0]) is not None
+        and not value.is_graph_output()
+        and len(value.uses()) == 1
+    }
+
+
+def _stand_ins(
+    operation: Operation,
+    activated: Mapping[ir.Value, ir.Value],
+    relevance: Mapping[ir.Value, Relevance],
+    emitter: Emitter,
+) -> dict[int, Tensor]:
+    """Divide by the activation instead of the pre-activation where relevance allows it.
+
+    Where the activation is 0 there is no relevance (it is grounded), elsewhere the two are the
+    same; the activation is never negative, so its stabiliser needs no sign.
+    """
+    value = operation.outputs[0]
+    active = activated.get(value)
+    if active is None or active not in relevance or not relevance[active].grounded:
+        return {}
+    return {id(value): emitter.tensor(active, Sign.NON_NEGATIVE)}
+
+
+def _record(accounts: Iterable[Account]) -> None:
+    """Attach a division's terms to its node, for audits."""
+    for account in accounts:
+        node = account.share.value.producer() if account.share.value is not None else None
+        if node is not None:
+            node.meta["account"] = account

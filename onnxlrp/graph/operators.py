@@ -1,0 +1,108 @@
+"""What every operator guarantees, whatever it is given: one table that all who ask read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Flag, auto
+from types import MappingProxyType
+
+
+class Fact(Flag):
+    """A guarantee; an operator that is not in the table gives none.
+
+    Attributes
+    ----------
+    NON_NEGATIVE : no element of its results is ever below 0
+    CARRIES_SIGN : so it is where its first input's never are
+    JOINS_SIGN : so it is where none of its inputs' ever are
+    ZERO : f(0) = 0: where its first input is 0 its result is
+    KEEPS : f(z) = z wherever f(z) is not 0
+    MOVES : its elements are elements of its inputs, or 0: nothing is computed
+    ROUNDS : its products or long sums have to be rounded
+    CHANNELS_SECOND : its bias, [channels], belongs to axis 1
+
+    """
+
+    NON_NEGATIVE = auto()
+    CARRIES_SIGN = auto()
+    JOINS_SIGN = auto()
+    ZERO = auto()
+    KEEPS = auto()
+    MOVES = auto()
+    ROUNDS = auto()
+    CHANNELS_SECOND = auto()
+
+
+_ACTIVATION = Fact.CARRIES_SIGN | Fact.ZERO
+_MOVES = Fact.CARRIES_SIGN | Fact.MOVES
+_MEAN = Fact.CARRIES_SIGN | Fact.ROUNDS
+_LAYER = Fact.ROUNDS
+
+# Cubic Resize makes negatives of none, and Clip, Cast, Max, Pad and LRN depend on more than their
+# name: those are asked about in `analysis`.
+FACTS: Mapping[str, Fact] = MappingProxyType(
+    {
+        "Relu": Fact.NON_NEGATIVE | Fact.ZERO | Fact.KEEPS,
+        "Abs": Fact.NON_NEGATIVE | Fact.ZERO,
+        "Sqrt": Fact.NON_NEGATIVE | Fact.ZERO,
+        "Sigmoid": Fact.NON_NEGATIVE,
+        "HardSigmoid": Fact.NON_NEGATIVE,
+        "Softmax": Fact.NON_NEGATIVE,
+        "Softplus": Fact.NON_NEGATIVE,
+        "Exp": Fact.NON_NEGATIVE,
+        "LeakyRelu": _ACTIVATION,
+        "PRelu": Fact.ZERO,
+        "Elu": _ACTIVATION,
+        "Celu": Fact.ZERO,
+        "Selu": Fact.ZERO,
+        "Tanh": _ACTIVATION,
+        "Erf": _ACTIVATION,
+        "Gelu": Fact.ZERO,
+        "HardSwish": _ACTIVATION,
+        "Swish": Fact.ZERO,
+        "Mish": Fact.ZERO,
+        "Softsign": Fact.ZERO,
+        "ThresholdedRelu": Fact.ZERO,
+        # A Cast to an integer type may turn 0.5 into 0, never 0 into something else.
+        "Cast": Fact.ZERO,
+        "Identity": _MOVES | Fact.ZERO,
+        "Dropout": _MOVES | Fact.ZERO,
+        "Reshape": _MOVES,
+        "Flatten": _MOVES,
+        "Squeeze": _MOVES,
+        "Unsqueeze": _MOVES,
+        "Transpose": _MOVES,
+        "Slice": _MOVES,
+        "Split": _MOVES,
+        "Gather": _MOVES,
+        "Expand": _MOVES,
+        "Tile": _MOVES,
+        "MaxPool": _MOVES,
+        "GlobalMaxPool": _MOVES,
+        "ReduceMax": _MOVES,
+        "Concat": Fact.JOINS_SIGN | Fact.MOVES,
+        "Min": Fact.JOINS_SIGN | Fact.MOVES,
+        "Pow": Fact.CARRIES_SIGN,
+        "AveragePool": _MEAN,
+        "GlobalAveragePool": _MEAN,
+        "ReduceMean": _MEAN,
+        "ReduceSum": _MEAN,
+        "Add": Fact.JOINS_SIGN,
+        "Sum": Fact.JOINS_SIGN,
+        "Mean": Fact.JOINS_SIGN,
+        "Mul": Fact.JOINS_SIGN | Fact.ROUNDS,
+        "Div": Fact.JOINS_SIGN | Fact.ROUNDS,
+        "Conv": _LAYER | Fact.CHANNELS_SECOND,
+        "ConvTranspose": _LAYER | Fact.CHANNELS_SECOND,
+        "Gemm": _LAYER,
+        "MatMul": _LAYER,
+        "BatchNormalization": _LAYER | Fact.CHANNELS_SECOND,
+        "LRN": Fact.ROUNDS,
+    }
+)
+"""By ONNX operator type; `domain::Type` outside ai.onnx."""
+
+
+def has(operator: str, fact: Fact) -> bool:
+    """Tell whether an operator guarantees something."""
+    return bool(FACTS.get(operator, Fact(0)) & fact)
