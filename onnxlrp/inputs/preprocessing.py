@@ -168,7 +168,9 @@ class Preprocessing:
         )  # type: ignore[return-value]
 
     def crop_of(self, image: Image.Image, factor: int = 1) -> Image.Image:
-        """Cut out what the model sees: upright, resized, cropped; mode RGB, or L for grey.
+        """Cut out what the model sees: upright, on white, resized, cropped; RGB, or L for grey.
+
+        Transparent pixels hold colours that nobody has seen, often black: white shows through.
 
         Parameters
         ----------
@@ -185,6 +187,9 @@ class Preprocessing:
         if image.mode in ("I", "F") or ";16" in image.mode:
             raise InputError(f"a picture of mode {image.mode} is not 8-bit: save it as 8-bit first")
         upright = ImageOps.exif_transpose(image)
+        if upright.has_transparency_data:
+            white = Image.new("RGBA", upright.size, "white")
+            upright = Image.alpha_composite(white, upright.convert("RGBA"))
         picture = upright.convert("L" if self.channels == "grey" else "RGB")
         width, height = _resized(picture.size, self.resize)
         size = width * factor, height * factor

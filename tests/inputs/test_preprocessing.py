@@ -113,6 +113,22 @@ def test_palettes_and_transparency_become_rgb():
     assert Preprocessing()(Image.new("RGBA", (4, 3), (1, 2, 3, 255)))[:, 0, 0].tolist() == [1, 2, 3]
 
 
+def test_white_shows_through_what_is_transparent(tmp_path: Path):
+    half = np.array([[[0, 0, 0, 0], [0, 100, 200, 51], [1, 2, 3, 255]]], np.uint8)
+    seen = Preprocessing().pixels(Image.fromarray(half))
+    # One fifth of the colour, four of white.
+    np.testing.assert_array_equal(seen, [[[255] * 3, [204, 224, 244], [1, 2, 3]]])
+    grey = Preprocessing(channels="grey").pixels(Image.fromarray(half[..., [0, 3]]))
+    np.testing.assert_array_equal(grey[0, :, 0], [255, 204, 1])
+    palette = Image.new("P", (2, 1), 1)
+    palette.putpalette([0, 0, 0, 9, 9, 9])
+    palette.putpixel((0, 0), 0)
+    palette.save(tmp_path / "palette.png", transparency=0)
+    np.testing.assert_array_equal(
+        Preprocessing().pixels(load_picture(tmp_path / "palette.png")), [[[255] * 3, [9] * 3]]
+    )
+
+
 @pytest.mark.parametrize(
     "preprocessing",
     [
