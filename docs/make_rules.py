@@ -107,13 +107,25 @@ def draw(name: str, composite: onnxlrp.Composite) -> None:
         conversion.save(Path(folder) / "explainer.onnx")
         relevance = onnxlrp.Explainer(Path(folder) / "explainer.onnx")(x).relevance
     picture = heatmap(relevance[0]).resize((128, 128), Image.Resampling.NEAREST)
-    picture.quantize(64).save(PICTURES / f"{name.replace(' ', '_')}.png", optimize=True)
+    keep(picture.quantize(64), PICTURES / f"{name.replace(' ', '_')}.png")
+
+
+def keep(picture: Image.Image, path: Path) -> None:
+    """Write a picture, unless the file shows the same pixels already."""
+    if path.exists():
+        with Image.open(path) as there:
+            before = there.convert("RGB")
+        if before.size == picture.size and before.tobytes() == picture.convert("RGB").tobytes():
+            return
+    picture.save(path, optimize=True)
 
 
 def main() -> None:
-    """Write the document and its pictures."""
+    """Write what changed of the document and its pictures."""
     PICTURES.mkdir(exist_ok=True)
-    (HERE / "rules.md").write_text(text(), "utf-8")
+    described = HERE / "rules.md"
+    if described.read_text("utf-8") != text():
+        described.write_text(text(), "utf-8")
     base = onnxlrp.Composite.load("epsilon_plus")
     for name, (_, _, line) in rules().items():
         draw(name, base.with_lines([line]))

@@ -3,6 +3,8 @@
 import runpy
 from pathlib import Path
 
+from PIL import Image
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -13,3 +15,15 @@ def test_rules_are_described_as_they_are_computed():
     assert script["text"]() == written
     for name in script["rules"]():
         assert (DOCS / "rules" / f"{name.replace(' ', '_')}.png").is_file()
+
+
+def test_a_picture_of_the_same_pixels_is_left_alone(tmp_path):
+    keep = runpy.run_path(str(DOCS / "make_rules.py"))["keep"]
+    path = tmp_path / "rule.png"
+    red, blue = (Image.new("RGB", (3, 2), colour) for colour in ("red", "blue"))
+    red.save(path, compress_level=0)
+    before = path.read_bytes()
+    keep(red.quantize(64), path)
+    assert path.read_bytes() == before
+    keep(blue.quantize(64), path)
+    assert Image.open(path).convert("RGB").getpixel((0, 0)) == (0, 0, 255)
