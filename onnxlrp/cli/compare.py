@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from onnxlrp.evaluation.comparison import Maps, Pair
+    from onnxlrp.inputs.items import Item
+    from onnxlrp.inputs.preprocessing import Preprocessing
 
 DISTANCES = ("relative L2", "relative max")
 WORST = 4
@@ -134,7 +136,8 @@ def compare(
     if table is not None:
         write_csv(table, _rows(pairs))
     if plot is not None:
-        drawn = _drawn(pairs)
+        shown = next((run.preprocessing for run in runs.values() if run.preprocessing), None)
+        drawn = _drawn(pairs, collect(data, 3) if data else (), shown or preprocessing)
         write(plot, lambda file: drawn.save(file, format="PNG"))
     if as_json:
         click.echo(json.dumps([_as_object(pair) for pair in pairs], indent=1))
@@ -224,30 +227,69 @@ def _rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     ]
 
 
-def _drawn(pairs: Sequence[Pair]) -> Image.Image:
-    """Draw the worst items of each pair: the two maps and their difference, on one scale."""
+def _drawn(
+    pairs: Sequence[Pair], items: Sequence[Item], preprocessing: Preprocessing | None
+) -> Image.Image:
+    """Draw the worst items of each pair: photograph, the two maps, each on its scale, difference.
+
+    The difference is drawn on the larger of the two scales: maps that agree leave it blank. There
+    is no column of photographs where those of some items are not known.
+    """
     from onnxlrp.drawing.heatmap import full_scale, heatmap
     from onnxlrp.drawing.sheet import grid
 
-    panels, captions = [], []
+    panels, captions, photographs = [], [], []
     alone = len(pairs) == 1
+    found = {item.name: item for item in items}
     for pair in pairs:
-        for item in pair.worst()[:WORST]:
-            one, two = (_as_picture(maps.relevance[item]) for maps in (pair.one, pair.other))
-            full = max(full_scale(one), full_scale(two))
-            panels.append([heatmap(map_, full=full) for map_ in (one, two, two - one)])
-            values = pair.measures[item]
+        for name in pair.worst()[:WORST]:
+            one, two = (_as_picture(maps.relevance[name]) for maps in (pair.one, pair.other))
+            scales = full_scale(one), full_scale(two)
+            drawn = zip((one, two, two - one), (*scales, max(scales)), strict=True)
+            panels.append([heatmap(map_, full=full) for map_, full in drawn])
+            photographs.append(_photograph(found.get(name), preprocessing, one.shape[1:]))
+            values = pair.measures[name]
             captions.append(
-                f"{item}{'' if alone else f' ({pair.other.origin})'}: relative max "
-                f"{values['relative max']:.2g}, pearson {values['pearson']:.2f}; ±{full:.3g}"
+                f"{name}{'' if alone else f' ({pair.other.origin})'}: relative max "
+                f"{values['relative max']:.2g}, pearson {values['pearson']:.2f}; "
+                f"full at ±{scales[0]:.3g}, ±{scales[1]:.3g}, ±{max(scales):.3g}"
             )
     other = pairs[0].other.origin if alone else "the other"
-    return grid(panels, [pairs[0].one.origin, other, "difference"], captions)
+    columns = [pairs[0].one.origin, other, "difference"]
+    known = [photograph for photograph in photographs if photograph is not None]
+    if len(known) == len(panels):
+        columns.insert(0, "photograph")
+        panels = [[photograph, *row] for photograph, row in zip(known, panels, strict=True)]
+    said = "each map on a scale of its own, the difference on the larger"
+    return grid(panels, columns, captions, key=("red-blue", said))
+
+
+def _photograph(
+    item: Item | None, preprocessing: Preprocessing | None, size: tuple[int, int]
+) -> Image.Image | None:
+    """Return what the model saw in pixels of a map of (height, width), None if that is unknown."""
+    import numpy as np
+
+    from onnxlrp.drawing.heatmap import enlarged
+    from onnxlrp.drawing.panels import seen
+
+    if item is None or preprocessing is None:
+        return None
+    try:
+        picture = item.picture()
+        known = preprocessing.pixels(picture).shape[:2] == size
+    # Arrays of what the model reads are no pictures.
+    except InputError:
+        return None
+    return enlarged(np.asarray(seen(preprocessing, picture).convert("RGB"))) if known else None
 
 
 def _as_picture(relevance: Any) -> Any:
+    """Return [C, H, W] of [H, W], [C, H, W] or [H, W, C]."""
     if relevance.ndim == 2:
         return relevance[None]
     if relevance.ndim != 3:
         raise InputError(f"--plot draws pictures, not maps of {relevance.ndim} axes")
+    if relevance.shape[2] in (1, 3) and relevance.shape[0] not in (1, 3):
+        return relevance.transpose(2, 0, 1)
     return relevance

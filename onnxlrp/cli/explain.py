@@ -79,7 +79,7 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     default="red-blue",
     show_default=True,
     metavar="NAME",
-    help="red-blue, coldnhot, or a colour map of matplotlib.",
+    help="red-blue, orange-blue (for the colour-blind), coldnhot, or one of matplotlib.",
 )
 @click.option(
     "--colour-scale",
@@ -157,7 +157,7 @@ def explain(
         formats,
         preprocessing,
         named,
-        several=targets.best > 1,
+        best=targets.best,
         logits=run.score_is_output,
         colours=colours,
         shared=colour_scale == "shared",

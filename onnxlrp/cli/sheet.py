@@ -42,7 +42,13 @@ from onnxlrp.files import write
 @click.option(
     "--labels", type=click.Path(path_type=Path), metavar="FILE", help="Names of the classes."
 )
-@click.option("--colours", default="red-blue", show_default=True, metavar="NAME")
+@click.option(
+    "--colours",
+    default="red-blue",
+    show_default=True,
+    metavar="NAME",
+    help="red-blue, orange-blue (for the colour-blind), coldnhot, or one of matplotlib.",
+)
 @preprocessing_options
 def sheet(
     model: Path,

@@ -71,7 +71,7 @@ def signal(
         if len(relevance) > 1:
             axis.set_ylabel(f"{channel}")
     figure.suptitle(title, fontsize=11)
-    figure.colorbar(stripes, ax=axes, label="relevance of a value")
+    figure.colorbar(stripes, ax=axes, label="relevance of a value (below 0: against)")
     return _rendered(figure)
 
 
@@ -114,7 +114,7 @@ def table(
     axis.invert_yaxis()
     axis.axvline(0, color="black", linewidth=0.8)
     axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.set_xlabel("relevance")
+    axis.set_xlabel("relevance (below 0: against the class)")
     figure.suptitle(title, fontsize=11)
     return _rendered(figure)
 

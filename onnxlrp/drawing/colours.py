@@ -13,22 +13,34 @@ from onnxlrp.errors import InputError
 SHADES = 255
 """An odd number of colours has one for zero."""
 
-_OURS = {"red-blue": "RdBu_r"}
-# zennit's, with its middle moved from 128/255 to where zero is: black, by blue to cyan against the
-# class, by red and yellow to white for it.
-_COLDNHOT = [
-    (0, "#00ffff"),
-    (1 / 4, "#0000ff"),
-    (1 / 2, "#000000"),
-    (2 / 3, "#ff0000"),
-    (5 / 6, "#ffff00"),
-    (1, "#ffffff"),
-]
+_ALIASES = {"red-blue": "RdBu_r"}
+_OURS = {
+    # zennit's, with its middle moved from 128/255 to where zero is: black, by blue to cyan against
+    # the class, by red and yellow to white for it.
+    "coldnhot": [
+        (0, "#00ffff"),
+        (1 / 4, "#0000ff"),
+        (1 / 2, "#000000"),
+        (2 / 3, "#ff0000"),
+        (5 / 6, "#ffff00"),
+        (1, "#ffffff"),
+    ],
+    # Okabe and Ito's blue and vermilion, which every kind of colour blindness tells apart.
+    "orange-blue": [
+        (0, "#004c7a"),
+        (1 / 5, "#0072b2"),
+        (1 / 2, "#f7f7f7"),
+        (4 / 5, "#d55e00"),
+        (1, "#8f3c00"),
+    ],
+}
 
 
 @cache
 def colour_map(name: str) -> Any:
-    """Return a colour map of matplotlib: `red-blue`, safe for the colour-blind; `coldnhot`; others.
+    """Return a colour map of matplotlib: `red-blue`, `orange-blue`, `coldnhot`, or its own.
+
+    Opposite signs differ for the colour-blind in the first two, most in `orange-blue`.
 
     Raises
     ------
@@ -40,13 +52,13 @@ def colour_map(name: str) -> Any:
     from matplotlib import colormaps
     from matplotlib.colors import LinearSegmentedColormap
 
-    if name == "coldnhot":
-        return LinearSegmentedColormap.from_list(name, _COLDNHOT, N=SHADES)
-    own = _OURS.get(name, name)
+    if name in _OURS:
+        return LinearSegmentedColormap.from_list(name, _OURS[name], N=SHADES)
+    own = _ALIASES.get(name, name)
     if own not in colormaps:
         raise InputError(
-            f"there are no colours '{name}': give red-blue, coldnhot, or a colour map of "
-            "matplotlib, such as seismic"
+            f"there are no colours '{name}': give red-blue, orange-blue, coldnhot, or a "
+            "colour map of matplotlib, such as seismic"
         )
     return colormaps[own].resampled(SHADES)
 

@@ -81,11 +81,15 @@ def overlay(
             f"its relevance {height}x{width}"
         )
     magnitude = np.abs(strength)
-    opacity = 0.75 * magnitude[..., None] ** 0.6
-    # The map's middle is pale or black, its ends are too dark on dark fur.
-    colour = coloured(np.copysign(0.5 + 0.35 * magnitude, strength), colours) * opacity
-    # Light greys: the colours are dark where they are strong.
-    grey = 96 + np.asarray(picture.convert("L"), dtype=np.float32)[..., None] * (150 / 255)
+    # Where zero is pale the strongest colours are dark, the ends too dark for dark fur; where it is
+    # black they glow. The photograph's greys stay clear of either.
+    glows = coloured(np.zeros(1), colours).mean() < 128
+    start, span, densest = (0.25, 0.75, 0.9) if glows else (0.5, 0.35, 0.75)
+    darkest, brightest = (0, 110) if glows else (96, 246)
+    opacity = densest * magnitude[..., None] ** 0.6
+    colour = coloured(np.copysign(start + span * magnitude, strength), colours) * opacity
+    light = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
+    grey = darkest + light * ((brightest - darkest) / 255)
     blended = grey * _repeated(1 - opacity, factor) + _repeated(colour, factor)
     # Half is added for rounding, which astype alone does not do.
     return enlarged((blended + 0.5).astype(np.uint8))

@@ -47,7 +47,7 @@ def sheet(
     if relevance.ndim == 2:
         return signal(relevance, values, title=title, colours=colours, full=full)
     if relevance.ndim == 1:
-        return table(relevance, values, title=title)
+        return table(relevance, values, title=title, colours=colours)
     raise InputError(
         f"an input with {relevance.ndim} axes besides the batch cannot be drawn: pictures have 3, "
         "signals 2, rows of a table 1"

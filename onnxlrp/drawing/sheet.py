@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -20,6 +19,7 @@ from onnxlrp.inputs.preprocessing import Layout
 MARGIN = 12
 TEXT = 14
 LINE = 20
+BAR = 120
 INK, FAINT = (20, 20, 20), (110, 110, 110)
 
 
@@ -32,7 +32,7 @@ def side_by_side(
     colours: str = "red-blue",
     full: float | None = None,
 ) -> Image.Image:
-    """Draw the photograph, its heatmap, and both, under a title and over the scale of colours.
+    """Draw the photograph, its heatmap, and both, under headings and over the scale of colours.
 
     Parameters
     ----------
@@ -46,31 +46,17 @@ def side_by_side(
         As for `onnxlrp.drawing.heatmap.overlay`.
 
     """
-    drawn = [heatmap(relevance, layout, colours=colours, full=full)]
+    drawn = {"relevance": heatmap(relevance, layout, colours=colours, full=full)}
     if picture is not None:
-        over = overlay(relevance, picture, layout, colours=colours, full=full)
-        drawn = [enlarged(np.asarray(picture.convert("RGB"))), *drawn, over]
+        drawn = {
+            "photograph": enlarged(np.asarray(picture.convert("RGB"))),
+            **drawn,
+            "both": overlay(relevance, picture, layout, colours=colours, full=full),
+        }
     scale = full_scale(relevance, layout) if full is None else full
     said = "99.9th percentile" if full is None else "shared scale"
-    panels = _joined(drawn)
-    out = Image.new("RGB", (panels.width, panels.height + 2 * LINE + 3 * MARGIN), "white")
-    pen = ImageDraw.Draw(out)
-    pen.text(
-        (MARGIN, MARGIN // 2), shortened(title, out.width - 2 * MARGIN), INK, _font(), anchor="la"
-    )
-    out.paste(panels, (0, LINE + MARGIN))
-    top = panels.height + LINE + 2 * MARGIN
-    words = f"±{scale:.3g} ({said})"
-    bar = Image.fromarray(np.tile(coloured(np.linspace(-1, 1, 120), colours), (LINE - 6, 1, 1)))
-    out.paste(bar, (MARGIN, top + 2))
-    pen.text(
-        (2 * MARGIN + bar.width, top),
-        shortened(words, out.width - 160),
-        FAINT,
-        _font(),
-        anchor="la",
-    )
-    return out
+    key = colours, f"±{scale:.3g} ({said})"
+    return grid([[*drawn.values()]], [*drawn], title=title, key=key)
 
 
 def grid(
@@ -78,6 +64,8 @@ def grid(
     columns: Sequence[str],
     rows: Sequence[str] | None = None,
     title: str = "",
+    *,
+    key: tuple[str, str] | None = None,
 ) -> Image.Image:
     """Lay drawings out in rows and columns of one size, with headings.
 
@@ -86,35 +74,39 @@ def grid(
     panels : by row; all enlarged or shrunk to the size of the first
     columns : a heading for each column
     rows : a caption under each row; none if None
-    title : over all
+    title : over all, shortened where it does not fit
+    key : colours, whose scale is drawn below all, and what is said beside it; none if None
 
     Raises
     ------
     InputError
-        There are no panels, or rows of different lengths.
+        There are no panels, rows of different lengths, or the colours are unknown.
 
     """
     if not panels or {len(row) for row in panels} != {len(columns)}:
         raise InputError("a grid needs as many headings as every row has panels")
     width, height = panels[0][0].size
-    words = [wrapped(heading, width - MARGIN) for heading in columns]
-    head = LINE * max(len(lines) for lines in words) + MARGIN
-    above = LINE + MARGIN if title else 0
-    under = LINE + MARGIN if rows is not None else MARGIN // 2
+    whole = len(columns) * (width + MARGIN) - MARGIN
+    words = [wrapped(heading, width) for heading in columns]
+    captions = [wrapped(caption, whole) for caption in rows or [""] * len(panels)]
+    above = LINE + MARGIN // 2 if title else 0
+    head = LINE * max(len(lines) for lines in words) + MARGIN // 2
+    under = LINE * max(len(lines) for lines in captions) + MARGIN
+    foot = None if key is None else _key(*key, whole)
     size = (
-        len(columns) * (width + MARGIN) + MARGIN,
-        above + head + len(panels) * (height + under),
+        whole + 2 * MARGIN,
+        above + head + len(panels) * (height + under) + (foot.height + MARGIN // 2 if foot else 0),
     )
     out = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(out)
-    if title:
-        pen.text(
-            (MARGIN, MARGIN // 2), shortened(title, size[0] - 2 * MARGIN), INK, _font(), anchor="la"
-        )
-    for column, lines in enumerate(words):
-        left = MARGIN + column * (width + MARGIN)
+
+    def say(lines: Sequence[str], left: int, top: int, colour: tuple[int, int, int]) -> None:
         for index, line in enumerate(lines):
-            pen.text((left, above + 4 + index * LINE), line, INK, _font(), anchor="la")
+            pen.text((left, top + index * LINE), line, colour, _font(), anchor="la")
+
+    say([shortened(title, whole)], MARGIN, MARGIN // 2, INK)
+    for column, lines in enumerate(words):
+        say(lines, MARGIN + column * (width + MARGIN), above + 4, INK)
     for number, row in enumerate(panels):
         top = above + head + number * (height + under)
         for column, panel in enumerate(row):
@@ -122,9 +114,26 @@ def grid(
             if fitted.size != (width, height):
                 fitted = fitted.resize((width, height), Image.Resampling.NEAREST)
             out.paste(fitted, (MARGIN + column * (width + MARGIN), top))
-        if rows is not None:
-            caption = shortened(rows[number], size[0] - 2 * MARGIN)
-            pen.text((MARGIN, top + height + 2), caption, FAINT, _font(), anchor="la")
+        say(captions[number], MARGIN, top + height + 2, FAINT)
+    if foot:
+        out.paste(foot, (MARGIN, size[1] - foot.height - MARGIN // 2))
+    return out
+
+
+def _key(colours: str, words: str, width: int) -> Image.Image:
+    """Draw the scale of colours between what its ends speak for, and words beside or below it."""
+    against, for_ = "against ", " for"
+    start = round(_font().getlength(against))
+    end = start + BAR + round(_font().getlength(for_)) + MARGIN
+    beside = end + _font().getlength(words) <= width
+    out = Image.new("RGB", (width, LINE if beside else 2 * LINE), "white")
+    pen = ImageDraw.Draw(out)
+    pen.text((0, 0), against, INK, _font(), anchor="la")
+    bar = np.tile(coloured(np.linspace(-1, 1, BAR), colours), (LINE - 6, 1, 1))
+    out.paste(Image.fromarray(bar), (start, 2))
+    pen.text((start + BAR, 0), for_, INK, _font(), anchor="la")
+    at = (end, 0) if beside else (0, LINE)
+    pen.text(at, shortened(words, width - at[0]), FAINT, _font(), anchor="la")
     return out
 
 
@@ -150,19 +159,11 @@ def wrapped(text: str, width: int) -> list[str]:
     return [shortened(line, width) for line in lines]
 
 
-def _joined(drawn: Sequence[Image.Image]) -> Image.Image:
-    out = Image.new(
-        "RGB", (sum(d.width for d in drawn) + MARGIN * (len(drawn) - 1), drawn[0].height), "white"
-    )
-    left = 0
-    for panel in drawn:
-        out.paste(panel, (left, 0))
-        left += panel.width + MARGIN
-    return out
-
-
 @cache
 def _font() -> Any:
+    # Not above: whoever only keeps arrays imports this file, too.
+    from matplotlib import get_data_path
+
     # Pillow's own font lacks umlauts, Greek and Cyrillic.
     return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), TEXT)
 

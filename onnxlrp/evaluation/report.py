@@ -62,6 +62,7 @@ def draw(study: Study, file: IO[bytes], score: str = "score") -> None:
     # Not pyplot: it costs half a second and looks for a display.
     from matplotlib import color_sequences
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axis = figure.subplots()
@@ -77,6 +78,7 @@ def draw(study: Study, file: IO[bytes], score: str = "score") -> None:
                 flips = np.linspace(0, last, len(curve))
                 axis.plot(flips, curve, style, color=colour, label=label)
                 label = None
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("flips (solid: most relevant first; dashed: least relevant first)")
     axis.set_ylabel(f"{score} of the class")
     axis.set_title(f"mean of {len(study)} pictures", fontsize=10)

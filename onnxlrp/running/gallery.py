@@ -81,4 +81,9 @@ def gallery(
                     captions[key].append(f"{one.relevance.sum():.4g}")
     said = [f"{first} {', '.join(sums)}" for first, *sums in captions.values()]
     shown = 0 if photographs else 1
-    return grid([row[shown:] for row in rows.values()], ["", *composites][shown:], said)
+    return grid(
+        [row[shown:] for row in rows.values()],
+        ["photograph", *composites][shown:],
+        said,
+        key=(colours, "each map on a scale of its own"),
+    )

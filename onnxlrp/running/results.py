@@ -31,6 +31,7 @@ class Record:
     ----------
     item : name of the item, and of its files in the folder
     source : the file it is from
+    rank : 1 for the class explained first of an item, where several are
     target, label : the class explained, and its name, "" where none is known
     score : the class's entry in the model's output
     relevance : sum over the map
@@ -42,6 +43,7 @@ class Record:
 
     item: str
     source: str
+    rank: int
     target: int
     label: str
     score: float
@@ -71,7 +73,7 @@ class Writer:
     formats : out of `PICTURES` and `ARRAYS`
     preprocessing : how pictures became the model's input; None where none did
     labels : names of the classes
-    several : whether items have files for several classes, which the class then tells apart
+    best : how many classes of an item have files; where several, rank and class tell them apart
     logits : whether relevance adds up to the score, but for biases and stabiliser
     colours : a name that `onnxlrp.drawing.colours` knows
     shared : whether one scale of colours is to hold for the whole set
@@ -82,7 +84,7 @@ class Writer:
     formats: tuple[str, ...]
     preprocessing: Preprocessing | None
     labels: Sequence[str] | None
-    several: bool
+    best: int
     logits: bool
     colours: str = "red-blue"
     shared: bool = False
@@ -92,21 +94,25 @@ class Writer:
         if isinstance(result, Failure):
             return result
         try:
-            return [self._write(result, explained) for explained in result.explained]
+            return [
+                self._write(result, explained, rank)
+                for rank, explained in enumerate(result.explained, 1)
+            ]
         except InputError as error:
             return Failure(result.sample.item, str(error))
 
-    def path(self, item: str, target: int, ending: str) -> Path:
+    def path(self, record: Record, ending: str) -> Path:
         """Return the file of that ending for a class of an item."""
-        between = f".{target}" if self.several else ""
-        return self.folder / f"{item}{between}.{ending}"
+        rank = f"{record.rank:0{len(str(self.best))}}"
+        between = f".top{rank}-{record.target}" if self.best > 1 else ""
+        return self.folder / f"{record.item}{between}.{ending}"
 
     def draw(self, sample: Sample, record: Record, full: float) -> None:
         """Draw one map in every way asked for, with colours full at `full`."""
-        relevance = np.load(self.path(record.item, record.target, "relevance.npy"))
+        relevance = np.load(self.path(record, "relevance.npy"))
         self._draw(sample, relevance, record, full)
 
-    def _write(self, result: Result, explained: Explained) -> Record:
+    def _write(self, result: Result, explained: Explained, rank: int) -> Record:
         sample, relevance = result.sample, explained.relevance
         total = float(relevance.sum(dtype=np.float64))
         known = self.logits and explained.score != 0
@@ -114,6 +120,7 @@ class Writer:
         record = Record(
             item=sample.item.name,
             source=sample.item.source,
+            rank=rank,
             target=explained.target,
             label=self.labels[explained.target] if self.labels else "",
             score=explained.score,
@@ -122,7 +129,7 @@ class Writer:
             full=full_scale(relevance, layout) if relevance.ndim == 3 else 0.0,
             flat=is_flat(result.scores),
         )
-        path = self.path(record.item, record.target, "relevance.npy")
+        path = self.path(record, "relevance.npy")
         path.parent.mkdir(parents=True, exist_ok=True)
         if "npy" in self.formats or self.shared:
             write(path, lambda file: np.save(file, relevance))
@@ -157,7 +164,7 @@ class Writer:
                 raise InputError("an overlay needs a picture: leave it out of --format")
             else:
                 drawn = overlay(relevance, picture, layout, **options)
-            _write_png(self.path(record.item, record.target, f"{kind}.png"), drawn)
+            _write_png(self.path(record, f"{kind}.png"), drawn)
 
 
 def write_tables(folder: Path, records: Sequence[Record], failures: Sequence[Failure]) -> None:
@@ -195,7 +202,7 @@ def write_hdf5(path: Path, records: Sequence[Record], writer: Writer) -> None:
     try:
         with h5py.File(beside, "w") as file:
             for index, record in enumerate(records):
-                source = writer.path(record.item, record.target, "relevance.npz")
+                source = writer.path(record, "relevance.npz")
                 with np.load(source) as arrays:
                     row = {
                         "attribution": arrays["relevance"],

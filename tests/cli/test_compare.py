@@ -10,6 +10,8 @@ from onnx import helper
 from PIL import Image
 
 import onnxlrp
+from onnxlrp.drawing.heatmap import full_scale, heatmap
+from onnxlrp.drawing.panels import seen
 from onnxlrp.running.explainer import Explainer
 
 
@@ -171,3 +173,45 @@ def test_what_cannot_be_compared(run, explainer: Path, maps):
         "is it a folder of `onnxlrp explain --format npy`?"
         in run("compare", "a.npy", "empty").stderr
     )
+
+
+def panels_of(drawn: Image.Image, columns: int, size: tuple[int, int]) -> list[np.ndarray]:
+    """Cut the panels of (width, height) out of a grid with one row."""
+    return [
+        np.asarray(drawn)[26 : 26 + size[1], 12 + column * (size[0] + 12) :][:, : size[0]]
+        for column in range(columns)
+    ]
+
+
+def test_a_weak_map_is_drawn_as_clearly_as_a_strong_one(run, maps):
+    """Maps on scales of their own look alike but for a factor; their difference tells it."""
+    np.save("a.npy", maps[:1])
+    np.save("b.npy", maps[:1] / 100)
+    assert run("compare", "a.npy", "b.npy", "--plot", "p.png").exit_code == 0
+    strong, weak, difference = panels_of(Image.open("p.png"), 3, (190, 228))
+    expected = np.asarray(heatmap(maps[0]))
+    for drawn in (strong, weak):
+        np.testing.assert_array_equal(drawn, expected)
+    apart = heatmap(-0.99 * maps[0], full=full_scale(maps[0]))
+    assert np.abs(difference.astype(int) - np.asarray(apart)).max() <= 2
+
+
+def test_maps_of_the_other_layout_are_drawn_alike(run):
+    maps = np.random.default_rng(0).normal(size=(1, 3, 6, 5)).astype(np.float32)
+    np.save("nchw.npy", maps)
+    np.save("nhwc.npy", maps.transpose(0, 2, 3, 1))
+    for name in ("nchw", "nhwc"):
+        files = (f"{name}.npy", f"{name}.npy")
+        assert run("compare", *files, "--plot", f"{name}.png").exit_code == 0
+    one, other = (panels_of(Image.open(f"{name}.png"), 3, (190, 228)) for name in ("nchw", "nhwc"))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_the_photograph_stands_beside_its_maps(run, explainer: Path, photo: Path, preprocessing):
+    arguments = ("compare", explainer, explainer, "--data", photo, "--plot", "p.png")
+    assert run(*arguments).exit_code == 0
+    photograph, one, other, difference = panels_of(Image.open("p.png"), 4, (224, 224))
+    shown = seen(preprocessing, Image.open(photo))
+    np.testing.assert_array_equal(photograph, np.asarray(shown))
+    np.testing.assert_array_equal(one, other)
+    assert np.ptp(difference) < 10

@@ -40,7 +40,7 @@ def test_a_picture_gets_an_array_and_a_sheet(run, explainer: Path, photo: Path, 
     with Image.open(folder / "photo.sheet.png") as drawing:
         # Three panels of 8 x 8 pixels, enlarged 28 times.
         assert drawing.mode == "RGB"
-        assert drawing.width == 3 * 224 + 2 * 12
+        assert drawing.width == 3 * 224 + 4 * 12
 
 
 def test_it_says_class_score_and_sum_of_relevance(run, explainer: Path, photo: Path, preprocessing):
@@ -229,8 +229,10 @@ def test_the_best_classes_by_name(run, explainer: Path, photo: Path, preprocessi
     scores = Explainer(explainer)(images).scores[0]
     rows = json.loads(Path("out/results.json").read_text())
     assert [row["target"] for row in rows] == list(np.argsort(-scores)[:2])
-    for row in rows:
-        relevance = np.load(f"out/photo.{row['target']}.relevance.npy")
+    assert [row["rank"] for row in rows] == [1, 2]
+    for rank, row in enumerate(rows, 1):
+        # In a folder, the best class stands before the second.
+        relevance = np.load(f"out/photo.top{rank}-{row['target']}.relevance.npy")
         expected = Explainer(explainer)(images, target=row["target"]).relevance[0]
         np.testing.assert_array_equal(relevance, expected)
         assert row["label"] == ["cat", "dog, hound", "fish"][row["target"]]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from onnxlrp.drawing import panels
 from onnxlrp.drawing.chart import signal, table
 from onnxlrp.errors import InputError
 
@@ -43,6 +44,15 @@ def test_features_beyond_the_strongest_are_one_bar():
     red, blue = red_and_blue(table(relevance, np.ones(50), title="row"))
     # Thirty times -0.1.
     assert int(blue.sum(axis=1).max()) == pytest.approx(3 * int(red.sum(axis=1).max()), rel=0.02)
+
+
+def test_the_bars_take_the_colours_that_are_asked_for():
+    relevance = np.array([2.0, -2.0])
+    drawn = panels.sheet(relevance, relevance, None, title="row", colours="PRGn_r")
+    red, green, blue = np.moveaxis(np.asarray(drawn).astype(int), -1, 0)
+    # Green for the class, purple against it.
+    assert (green > np.maximum(red, blue) + 40).any()
+    assert (np.minimum(red, blue) > green + 40).any()
 
 
 def test_what_cannot_be_drawn():

@@ -95,6 +95,20 @@ def test_the_overlay_is_coloured_where_the_map_is():
     assert drawn[2][2] > drawn[2][0] + 50
 
 
+@pytest.mark.parametrize("light", [20, 230])
+@pytest.mark.parametrize("colours", ["red-blue", "orange-blue", "coldnhot"])
+def test_strong_relevance_stands_out_of_any_photograph(colours, light):
+    """Glowing colours on a darkened photograph, dark ones on a pale one."""
+    grey = Image.new("L", (3, 1), light)
+    drawn = pixels(overlay(one_row(1, 0, -1), grey, colours=colours))[0, ::75]
+    for strong in drawn[[0, 2]]:
+        assert np.abs(strong - drawn[1]).max() > 60
+    # The scale's own order of lightness: coldnhot's ends are light, the others' dark.
+    lightness = drawn.mean(axis=1)
+    outwards = lightness[[0, 2]] - lightness[1]
+    assert (outwards > 0).all() if colours == "coldnhot" else (outwards < 0).all()
+
+
 def test_a_picture_with_more_pixels_shows_more_detail():
     stripes = np.tile(np.uint8([0, 255]), (320, 160))
     drawn = pixels(overlay(np.zeros((1, 32, 32)), Image.fromarray(stripes)))

@@ -58,10 +58,10 @@ def test_a_square_must_fit():
 
 def test_a_plot_shows_the_photograph_where_it_is_known():
     alone = explanation(np.zeros((1, 3, 8, 8), np.float32))
-    assert alone.plot().width == 224
+    assert alone.plot().width == 224 + 24
     beside = explanation(np.zeros((1, 3, 8, 8), np.float32), Preprocessing())
     drawn = beside.plot(labels=["cat"])
-    assert drawn.width == 3 * 224 + 24
+    assert drawn.width == 3 * 224 + 4 * 12
     # Values of 100 without scale or mean are a grey of 100.
     assert drawn.getpixel((100, 150)) == (100, 100, 100)
 
