@@ -17,15 +17,13 @@ from onnxscript.optimizer import fold_constants
 
 from onnxlrp.errors import ModelError
 from onnxlrp.graph.shapes import Dim, dims_of
+from onnxlrp.graph.tensors import SMALL, check_tensors, elements
 
 MINIMUM_OPSET = 18
 """Opset that older models are lifted to; explainers are never written below it."""
 
 METADATA_PREFIX = "onnxlrp."
 """What the keys of an explainer's metadata begin with."""
-
-# Shape arithmetic, axes and pads stay below this; weights are set aside while a C++ pass runs.
-_SMALL = 1024
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def load(
 ) -> LoadedModel:
     """Read a model and normalise how it is written, never what it computes.
 
-    1. The protobuf is parsed, and every piece of external data is looked for.
+    1. The protobuf is parsed, and every tensor and piece of external data is looked at.
     2. The opset is lifted to at least 18 by onnx's own converter.
     3. Functions are inlined, initializers removed from the inputs, constants folded.
     4. Nodes without a name are named after their first output; shapes are inferred.
@@ -74,7 +72,7 @@ def load(
         proto, digest = _parse(path)
         folder = path.parent
     _refuse_explainer(proto)
-    _check_external_data(proto, folder)
+    check_tensors(proto, folder)
     if dynamic_batch:
         _free_batch(proto)
     proto = _lift(proto)
@@ -111,32 +109,6 @@ def _refuse_explainer(proto: onnx.ModelProto) -> None:
             "this model is an explainer already; give the original model, or run "
             "`onnxlrp explain` on this one"
         )
-
-
-def _check_external_data(proto: onnx.ModelProto, folder: Path) -> None:
-    root = folder.resolve()
-    for tensor in proto.graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        info = {entry.key: entry.value for entry in tensor.external_data}
-        location = info.get("location", "")
-        file = (root / location).resolve()
-        if not file.is_relative_to(root):
-            raise ModelError(
-                f"the external data of '{tensor.name}' points outside the model's folder "
-                f"({location}); put the data file beside the model"
-            )
-        if not file.is_file():
-            raise ModelError(
-                f"external data file {location} of '{tensor.name}' is missing; "
-                f"put it beside the model, in {root}"
-            )
-        end = int(info.get("offset", 0)) + int(info.get("length", 0))
-        if file.stat().st_size < end:
-            raise ModelError(
-                f"external data file {location} is truncated: '{tensor.name}' ends at byte {end}, "
-                f"the file at {file.stat().st_size}"
-            )
 
 
 def _free_batch(proto: onnx.ModelProto) -> None:
@@ -193,8 +165,8 @@ def _lift(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _set_aside(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
     """Take large initializers out, as inputs: the C++ converter copies and limits its input."""
-    large = [t for t in graph.initializer if _elements(t) > _SMALL]
-    small = [t for t in graph.initializer if _elements(t) <= _SMALL]
+    large = [t for t in graph.initializer if elements(t) > SMALL]
+    small = [t for t in graph.initializer if elements(t) <= SMALL]
     listed = {value.name for value in graph.input}
     for tensor in large:
         if tensor.name not in listed:
@@ -212,13 +184,6 @@ def _put_back(graph: onnx.GraphProto, weights: list[onnx.TensorProto]) -> None:
     inputs = [value for value in graph.input if value.name not in names]
     del graph.input[:]
     graph.input.extend(inputs)
-
-
-def _elements(tensor: onnx.TensorProto) -> int:
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count
 
 
 def _normalise(model: ir.Model) -> None:

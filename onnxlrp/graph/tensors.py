@@ -1,0 +1,162 @@
+"""Every tensor that a model file holds or points at: where its bytes lie, and whether they fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import Message
+
+from onnxlrp.errors import ModelError
+
+SMALL = 1024
+"""Elements up to which a tensor counts as shape arithmetic, axes or pads, not as weights."""
+
+
+def check_tensors(proto: onnx.ModelProto, folder: Path) -> None:
+    """Look at every tensor of a model, wherever it hangs, and take in those that are not weights.
+
+    External data are left where they are only if they belong to a large initializer of the graph;
+    all others, of attributes, functions and subgraphs, are read into the model.
+
+    Parameters
+    ----------
+    proto : changed where external data are taken in
+    folder : of the model's file; external data are looked for in it, those of functions too
+
+    Raises
+    ------
+    ModelError
+        External data lie outside the folder (by their path, a symbolic link or a hard link), are
+        missing, or are cut short; or a tensor does not hold as many bytes as its sizes ask for.
+
+    """
+    # Wrappers keep their identity only as long as somebody holds them.
+    weights = [tensor for tensor in proto.graph.initializer if elements(tensor) > SMALL]
+    stay = {id(tensor) for tensor in weights}
+    for tensor, label in tensors_of(proto):
+        size = _bytes(tensor, label)
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            _check_embedded(tensor, label, size)
+            continue
+        file, offset = _external(tensor, label, folder.resolve(), size)
+        if id(tensor) not in stay:
+            with file.open("rb") as data:
+                data.seek(offset)
+                tensor.raw_data = data.read(size)
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+
+
+def tensors_of(message: Message, label: str = "a tensor") -> Iterator[tuple[onnx.TensorProto, str]]:
+    """Yield every tensor below a protobuf message, and what to call it.
+
+    The fields are not listed: graphs, subgraphs, functions, attributes, sparse tensors and
+    training information are walked alike.
+    """
+    if isinstance(message, onnx.TensorProto):
+        yield message, f"'{message.name}'" if message.name else label
+        return
+    if isinstance(message, onnx.NodeProto):
+        label = f"a tensor of node '{message.name or ', '.join(message.output)}'"
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for entry in [value] if isinstance(value, Message) else value:
+                yield from tensors_of(entry, label)
+
+
+def elements(tensor: onnx.TensorProto) -> int:
+    """Return how many elements a tensor's sizes ask for."""
+    return math.prod(tensor.dims)
+
+
+def _bytes(tensor: onnx.TensorProto, label: str) -> int:
+    """Return how many bytes a tensor's sizes ask for; strings count as none."""
+    if any(size < 0 for size in tensor.dims):
+        raise ModelError(f"the sizes of {label} are not: {list(tensor.dims)}")
+    try:
+        dtype = ir.DataType(tensor.data_type)
+    except ValueError:
+        raise ModelError(f"{label} is of an unknown type, number {tensor.data_type}") from None
+    if dtype == ir.DataType.UNDEFINED:
+        raise ModelError(f"{label} has no type")
+    if dtype == ir.DataType.STRING:
+        return 0
+    return -(-elements(tensor) * dtype.bitwidth // 8)
+
+
+def _check_embedded(tensor: onnx.TensorProto, label: str, size: int) -> None:
+    field = onnx.helper.tensor_dtype_to_field(tensor.data_type)
+    if tensor.HasField("raw_data"):
+        fits = len(tensor.raw_data) == size and tensor.data_type != onnx.TensorProto.STRING
+    else:
+        fits = len(getattr(tensor, field)) == _entries(tensor)
+    if not fits:
+        raise ModelError(
+            f"{label} has the sizes {list(tensor.dims)}, but its data do not fit them; "
+            "the file is damaged, export it again"
+        )
+
+
+def _entries(tensor: onnx.TensorProto) -> int:
+    """Return how many entries the typed data field has, into which small types are packed."""
+    count, dtype = elements(tensor), ir.DataType(tensor.data_type)
+    if dtype == ir.DataType.STRING:
+        return count
+    if dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
+        return 2 * count
+    return -(-count * dtype.bitwidth // 8) if dtype.bitwidth < 8 else count
+
+
+def _external(tensor: onnx.TensorProto, label: str, root: Path, size: int) -> tuple[Path, int]:
+    """Return the file that holds a tensor, and where in it, both checked."""
+    info = {entry.key: entry.value for entry in tensor.external_data}
+    location = info.get("location", "")
+    try:
+        file = (root / location).resolve()
+        inside = file.is_relative_to(root)
+    # A NUL in the name, or links in a circle.
+    except (ValueError, OSError, RuntimeError):
+        raise ModelError(f"the external data of {label} have no place: {location!r}") from None
+    if not inside:
+        raise ModelError(
+            f"the external data of {label} point outside the model's folder "
+            f"({location}); put the data file beside the model"
+        )
+    if not file.is_file():
+        raise ModelError(
+            f"external data file {location} of {label} is missing; "
+            f"put it beside the model, in {root}"
+        )
+    stat = file.stat()
+    if stat.st_nlink > 1 and stat.st_nlink > _links_beside(file):
+        raise ModelError(
+            f"external data file {location} of {label} is a hard link to a file outside the "
+            "model's folder; put a copy there"
+        )
+    offset, length = _number(info, "offset", label), _number(info, "length", label, size)
+    if length != size or tensor.data_type == onnx.TensorProto.STRING:
+        raise ModelError(
+            f"{label} has the sizes {list(tensor.dims)}, {size} bytes, but {length} bytes of "
+            "external data; the file is damaged, export it again"
+        )
+    if stat.st_size < offset + size:
+        raise ModelError(
+            f"external data file {location} is truncated: {label} ends at byte {offset + size}, "
+            f"the file at {stat.st_size}"
+        )
+    return file, offset
+
+
+def _links_beside(file: Path) -> int:
+    return sum(not path.is_symlink() and path.samefile(file) for path in file.parent.iterdir())
+
+
+def _number(info: dict[str, str], key: str, label: str, default: int = 0) -> int:
+    text = info.get(key, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ModelError(f"the external data's {key} of {label} is no byte count: {text!r}")
+    return int(text)
