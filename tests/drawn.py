@@ -167,7 +167,7 @@ class Growing:
         for one in (self.nodes[-1], last):
             one.output[0] = "logits"
         self.values["logits"] = self.values[logits]
-        ends = "logits"
+        ends, readout = "logits", self.layers[-1]
         if self.one_of(False, True):
             ends = self.add("Softmax", ["logits"], axis=1)
         return Network(
@@ -177,7 +177,7 @@ class Growing:
             self.feeds,
             (ends,),
             tuple(self.layers),
-            (*self.layers[-1], tuple(name for name in last.input if name in self.weights)),
+            (*readout, tuple(name for name in last.input if name in self.weights)),
             self.free,
             self.opset,
         )

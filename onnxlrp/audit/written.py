@@ -19,7 +19,8 @@ from google.protobuf.message import DecodeError
 
 from onnxlrp.errors import ModelError
 from onnxlrp.graph.analysis import Facts, analyse
-from onnxlrp.graph.canonical import Network, Operation, operations
+from onnxlrp.graph.canonical import Operation, operations
+from onnxlrp.graph.head import network_of
 from onnxlrp.graph.shapes import signature
 from onnxlrp.running.explainer import Contract, Tensor
 
@@ -189,7 +190,7 @@ def read(source: Source) -> Written:
         proto,
         folder,
         contract,
-        analyse(Network(graph, operations(graph), score, values[contract.output], sources)),
+        analyse(network_of(graph, operations(graph), score, values[contract.output], sources)),
         score,
         {value.name or "": _tensor(value) for value in graph.inputs},
         added,

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import networkx as nx
 
 from onnxlrp.compiler.composite import FROM_PREPROCESSING, Composite, Line
-from onnxlrp.compiler.obstacles import check_operators
+from onnxlrp.compiler.obstacles import Obstacles
 from onnxlrp.errors import CompositeError, InputError
 from onnxlrp.graph.analysis import Facts, reachable
 from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Network, Operation
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.propagation.formulas import Parameter
-from onnxlrp.propagation.registry import OPERATORS, live_inputs
+from onnxlrp.propagation.registry import OPERATORS, Operator, live_inputs
 
 
 @dataclass(frozen=True)
@@ -36,47 +36,70 @@ class Assignment:
 
 def assign(
     composite: Composite, network: Network, facts: Facts, preprocessing: Preprocessing | None
-) -> dict[Operation, Assignment]:
-    """Find the first line that matches each operation with a rule its operator takes.
+) -> tuple[Facts, dict[Operation, Assignment]]:
+    """Choose the rule of every operation that relevance reaches under these rules.
+
+    The first line that matches an operation, with a rule that its operator takes, decides, else
+    the operator's default. From the score on, an operation is asked about only if some rule sends
+    relevance to it: behind a gate may lie anything.
+
+    Returns
+    -------
+    the facts, narrowed to what relevance reaches, and the rules
 
     Raises
     ------
     UnsupportedError
-        If relevance cannot cross an operation; all such are named.
+        If relevance cannot cross an operation that it reaches; all such are named.
     CompositeError
         If an operation that needs a rule is matched by no line; all such are named.
     InputError
         If bounds are to follow from the preprocessing, and there is none.
 
     """
-    check_operators(facts, network.graph)
     positions = _positions(facts, network)
     result: dict[Operation, Assignment] = {}
-    missing = []
-    for operation in facts.operations:
-        rules = OPERATORS[operation.operator].rules
-        if not rules:
-            result[operation] = Assignment("", {}, None)
+    missing, obstacles = [], Obstacles(facts, network.graph)
+    reached = {id(network.score)}
+    for operation in reversed(facts.operations):
+        if not any(id(value) in reached for value in operation.outputs):
             continue
-        line = next(
-            (
-                line
-                for line in composite.lines
-                if line.rule in rules
-                and line.matches(operation.name, operation.operator, positions[operation])
-            ),
-            None,
-        )
-        if line is None:
+        if not obstacles.crossable(operation):
+            reached.update(id(value) for value in live_inputs(operation, facts.live))
+            continue
+        known = OPERATORS[operation.operator]
+        chosen = _choose(composite, operation, known, positions[operation])
+        if chosen is None:
             missing.append(f"{operation.name} ({operation.operator})")
-        else:
-            result[operation] = Assignment(line.rule, composite.parameters_of(line), line)
+            chosen = Assignment("", {}, None)
+        result[operation] = chosen
+        receivers = known.receivers(operation, facts.live, chosen.rule)
+        reached.update(id(value) for value in receivers)
+    obstacles.check()
     if missing:
         raise CompositeError(
-            f"{composite.name} has no line for {', '.join(missing)}; add one to the file, or with "
-            "--rule 'OPERATOR: RULE'"
+            f"{composite.name} has no line for {', '.join(reversed(missing))}; add one to the "
+            "file, or with --rule 'OPERATOR: RULE'"
         )
-    return _with_bounds(result, preprocessing)
+    crossed = [operation for operation in facts.operations if operation in result]
+    narrowed = replace(facts, operations=crossed, relevant=facts.relevant & reached)
+    return narrowed, _with_bounds({op: result[op] for op in crossed}, preprocessing)
+
+
+def _choose(
+    composite: Composite, operation: Operation, known: Operator, positions: set[str]
+) -> Assignment | None:
+    """Return the rule of an operation; None where one is needed and nothing names it."""
+    if not known.rules:
+        return Assignment("", {}, None)
+    for line in composite.lines:
+        if line.rule in known.rules and line.matches(operation.name, operation.operator, positions):
+            parameters = composite.parameters_of(line, known.rules[line.rule])
+            return Assignment(line.rule, parameters, line)
+    if not known.default:
+        return None
+    defaults = known.rules[known.default]
+    return Assignment(known.default, composite.parameters_of(None, defaults), None)
 
 
 def _with_bounds(

@@ -168,11 +168,13 @@ class Composite:
         written = (_inline(line, origin or f"--rule '{line}'") for line in lines)
         return replace(self, lines=(*written, *self.lines))
 
-    def parameters_of(self, line: Line) -> dict[str, Parameter]:
-        """All parameters of a line's rule, with the values that apply."""
-        defaults = _rules()[line.rule]
+    def parameters_of(
+        self, line: Line | None, defaults: Mapping[str, Parameter]
+    ) -> dict[str, Parameter]:
+        """All parameters of a rule that a line, or none, gave, with the values that apply."""
+        own = {} if line is None else line.parameters
         return {
-            key: line.parameters.get(key, self.parameters.get(key, default))
+            key: own.get(key, self.parameters.get(key, default))
             for key, default in defaults.items()
         }
 
@@ -208,7 +210,11 @@ def _shipped() -> dict[str, Traversable]:
 
 def _rules() -> dict[str, Mapping[str, Parameter]]:
     """Return every rule that some operator takes, with its parameters' defaults."""
-    return {rule: op.rules[rule] for op in OPERATORS.values() for rule in op.rules}
+    result: dict[str, Mapping[str, Parameter]] = {}
+    for operator in OPERATORS.values():
+        for rule, defaults in operator.rules.items():
+            result[rule] = {**result.get(rule, {}), **defaults}
+    return result
 
 
 def _parse(name: str, text: str, by_user: bool) -> Composite:

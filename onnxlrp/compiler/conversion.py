@@ -159,7 +159,7 @@ def convert(
     network = canonicalise(loaded.model.graph, output, inputs)
     facts = analyse(network)
     chosen = Composite.load(composite)
-    assigned = assign(chosen, network, facts, preprocessing)
+    facts, assigned = assign(chosen, network, facts, preprocessing)
     flow = propagate(network, facts, assigned, target, masks)
     metadata = {
         "version": version("onnxlrp"),

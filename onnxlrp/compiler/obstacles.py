@@ -10,34 +10,49 @@ from onnxlrp.graph.canonical import Operation
 from onnxlrp.propagation.registry import OPERATORS, ObstacleError
 
 
-def check_operators(facts: Facts, graph: ir.Graph) -> None:
-    """Check that relevance can cross every operation between inputs and score.
+class Obstacles:
+    """What relevance meets on its way from the score that it cannot cross."""
 
-    Raises
-    ------
-    UnsupportedError
-        If it cannot; every operation concerned is listed.
+    def __init__(self, facts: Facts, graph: ir.Graph) -> None:
+        self._facts = facts
+        self._graph = graph
+        self._problems: dict[Operation, tuple[str, str]] = {}
 
-    """
-    obstacles = []
-    # Nothing is known of the shapes behind an unknown operator, and that is its fault alone.
-    obscured: set[int] = set()
-    for operation in facts.operations:
+    def crossable(self, operation: Operation) -> bool:
+        """Tell whether relevance can cross an operation, and remember why not."""
         problem: tuple[str, str] | None = None
         if operation.operator not in OPERATORS:
             problem = "no rule is known for this operator", _advice(operation.node.domain)
         else:
             try:
-                OPERATORS[operation.operator].check(operation, facts.live)
+                OPERATORS[operation.operator].check(operation, self._facts.live)
             except ObstacleError as error:
                 problem = error.args[0], error.args[1]
-        behind = any(id(value) in obscured for value in operation.inputs)
-        if problem is not None or behind:
-            obscured.update(id(v) for v in operation.outputs if v.shape is None)
-        if problem is not None and not (behind and operation.operator in OPERATORS):
-            obstacles.append(obstacle_of(operation, graph, *problem))
-    if obstacles:
-        raise UnsupportedError(obstacles)
+        if problem is not None:
+            self._problems[operation] = problem
+        return problem is None
+
+    def check(self) -> None:
+        """Check that there were none.
+
+        Raises
+        ------
+        UnsupportedError
+            If there were; every operation concerned is listed.
+
+        """
+        obstacles = []
+        # Nothing is known of the shapes behind an unknown operator, and that is its fault alone.
+        obscured: set[int] = set()
+        for operation in self._facts.operations:
+            problem = self._problems.get(operation)
+            behind = any(id(value) in obscured for value in operation.inputs)
+            if problem is not None or behind:
+                obscured.update(id(v) for v in operation.outputs if v.shape is None)
+            if problem is not None and not (behind and operation.operator in OPERATORS):
+                obstacles.append(obstacle_of(operation, self._graph, *problem))
+        if obstacles:
+            raise UnsupportedError(obstacles)
 
 
 def obstacle_of(operation: Operation, graph: ir.Graph, reason: str, advice: str) -> Obstacle:

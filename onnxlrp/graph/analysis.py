@@ -55,7 +55,11 @@ def analyse(network: Network) -> Facts:
 
 
 def dependencies(found: Sequence[Operation]) -> nx.DiGraph[int | Operation]:
-    """Which operation reads which value; reading only a value's shape is no dependency."""
+    """Which operation reads which value, as far as relevance could follow.
+
+    Reading only a value's shape is no dependency, and neither is what a comparison, a count or a
+    position says: whole numbers depend on what they are moved or cast from alone.
+    """
     graph: nx.DiGraph[int | Operation] = nx.DiGraph()
     for operation in found:
         graph.add_node(operation)
@@ -64,8 +68,10 @@ def dependencies(found: Sequence[Operation]) -> nx.DiGraph[int | Operation]:
                 graph.add_edge(id(value), operation)
         for value in _captured(operation):
             graph.add_edge(id(value), operation)
+        carries = has(operation.operator, Fact.MOVES) or operation.operator == "Cast"
         for value in operation.outputs:
-            graph.add_edge(operation, id(value))
+            if carries or value.dtype is None or value.dtype in _FLOATS:
+                graph.add_edge(operation, id(value))
     return graph
 
 

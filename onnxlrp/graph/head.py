@@ -8,12 +8,16 @@ import networkx as nx
 import onnx_ir as ir
 
 from onnxlrp.errors import ModelError
-from onnxlrp.graph.analysis import dependencies, reachable
-from onnxlrp.graph.canonical import Network, Operation, operations
+from onnxlrp.graph.analysis import dependencies, non_negative, reachable
+from onnxlrp.graph.canonical import Network, Operation, constant_of, operations
+from onnxlrp.graph.gates import bounded_values, named
+from onnxlrp.graph.operators import Fact, has
 from onnxlrp.graph.shapes import dims_of
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _IMAGES = (*FLOATS, ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16)
+
+_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 
 _NORMALISERS = ("Softmax", "LogSoftmax", "Sigmoid")
 _WRAPPERS = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout")
@@ -37,7 +41,21 @@ def canonicalise(
     """
     found = operations(graph)
     score, leads_to = find_score(graph, output)
-    return Network(graph, found, score, leads_to, explained_inputs(graph, found, score, inputs))
+    return network_of(graph, found, score, leads_to, explained_inputs(graph, found, score, inputs))
+
+
+def network_of(
+    graph: ir.Graph,
+    found: Sequence[Operation],
+    score: ir.Value,
+    output: ir.Value,
+    inputs: Sequence[ir.Value],
+) -> Network:
+    """Give products of live values their names, now that it is known what is explained."""
+    reached = reachable(dependencies(found), [id(value) for value in inputs], nx.descendants)
+    live = frozenset(node for node in reached if isinstance(node, int))
+    found = named(found, live, bounded_values(graph), non_negative(graph))
+    return Network(graph, found, score, output, inputs)
 
 
 def explained_inputs(
@@ -64,10 +82,11 @@ def explained_inputs(
             if id(by_name[name]) not in depends:
                 raise ModelError(f"the score '{score.name}' does not depend on input '{name}'")
         return [by_name[name] for name in names]
+    tokens = _tokens(graph)
     chosen = [
         value
         for value in graph.inputs
-        if value.dtype in _IMAGES
+        if (value.dtype in _IMAGES or value in tokens)
         and value.shape is not None
         and len(value.shape) >= 2
         and id(value) in depends
@@ -78,6 +97,26 @@ def explained_inputs(
             f"{listing}; name one with --input if it is to be explained all the same"
         )
     return chosen
+
+
+def _tokens(graph: ir.Graph) -> list[ir.Value]:
+    """Return the integer inputs that choose rows of the largest constant table: tokens.
+
+    Tables of positions and segments are smaller than the vocabulary.
+    """
+    rows: dict[ir.Value, int] = {}
+    for source in graph.inputs:
+        todo, seen = [source], {source}
+        while todo:
+            for node, index in todo.pop().uses():
+                table = constant_of(node.inputs[0]) if node.op_type == "Gather" else None
+                if index == 1 and table is not None and source.dtype in _INTEGERS:
+                    rows[source] = max(rows.get(source, 0), len(table))
+                elif index == 0 and (node.op_type == "Cast" or has(node.op_type, Fact.MOVES)):
+                    new = [value for value in node.outputs if value not in seen]
+                    todo += new
+                    seen.update(new)
+    return [value for value, count in rows.items() if count == max(rows.values())]
 
 
 def find_score(graph: ir.Graph, name: str | None) -> tuple[ir.Value, ir.Value]:

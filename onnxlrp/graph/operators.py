@@ -18,6 +18,9 @@ class Fact(Flag):
     ZERO : f(0) = 0: where its first input is 0 its result is
     KEEPS : f(z) = z wherever f(z) is not 0
     MOVES : its elements are elements of its inputs, or 0: nothing is computed
+    BOUNDED : its results lie between two numbers, whatever it is given
+    CARRIES_BOUNDS : so they do where its first input's do
+    JOINS_BOUNDS : so they do where all its inputs' do
     ROUNDS : its products or long sums have to be rounded
     CHANNELS_SECOND : its bias, [channels], belongs to axis 1
 
@@ -29,13 +32,16 @@ class Fact(Flag):
     ZERO = auto()
     KEEPS = auto()
     MOVES = auto()
+    BOUNDED = auto()
+    CARRIES_BOUNDS = auto()
+    JOINS_BOUNDS = auto()
     ROUNDS = auto()
     CHANNELS_SECOND = auto()
 
 
 _ACTIVATION = Fact.CARRIES_SIGN | Fact.ZERO
-_MOVES = Fact.CARRIES_SIGN | Fact.MOVES
-_MEAN = Fact.CARRIES_SIGN | Fact.ROUNDS
+_MOVES = Fact.CARRIES_SIGN | Fact.CARRIES_BOUNDS | Fact.MOVES
+_MEAN = Fact.CARRIES_SIGN | Fact.CARRIES_BOUNDS | Fact.ROUNDS
 _LAYER = Fact.ROUNDS
 
 # Cubic Resize makes negatives of none, and Clip, Cast, Max, Pad and LRN depend on more than their
@@ -45,9 +51,9 @@ FACTS: Mapping[str, Fact] = MappingProxyType(
         "Relu": Fact.NON_NEGATIVE | Fact.ZERO | Fact.KEEPS,
         "Abs": Fact.NON_NEGATIVE | Fact.ZERO,
         "Sqrt": Fact.NON_NEGATIVE | Fact.ZERO,
-        "Sigmoid": Fact.NON_NEGATIVE,
-        "HardSigmoid": Fact.NON_NEGATIVE,
-        "Softmax": Fact.NON_NEGATIVE,
+        "Sigmoid": Fact.NON_NEGATIVE | Fact.BOUNDED,
+        "HardSigmoid": Fact.NON_NEGATIVE | Fact.BOUNDED,
+        "Softmax": Fact.NON_NEGATIVE | Fact.BOUNDED,
         "Softplus": Fact.NON_NEGATIVE,
         "Exp": Fact.NON_NEGATIVE,
         "LeakyRelu": _ACTIVATION,
@@ -55,16 +61,18 @@ FACTS: Mapping[str, Fact] = MappingProxyType(
         "Elu": _ACTIVATION,
         "Celu": Fact.ZERO,
         "Selu": Fact.ZERO,
-        "Tanh": _ACTIVATION,
-        "Erf": _ACTIVATION,
+        "Tanh": _ACTIVATION | Fact.BOUNDED,
+        "Erf": _ACTIVATION | Fact.BOUNDED,
         "Gelu": Fact.ZERO,
         "HardSwish": _ACTIVATION,
         "Swish": Fact.ZERO,
         "Mish": Fact.ZERO,
-        "Softsign": Fact.ZERO,
+        "Softsign": _ACTIVATION | Fact.BOUNDED,
+        "Sin": Fact.ZERO | Fact.BOUNDED,
+        "Cos": Fact.BOUNDED,
         "ThresholdedRelu": Fact.ZERO,
         # A Cast to an integer type may turn 0.5 into 0, never 0 into something else.
-        "Cast": Fact.ZERO,
+        "Cast": Fact.ZERO | Fact.CARRIES_BOUNDS,
         "Identity": _MOVES | Fact.ZERO,
         "Dropout": _MOVES | Fact.ZERO,
         "Reshape": _MOVES,
@@ -80,17 +88,20 @@ FACTS: Mapping[str, Fact] = MappingProxyType(
         "MaxPool": _MOVES,
         "GlobalMaxPool": _MOVES,
         "ReduceMax": _MOVES,
-        "Concat": Fact.JOINS_SIGN | Fact.MOVES,
-        "Min": Fact.JOINS_SIGN | Fact.MOVES,
+        "Concat": Fact.JOINS_SIGN | Fact.JOINS_BOUNDS | Fact.MOVES,
+        "Min": Fact.JOINS_SIGN | Fact.JOINS_BOUNDS | Fact.MOVES,
+        "Where": Fact.JOINS_BOUNDS | Fact.MOVES,
         "Pow": Fact.CARRIES_SIGN,
         "AveragePool": _MEAN,
         "GlobalAveragePool": _MEAN,
         "ReduceMean": _MEAN,
         "ReduceSum": _MEAN,
-        "Add": Fact.JOINS_SIGN,
-        "Sum": Fact.JOINS_SIGN,
+        "Add": Fact.JOINS_SIGN | Fact.JOINS_BOUNDS,
+        "Sub": Fact.JOINS_BOUNDS,
+        "Neg": Fact.ZERO | Fact.CARRIES_BOUNDS,
+        "Sum": Fact.JOINS_SIGN | Fact.JOINS_BOUNDS,
         "Mean": Fact.JOINS_SIGN,
-        "Mul": Fact.JOINS_SIGN | Fact.ROUNDS,
+        "Mul": Fact.JOINS_SIGN | Fact.JOINS_BOUNDS | Fact.ROUNDS,
         "Div": Fact.JOINS_SIGN | Fact.ROUNDS,
         "Conv": _LAYER | Fact.CHANNELS_SECOND,
         "ConvTranspose": _LAYER | Fact.CHANNELS_SECOND,
@@ -98,6 +109,15 @@ FACTS: Mapping[str, Fact] = MappingProxyType(
         "MatMul": _LAYER,
         "BatchNormalization": _LAYER | Fact.CHANNELS_SECOND,
         "LRN": Fact.ROUNDS,
+        "LayerNormalization": _LAYER,
+        "RMSNormalization": _LAYER,
+        "InstanceNormalization": _LAYER,
+        "GroupNormalization": _LAYER,
+        "MeanVarianceNormalization": _LAYER,
+        "LpNormalization": _LAYER,
+        "MatrixProduct": Fact.ROUNDS,
+        "Mixture": Fact.ROUNDS,
+        "LogSoftmax": Fact.ROUNDS,
     }
 )
 """By ONNX operator type; `domain::Type` outside ai.onnx."""

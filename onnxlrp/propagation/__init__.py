@@ -5,8 +5,10 @@ from onnxlrp.propagation import (  # noqa: F401
     convolution,
     dense,
     elementwise,
+    moments,
     normalization,
     pooling,
+    products,
     structural,
     sums,
 )

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
-from onnxlrp.graph.shapes import Dim
+from onnxlrp.graph.shapes import Dim, broadcast
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Operands, Tensor
 from onnxlrp.propagation.formulas import Layer, UniformLayer
@@ -58,7 +58,9 @@ class Dense(WeightedLayer):
         return self._multiply(x.parts[0], self.transposed, self.shape_for(x))
 
     def transpose(self, s: Tensor) -> Operands:
-        return Operands((self._multiply(s, not self.transposed, self.x.shape),))
+        batch = broadcast(s.shape[:-2], self.weights.shape[:-2])
+        shape = (*batch, *self.x.shape[-2:])
+        return Operands((self._multiply(s, not self.transposed, shape),))
 
     def biased(self, z: Tensor, bias: Tensor) -> Tensor:
         return with_third_input(z, bias) or z + bias

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -73,6 +74,13 @@ def split(tensor: Tensor, axis: int, parts: int) -> Tensor:
     assert isinstance(size, int)
     result = (*shape[:axis], parts, size // parts, *shape[axis + 1 :])
     return _resized(tensor, result, axis, [parts, size // parts])
+
+
+def regrouped(tensor: Tensor, groups: int) -> Tensor:
+    """View [N, C, ...] as [N, groups, elements]; all sizes but the groups' may be unknown."""
+    sizes = [size for size in tensor.shape[1:] if isinstance(size, int)]
+    count = math.prod(sizes) // groups if len(sizes) == tensor.rank - 1 else None
+    return _resized(tensor, (tensor.shape[0], groups, count), 1, [groups, -1])
 
 
 def join(tensor: Tensor, axis: int) -> Tensor:

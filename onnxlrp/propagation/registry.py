@@ -100,6 +100,12 @@ def live_inputs(operation: Operation, live: frozenset[int]) -> list[ir.Value]:
 
 Propagation = Callable[[Crossing], Sequence[tuple[ir.Value, Relevance]]]
 Check = Callable[[Operation, frozenset[int]], None]
+Receivers = Callable[[Operation, frozenset[int], str], Sequence[ir.Value]]
+
+
+def all_live(operation: Operation, live: frozenset[int], rule: str) -> Sequence[ir.Value]:
+    """Return every live input: all get relevance, but from the rule that gives none."""
+    return [] if rule == "zero" else live_inputs(operation, live)
 
 
 @dataclass(frozen=True)
@@ -112,12 +118,16 @@ class Operator:
     rules : the rules a composite may give it, each with its parameters' defaults; empty where
         there is nothing to choose
     check : raises `ObstacleError` where this use of the operator cannot be explained
+    default : the rule where no line of a composite speaks of it; "" where one must
+    receivers : the inputs that a rule gives relevance to
 
     """
 
     propagate: Propagation
     rules: Mapping[str, Mapping[str, Parameter]]
     check: Check
+    default: str
+    receivers: Receivers
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -140,6 +150,8 @@ def operator(
     *names: str,
     rules: Mapping[str, Mapping[str, Parameter]] = MappingProxyType({}),
     check: Check = only_first_live,
+    default: str = "",
+    receivers: Receivers = all_live,
 ) -> Callable[[_F], _F]:
     """Register how relevance crosses some operators.
 
@@ -149,13 +161,16 @@ def operator(
     rules : what a composite may choose from, each with its parameters' defaults; without them the
         operator leaves no choice
     check : raises `ObstacleError` for uses that cannot be explained
+    default : the rule where no line of a composite speaks of the operator
+    receivers : the inputs that a rule gives relevance to; what lies behind the others may be any
+        operator
 
     """
 
     def register(propagate: _F) -> _F:
         for name in names:
             assert name not in OPERATORS, f"{name} is registered twice"
-            OPERATORS[name] = Operator(propagate, rules, check)
+            OPERATORS[name] = Operator(propagate, rules, check, default, receivers)
         return propagate
 
     return register
@@ -164,14 +179,14 @@ def operator(
 _L = TypeVar("_L", bound=Callable[[Crossing], tuple[Layer, list[ir.Value]]])
 
 
-def layer(*names: str, check: Check) -> Callable[[_L], _L]:
+def layer(*names: str, check: Check, default: str = "") -> Callable[[_L], _L]:
     """Register linear operators by the function that builds their `Layer` and its live inputs."""
 
     def register(build: _L) -> _L:
         def propagate(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
             return _cross_layer(crossing, *build(crossing))
 
-        operator(*names, rules=_LinearRules(), check=check)(propagate)
+        operator(*names, rules=_LinearRules(), check=check, default=default)(propagate)
         return build
 
     return register

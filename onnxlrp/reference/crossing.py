@@ -16,7 +16,20 @@ from onnxlrp.reference.contributions import (
     window_index,
 )
 from onnxlrp.reference.normalization import cross_lrn
-from onnxlrp.reference.operators import ACTIVATIONS, Array, attributes_of, forward
+from onnxlrp.reference.operators import (
+    ACTIVATIONS,
+    NORMALISATIONS,
+    Array,
+    attributes_of,
+    forward,
+)
+from onnxlrp.reference.products import (
+    PRODUCTS,
+    cross_softmax,
+    frozen_normalisation,
+    parts_of,
+    summed_to,
+)
 from onnxlrp.reference.rules import LINEAR_RULES, Contributions
 
 CHUNK = 2**18
@@ -170,6 +183,34 @@ def _structural(
     return Propagated(back, bias, np.zeros(samples))
 
 
+def _per_sample(array: Array) -> Array:
+    return np.asarray(array.reshape(_samples(array.shape), -1).sum(axis=1))
+
+
+def _product(
+    node: onnx.NodeProto,
+    inputs: Inputs,
+    relevance: Array,
+    rule: str,
+    parameters: Mapping[str, Any],
+    layer: Callable[..., Any],
+) -> Propagated:
+    """Give each operand its part; a matrix's elements share it by the epsilon rule."""
+    back: list[Array | None] = [None, None]
+    nothing = np.zeros(_samples(relevance.shape))
+    stabiliser = nothing
+    for at, part in parts_of(node, rule).items():
+        value = inputs[at]
+        assert value is not None
+        if node.op_type == "MatMul":
+            alone = [place == at for place in (0, 1)]
+            crossed = _linear(node, inputs, part * relevance, "epsilon", parameters, alone, layer)
+            back[at], stabiliser = crossed.relevance[at], stabiliser + crossed.stabiliser
+        else:
+            back[at] = summed_to(part * relevance, value.shape)
+    return Propagated(back, nothing, stabiliser)
+
+
 def propagate(
     node: onnx.NodeProto,
     inputs: Inputs,
@@ -201,9 +242,24 @@ def propagate(
     assert r is not None
     assert x is not None
     nothing = taken = np.zeros(_samples(r.shape))
+    if node.op_type in PRODUCTS and sum(live) == 2 and rule in ("signal", "uniform"):
+        return _product(node, inputs, r, rule, parameters, layer)
+    if node.op_type in ("Softmax", "LogSoftmax"):
+        if rule == "zero":
+            return Propagated([np.zeros_like(x)], nothing, _per_sample(r))
+        if rule != "taylor":
+            raise ValueError(f"no softmax rule {rule!r}")
+        back, bias, kept = cross_softmax(node, x, r, parameters.get("epsilon", 0.0))
+        return Propagated([back], _per_sample(bias), _per_sample(kept))
+    if node.op_type in NORMALISATIONS and rule != "pass":
+
+        def frozen(*_: Any) -> Iterator[Block]:
+            return frozen_normalisation(node, list(inputs))
+
+        return _linear(node, inputs, r, rule, parameters, live, frozen)
     if node.op_type in LINEAR and rule != "pass":
         return _linear(node, inputs, r, rule, parameters, live, layer)
-    if node.op_type in PASSED_ON or node.op_type in LINEAR:
+    if node.op_type in PASSED_ON or node.op_type in LINEAR | NORMALISATIONS:
         if sum(live) != 1 or x.shape != r.shape:
             raise ValueError(f"relevance cannot pass {node.op_type} unchanged")
         back = r

@@ -8,9 +8,9 @@ import onnx
 
 from onnxlrp.reference.contributions import LINEAR
 from onnxlrp.reference.crossing import propagate
-from onnxlrp.reference.operators import Array, evaluate
+from onnxlrp.reference.operators import NORMALISATIONS, Array, evaluate
 
-CHOICES = LINEAR | {"MaxPool", "LRN"}
+CHOICES = LINEAR | NORMALISATIONS | {"MaxPool", "LRN", "Softmax", "LogSoftmax"}
 """Operators for which there is a choice of rules."""
 
 _NOT_DIFFERENTIABLE = ("Shape", "Size", "ArgMax")

@@ -6,6 +6,7 @@ and all arithmetic on integers (shapes, indices), are left to ``onnx.reference``
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,93 @@ def _log_softmax(a: Attributes, x: Array) -> Array:
     return np.asarray(x - np.log(np.exp(x).sum(axis=axis, keepdims=True)))
 
 
+@dataclass(frozen=True)
+class Groups:
+    """What a normalisation by its own statistics does, written out.
+
+    Attributes
+    ----------
+    index
+        [groups, D], positions in the flattened input of what is normalised together.
+    centred
+        Whether the mean is taken off.
+    norm
+        Whether the root of the sum, not of the mean, of squares divides.
+    epsilon, outside
+        What is added to the mean of squares, and to its root.
+    scale, bias
+        In the input's shape.
+    """
+
+    index: Array
+    centred: bool
+    norm: bool
+    epsilon: float
+    outside: float
+    scale: Array
+    bias: Array
+
+
+def normalised_groups(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> Groups:
+    """Write out a normalisation by its own statistics."""
+    a, operator = attributes_of(node), node.op_type
+    x, scale, bias = (*inputs, None, None)[:3]
+    assert x is not None
+    axes: Sequence[int] = range(2, x.ndim)
+    if operator in ("LayerNormalization", "RMSNormalization"):
+        axes = range(a.get("axis", -1) % x.ndim, x.ndim)
+    elif operator == "MeanVarianceNormalization":
+        axes = [axis % x.ndim for axis in a.get("axes", [0, 2, 3])]
+    elif operator == "LpNormalization":
+        axes = [a.get("axis", -1) % x.ndim]
+    place = np.arange(x.size).reshape(x.shape)
+    if operator == "GroupNormalization":
+        index = place.reshape(x.shape[0] * a["num_groups"], -1)
+    else:
+        kept = [axis for axis in range(x.ndim) if axis not in axes]
+        count = math.prod(x.shape[axis] for axis in axes)
+        index = place.transpose(*kept, *axes).reshape(-1, count)
+
+    def spread(factor: Array | None, default: float) -> Array:
+        if factor is None:
+            return np.full(x.shape, default)
+        if operator in ("InstanceNormalization", "GroupNormalization"):
+            # Up to opset 20 a GroupNormalization has one number for each group.
+            factor = np.repeat(factor, x.shape[1] // len(factor))
+            factor = factor.reshape(-1, *(1,) * (x.ndim - 2))
+        return np.broadcast_to(factor, x.shape)
+
+    norm, moments = operator == "LpNormalization", operator == "MeanVarianceNormalization"
+    return Groups(
+        index=index,
+        centred=operator not in ("RMSNormalization", "LpNormalization"),
+        norm=norm,
+        epsilon=0.0 if norm or moments else a.get("epsilon", 1e-5),
+        outside=1e-9 if moments else 0.0,
+        scale=spread(scale, 1.0),
+        bias=spread(bias, 0.0),
+    )
+
+
+def _normalisation(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> Array:
+    given = normalised_groups(node, inputs)
+    x = inputs[0]
+    assert x is not None
+    rows = x.reshape(-1)[given.index]
+    if given.centred:
+        rows = rows - rows.mean(axis=1, keepdims=True)
+    squares = (
+        (rows**2).sum(axis=1, keepdims=True)
+        if given.norm
+        else (rows**2).mean(axis=1, keepdims=True)
+    )
+    deviation = np.sqrt(squares + given.epsilon) + given.outside
+    # A vector of zeros has no direction, and onnxruntime leaves it as it is.
+    y = np.zeros(x.size)
+    y[given.index] = rows / np.where(deviation == 0, 1.0, deviation)
+    return np.asarray(y.reshape(x.shape) * given.scale + given.bias)
+
+
 def _clip(a: Attributes, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
     x = x if low is None else np.maximum(x, low)
     return x if high is None else np.minimum(x, high)
@@ -208,6 +296,14 @@ def _expm1_below(x: Array) -> Array:
     return np.expm1(np.minimum(x, 0.0))
 
 
+NORMALISATIONS = frozenset(
+    {
+        *("LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization"),
+        *("MeanVarianceNormalization", "LpNormalization"),
+    }
+)
+"""Operators that normalise by their own mean or deviation."""
+
 ACTIVATIONS: dict[str, Callable[..., Array]] = {
     "Relu": lambda a, x: np.maximum(x, 0.0),
     "Clip": _clip,
@@ -234,7 +330,7 @@ ACTIVATIONS: dict[str, Callable[..., Array]] = {
 }
 """Functions of one element at a time."""
 
-_NUMERIC: dict[str, Callable[..., Array]] = ACTIVATIONS | {
+_NUMERIC: dict[str, Callable[..., Any]] = ACTIVATIONS | {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
@@ -254,6 +350,7 @@ _NUMERIC: dict[str, Callable[..., Array]] = ACTIVATIONS | {
     "Sqrt": lambda a, x: np.sqrt(x),
     "Exp": lambda a, x: np.exp(x),
     "Erf": lambda a, x: _erf(x),
+    "Where": lambda a, condition, x, y: np.where(condition, x, y),
     "Sum": lambda a, *xs: sum(xs[1:], start=xs[0]),
     "Softmax": lambda a, x: np.exp(_log_softmax(a, x)),
     "LogSoftmax": _log_softmax,
@@ -295,6 +392,8 @@ def forward(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> list[Array]
     integers = bool(given) and not any(is_float(v) for v in given)
     if node.op_type in _DELEGATED or (integers and node.op_type not in ("Cast", "Pad", "Identity")):
         return [widened(v) for v in _delegate(node, inputs)]
+    if node.op_type in NORMALISATIONS:
+        return [_normalisation(node, inputs)]
     if node.op_type not in _NUMERIC:
         raise NotImplementedError(f"the reference has no forward pass of {node.op_type}")
     return [widened(_NUMERIC[node.op_type](attributes_of(node), *inputs))]

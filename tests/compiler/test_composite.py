@@ -9,8 +9,10 @@ from onnxlrp.errors import CompositeError
 from onnxlrp.inputs.presets import PRESETS
 
 SHIPPED = [
+    "attn_lrp",
     "binder2016_beta",
     "binder2016_epsilon",
+    "cp_lrp",
     "deep_taylor",
     "deep_taylor_bounded",
     "epsilon",
@@ -203,10 +205,12 @@ def test_the_first_line_that_matches_decides():
 def test_parameters_of_line_composite_and_set():
     composite = lines("Conv: epsilon epsilon=0.5", "*: epsilon")
     first, second = composite.lines
-    assert composite.parameters_of(first)["epsilon"] == 0.5
-    assert composite.parameters_of(second)["epsilon"] == 1e-6
+    assert composite.parameters_of(first, {"epsilon": 1.0})["epsilon"] == 0.5
+    assert composite.parameters_of(second, {"epsilon": 1e-6})["epsilon"] == 1e-6
     overridden = composite.with_parameters({"epsilon": 2})
-    assert [overridden.parameters_of(line)["epsilon"] for line in overridden.lines] == [2, 2]
+    assert [
+        overridden.parameters_of(line, {"epsilon": 1.0})["epsilon"] for line in overridden.lines
+    ] == [2, 2]
 
 
 def test_a_composite_survives_as_text(tmp_path):

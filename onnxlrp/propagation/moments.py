@@ -1,0 +1,198 @@
+"""Layers that normalise by their own mean and deviation.
+
+The deviation is a gate: it is held fixed, and what is left is linear, c (x - mean) + bias, on which
+every rule for linear layers works (Achtibat et al. 2024, prop. 3.4; Ali et al. 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxlrp.graph.canonical import Operation
+from onnxlrp.propagation import layout
+from onnxlrp.propagation.expression import Operands, Sign, Tensor, negative, positive
+from onnxlrp.propagation.formulas import Layer
+from onnxlrp.propagation.registry import (
+    Crossing,
+    fail,
+    layer,
+    only_first_live,
+    require_constant,
+    static_shape,
+)
+from onnxlrp.propagation.sums import Diagonal
+
+
+@dataclass(frozen=True)
+class Group:
+    """The elements of x that are normalised together.
+
+    Attributes
+    ----------
+    x : for its shape
+    axes : along which they lie
+    groups : number of parts that the channels fall into, for a normalisation by such; else None
+
+    """
+
+    x: Tensor
+    axes: tuple[int, ...]
+    groups: int | None = None
+
+    @property
+    def count(self) -> int | Tensor:
+        """Return how many elements a group has; a tensor of x's type where sizes are symbolic."""
+        whole, total = self._seen(self.x), 1
+        unknown = []
+        for axis in self.axes:
+            size = layout.size(whole, axis)
+            if isinstance(size, int):
+                total *= size
+            else:
+                unknown.append(layout.cast(size, self.x.dtype, Sign.NON_NEGATIVE))
+        return math.prod(unknown, start=total) if unknown else total
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum over each group, in a shape that broadcasts to x's."""
+        if self.groups is None:
+            return layout.reduce_sum(layout.expand(tensor, self.x), self.axes)
+        summed = layout.reduce_sum(self._seen(layout.expand(tensor, self.x)), self.axes)
+        wide = layout.expand(summed, self._seen(self.x))
+        return layout.reshape(wide, self.x.shape, self.x)
+
+    def _seen(self, tensor: Tensor) -> Tensor:
+        return tensor if self.groups is None else layout.regrouped(tensor, self.groups)
+
+
+@dataclass(frozen=True)
+class Centred(Layer):
+    """z_k = own_k x_k + rest_k sum of the others of its group, + bias.
+
+    With own = c (1 - 1/D) and rest = -c/D it is c (x - mean); what the rules make of weights keeps
+    the form.
+    """
+
+    own: Tensor
+    rest: Tensor
+    group: Group
+    bias: Tensor
+
+    def forward(self, x: Operands) -> Tensor:
+        (part,) = x.parts
+        return self.own * part + self.rest * self._others(part)
+
+    def transpose(self, s: Tensor) -> Operands:
+        return Operands((s * self.own + self._others(s * self.rest),))
+
+    def _others(self, tensor: Tensor) -> Tensor:
+        """Sum over all others of each element's group; exactly 0 where all others are."""
+        if tensor.is_zero:
+            return tensor
+        return replace(self.group.total(tensor) - tensor, sign=tensor.sign)
+
+    def filled(self, x: Operands, value: float | Sequence[float]) -> Operands:
+        # A group may reach over samples.
+        return super().filled(x, value).map(lambda part: layout.expand(part, self.group.x))
+
+    def _with_weights(self, function: Callable[[Tensor], Tensor]) -> Centred:
+        zero = self.bias.emitter.zero
+        return replace(self, own=function(self.own), rest=function(self.rest), bias=zero)
+
+    def by_sign(self, plus: float, minus: float) -> Layer:
+        return self._with_weights(lambda w: positive(w) * plus + negative(w) * minus)
+
+    @property
+    def ones(self) -> Layer:
+        return self._with_weights(lambda w: w.emitter.scalar(1.0, w))
+
+    def power(self, exponent: int) -> Layer:
+        return self._with_weights(lambda w: w**exponent)
+
+
+def _check(operation: Operation, live: frozenset[int]) -> None:
+    only_first_live(operation, live)
+    value = operation.inputs[0]
+    assert value is not None
+    static_shape(value)
+    for index, what in ((1, "scale"), (2, "bias")):
+        require_constant(operation, index, what)
+    if operation.operator == "LpNormalization" and operation.attributes.get("p", 2) != 2:
+        fail("it divides by the sum of absolute values", "only p = 2 is supported")
+
+
+def _group(crossing: Crossing) -> Group:
+    """Which elements an operator normalises together."""
+    operation, x = crossing.operation, crossing.input(0)
+    operator = operation.operator
+    if operator in ("LayerNormalization", "RMSNormalization"):
+        first = int(crossing.attribute("axis", -1)) % x.rank
+        return Group(x, tuple(range(first, x.rank)))
+    if operator == "InstanceNormalization":
+        return Group(x, tuple(range(2, x.rank)))
+    if operator == "MeanVarianceNormalization":
+        axes = operation.attributes.get("axes", [0, 2, 3])
+        return Group(x, tuple(sorted(int(axis) % x.rank for axis in axes)))
+    if operator == "LpNormalization":
+        return Group(x, (int(crossing.attribute("axis", -1)) % x.rank,))
+    return Group(x, (2,), int(crossing.attribute("num_groups", 1)))
+
+
+_EXACT = ("LpNormalization", "MeanVarianceNormalization")
+"""Operators that add nothing to the mean of squares."""
+
+
+def _factors(crossing: Crossing, group: Group) -> tuple[Tensor, Tensor]:
+    """Scale and bias of an operator, in shapes that broadcast to its input's."""
+    operation, x, emitter = crossing.operation, crossing.input(0), crossing.emitter
+    scale = emitter.scalar(1.0, x) if operation.input(1) is None else crossing.input(1)
+    bias = crossing.input(2)
+    if operation.operator not in ("InstanceNormalization", "GroupNormalization"):
+        return scale, bias
+
+    def along_channels(tensor: Tensor) -> Tensor:
+        if tensor.is_zero:
+            return tensor
+        channels = x.shape[1]
+        if tensor.shape[0] != channels:
+            # Up to opset 20 there is one number for each group.
+            assert isinstance(channels, int)
+            (count,) = tensor.shape
+            assert isinstance(count, int)
+            column = layout.unsqueeze(tensor, [1])
+            ones = np.ones((1, channels // count), tensor.dtype.numpy())
+            tensor = layout.reshape(column * emitter.constant(ones), (channels,))
+        return layout.reshape(tensor, (channels, *(1,) * (x.rank - 2)))
+
+    return along_channels(scale), along_channels(bias)
+
+
+@layer(
+    "LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization",
+    "MeanVarianceNormalization", "LpNormalization", check=_check, default="epsilon",
+)  # fmt: skip
+def normalisation(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
+    """Build what is left of a normalisation once its deviation is fixed."""
+    emitter, x, group = crossing.emitter, crossing.input(0), _group(crossing)
+    operator = crossing.operation.operator
+    scale, bias = _factors(crossing, group)
+    count = group.count
+    part = 1 / count if isinstance(count, int) else emitter.scalar(1.0, x) / count
+    uncentred = operator in ("RMSNormalization", "LpNormalization")
+    centred = x if uncentred else x - group.total(x) * part
+    squares = group.total(centred**2)
+    epsilon = 0.0 if operator in _EXACT else float(crossing.attribute("epsilon", 1e-5))
+    mean = squares if operator == "LpNormalization" else squares * part
+    deviation = emitter.elementwise("Sqrt", mean + epsilon, sign=Sign.NON_NEGATIVE)
+    if operator in _EXACT:
+        # Where every element is 0 there is nothing to explain, and no 0 / 0 either.
+        deviation = deviation + 1e-9
+    factor = scale / deviation
+    if uncentred:
+        return Diagonal(factor, bias), crossing.live_inputs
+    rest = -(factor * part)
+    return Centred(factor + rest, rest, group, bias), crossing.live_inputs

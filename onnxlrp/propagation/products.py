@@ -1,0 +1,169 @@
+"""Products of two live values, and softmax inside a network.
+
+A product is linear in each of its operands, with the other for weights. A rule says which part of
+the relevance each operand answers for; among the elements of a matrix product that part is shared
+out by the epsilon rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from onnxlrp.graph.canonical import Operation
+from onnxlrp.propagation import layout
+from onnxlrp.propagation.dense import Dense
+from onnxlrp.propagation.expression import Sign, Tensor
+from onnxlrp.propagation.formulas import Parameter, stabilised
+from onnxlrp.propagation.registry import (
+    Crossing,
+    Relevance,
+    cross_by_rule,
+    live_inputs,
+    operator,
+    static_shape,
+)
+from onnxlrp.propagation.sums import reduced_to
+
+Result = Sequence[tuple[ir.Value, Relevance]]
+
+
+def _shares(operation: Operation, rule: str) -> dict[int, float]:
+    """Which part of the relevance each operand answers for, by its place.
+
+    `signal`: all of it is the signal's, the gate is held fixed (Arras et al. 2017; for attention
+    weights Ali et al. 2022, CP-LRP). `uniform`: half each, the product expanded towards (0, 0) and
+    divided by its sum (Binder et al. 2016, eqs. 3 and 7; Achtibat et al. 2024, prop. 3.3).
+    """
+    if rule == "signal":
+        return {int(operation.attributes["signal"]): 1.0}
+    return {0: 0.5, 1: 0.5}
+
+
+def _receivers(operation: Operation, live: frozenset[int], rule: str) -> Sequence[ir.Value]:
+    values = operation.inputs
+    return [value for place in _shares(operation, rule) if (value := values[place]) is not None]
+
+
+def _check(operation: Operation, live: frozenset[int]) -> None:
+    for value in (*live_inputs(operation, live), operation.outputs[0]):
+        static_shape(value)
+
+
+def _elementwise(crossing: Crossing) -> Result:
+    """Hand each operand its part: its one contribution to an output is the whole of it."""
+    incoming, inputs = crossing.incoming, crossing.operation.inputs
+    result = []
+    for place, part in _shares(crossing.operation, crossing.rule).items():
+        value = inputs[place]
+        assert value is not None
+        tensor = reduced_to(incoming.tensor * part, crossing.tensor(value))
+        # A part of relevance that is 0 where the product is 0 need not be so where one factor is.
+        grounded = incoming.grounded and tensor.shape == incoming.tensor.shape
+        result.append((value, Relevance(tensor, grounded)))
+    return result
+
+
+_ELEMENTWISE: Mapping[str, Mapping[str, Parameter]] = {"signal": {}, "uniform": {}}
+_MATRICES: Mapping[str, Mapping[str, Parameter]] = {
+    "signal": {"epsilon": 1e-6},
+    "uniform": {"epsilon": 1e-6},
+}
+
+
+@operator("Gate", rules=_ELEMENTWISE, check=_check, default="signal", receivers=_receivers)
+def gate(crossing: Crossing) -> Result:
+    """y = a g, elementwise, g a gate: bounded by how it is computed, or a divisor."""
+    return _elementwise(crossing)
+
+
+@operator("Product", rules=_ELEMENTWISE, check=_check, default="uniform", receivers=_receivers)
+def product(crossing: Crossing) -> Result:
+    """y = a b, elementwise, neither more of a gate than the other."""
+    return _elementwise(crossing)
+
+
+def _matrices(crossing: Crossing) -> Result:
+    """Share each operand's part out by the epsilon rule, with the other operand for weights."""
+    operation = crossing.operation
+    tensors = [crossing.input(0), crossing.input(1)]
+    result: list[tuple[ir.Value, Relevance]] = []
+    for place, part in _shares(operation, crossing.rule).items():
+        value = operation.inputs[place]
+        assert value is not None
+        built = Dense(
+            weights=tensors[1 - place],
+            twin=tensors[1 - place],
+            bias=crossing.emitter.zero,
+            x=tensors[place],
+            z=crossing.output(),
+            transposed=False,
+            left=place == 1,
+        )
+        own = Relevance(crossing.incoming.tensor * part, crossing.incoming.grounded)
+        result += cross_by_rule(replace(crossing, relevance=[own]), built, [value], "epsilon")
+    return [
+        (value, Relevance(reduced_to(sent.tensor, crossing.tensor(value)), sent.grounded))
+        for value, sent in result
+    ]
+
+
+@operator("Mixture", rules=_MATRICES, check=_check, default="uniform", receivers=_receivers)
+def mixture(crossing: Crossing) -> Result:
+    """y = s @ v, s shares such as attention weights: a mixture of the rows of v."""
+    return _matrices(crossing)
+
+
+@operator("MatrixProduct", rules=_MATRICES, check=_check, default="uniform", receivers=_receivers)
+def matrix_product(crossing: Crossing) -> Result:
+    """y = a @ b, neither more of a gate than the other."""
+    return _matrices(crossing)
+
+
+@operator("Softmax", rules={"taylor": {}, "zero": {}}, default="taylor")
+def softmax(crossing: Crossing) -> Result:
+    """R_i = x_i (R_i - s_i sum_j R_j) (Achtibat et al. 2024, prop. 3.1).
+
+    First-order Taylor expansion at x; what the expansion has beside x_i is a bias and keeps its
+    share. Where s_i = 0 (masked out, x_i = -inf) there is nothing to explain.
+    """
+    value = crossing.operation.inputs[0]
+    assert value is not None
+    if crossing.rule == "zero":
+        return [(value, Relevance(crossing.emitter.zero, True))]
+    s, relevance = crossing.output(), crossing.incoming.tensor
+    spread = s * _over(crossing, relevance)
+    return [(value, Relevance(_seen(crossing, s) * (relevance - spread), True))]
+
+
+@operator("LogSoftmax", rules={"taylor": {"epsilon": 1e-6}, "zero": {}}, default="taylor")
+def log_softmax(crossing: Crossing) -> Result:
+    """R_i = x_i (t_i - s_i sum_j t_j), t_j = R_j / stab(y_j), s = exp(y).
+
+    First-order Taylor expansion at x, as for Softmax.
+    """
+    value = crossing.operation.inputs[0]
+    assert value is not None
+    emitter = crossing.emitter
+    if crossing.rule == "zero":
+        return [(value, Relevance(emitter.zero, True))]
+    epsilon = crossing.parameters["epsilon"]
+    assert isinstance(epsilon, int | float)
+    y = crossing.output()
+    s = emitter.elementwise("Exp", y, sign=Sign.NON_NEGATIVE)
+    t = crossing.incoming.tensor / stabilised(y, float(epsilon))
+    return [(value, Relevance(_seen(crossing, s) * (t - s * _over(crossing, t)), True))]
+
+
+def _over(crossing: Crossing, tensor: Tensor) -> Tensor:
+    """Sum along the axis of a softmax."""
+    return layout.reduce_sum(tensor, [int(crossing.attribute("axis", -1))])
+
+
+def _seen(crossing: Crossing, s: Tensor) -> Tensor:
+    """Return x where its softmax s is not 0, else 0."""
+    x, emitter = crossing.input(0), crossing.emitter
+    nothing = emitter.scalar(0.0, x)
+    return emitter.where(emitter.compare("Less", nothing, s), x, nothing, Sign.UNKNOWN)
