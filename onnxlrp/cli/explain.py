@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,7 +125,7 @@ def explain(
     from onnxlrp.inputs.targets import load_labels, read_targets
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.journal import Journal
-    from onnxlrp.running.results import Writer
+    from onnxlrp.running.results import Record, Writer
     from onnxlrp.running.stream import NO_PREPROCESSING
 
     colour_map(colours)
@@ -170,6 +170,8 @@ def explain(
         "format": formats,
         "colours": colours,
         "colour-scale": colour_scale,
+        # Rows of a version that records something else cannot be gone on with.
+        "columns": [field.name for field in fields(Record)],
     }
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / JOURNAL, settings, overwrite=overwrite) as journal:

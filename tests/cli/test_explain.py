@@ -218,6 +218,18 @@ def test_other_settings_need_another_folder_or_overwrite(run, explainer: Path, p
     assert json.loads(Path("out/results.json").read_text())[0]["target"] == 1
 
 
+def test_rows_of_another_version_are_not_gone_on_with(run, explainer: Path, photo: Path):
+    assert run("explain", explainer, photo, "-o", "out").exit_code == 0
+    journal = Path("out/journal.jsonl")
+    settings, entry = map(json.loads, journal.read_text().splitlines())
+    settings["settings"]["columns"].remove("rank")
+    del entry["rows"][0]["rank"]
+    journal.write_text(f"{json.dumps(settings)}\n{json.dumps(entry)}\n")
+    line = refused(run("explain", explainer, photo, "-o", "out"))
+    assert "made with other settings (columns)" in line
+    assert run("explain", explainer, photo, "-o", "out", "--overwrite").exit_code == 0
+
+
 def test_the_best_classes_by_name(run, explainer: Path, photo: Path, preprocessing):
     Path("names.txt").write_text("cat\ndog, hound\nfish\n")
     result = run(
