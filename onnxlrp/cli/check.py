@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from onnxlrp.cli.options import TOP, target_number
+from onnxlrp.cli.terminal import clean, echo
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
 
@@ -89,7 +90,7 @@ def check(
 
         write(plot, lambda buffer: draw(audit, buffer))
     if as_json:
-        click.echo(json.dumps(as_object(audit), indent=2))
+        echo(json.dumps(as_object(audit), indent=2))
     else:
         show(audit)
     if not audit.passed:
@@ -104,7 +105,10 @@ def audited(model: Path, explainer: Path, **options: Any) -> Audit:
 
     with Console(stderr=True).status("") as status:
         return audit.check(
-            model, explainer, tell=lambda words: status.update(f"checking: {words}"), **options
+            model,
+            explainer,
+            tell=lambda words: status.update(clean(f"checking: {words}")),
+            **options,
         )
 
 
@@ -151,9 +155,9 @@ def show(audit: Audit) -> None:
     tables.show(_layers(audit))
     passive = sum(not layer.acts for layer in audit.layers)
     if passive:
-        click.echo(f"Not shown: {passive} that only hand{'s' * (passive == 1)} relevance on")
+        echo(f"Not shown: {passive} that only hand{'s' * (passive == 1)} relevance on")
     for line in verdict(audit):
-        click.echo(line)
+        echo(line)
     for finding in findings(audit):
-        click.echo(f"{finding.kind.capitalize()}: {finding.text}")
-    click.echo(f"{'PASSED' if audit.passed else 'FAILED'} in {audit.seconds:.1f} s")
+        echo(f"{finding.kind.capitalize()}: {finding.text}")
+    echo(f"{'PASSED' if audit.passed else 'FAILED'} in {audit.seconds:.1f} s")

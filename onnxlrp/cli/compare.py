@@ -16,6 +16,7 @@ from onnxlrp.cli.options import (
     preprocessing_options,
     target_number,
 )
+from onnxlrp.cli.terminal import echo
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.files import write, write_csv
@@ -140,12 +141,12 @@ def compare(
         drawn = _drawn(pairs, collect(data, 3) if data else (), shown or preprocessing)
         write(plot, lambda file: drawn.save(file, format="PNG"))
     if as_json:
-        click.echo(json.dumps([_as_object(pair) for pair in pairs], indent=1))
+        echo(json.dumps([_as_object(pair) for pair in pairs], indent=1))
     else:
         _show(pairs)
     worst = max(pair.measures[pair.worst()[0]]["relative max"] for pair in pairs)
     if tolerance is not None and not worst <= tolerance:
-        click.echo(f"Error: they differ by {worst:.2e}, more than {tolerance:g}", err=True)
+        echo(f"Error: they differ by {worst:.2e}, more than {tolerance:g}", err=True)
         raise click.exceptions.Exit(1)
 
 
@@ -198,11 +199,11 @@ def _show(pairs: Sequence[Pair]) -> None:
             (measure, f"{median:.3g}", f"{worst:.3g}", item)
             for measure, median, worst, item in _summary(pair)
         ]
-        click.echo(f"{pair.other.origin} against {pair.one.origin}, {len(pair.measures)} items")
+        echo(f"{pair.other.origin} against {pair.one.origin}, {len(pair.measures)} items")
         tables.show(tables.table("name median> worst> of", rows))
         for note in pair.notes:
-            click.echo(f"Note: {note}")
-        click.echo(_verdict(pair))
+            echo(f"Note: {note}")
+        echo(_verdict(pair))
 
 
 def _as_object(pair: Pair) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from onnxlrp.cli.options import (
     graph_options,
     preprocessing_options,
 )
+from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
 from onnxlrp.files import naming
 
@@ -52,13 +53,13 @@ def convert(
         conversion.save(explainer, external_data=external_data)
     seconds = time.perf_counter() - start
     for warning in conversion.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        echo(f"Warning: {warning}", err=True)
     if as_json:
         files = {"model": tables.file_size(model), "explainer": tables.file_size(explainer)}
         summary = tables.summary(conversion) | {"bytes": files, "seconds": round(seconds, 3)}
     else:
         tables.show(tables.rules(conversion), tables.values(conversion.inputs, conversion.outputs))
-        click.echo(
+        echo(
             f"{model} ({tables.size_text(model)}) -> {explainer} "
             f"({tables.size_text(explainer)}) in {seconds:.1f} s; "
             f"relevance starts from '{conversion.score}'"
@@ -66,9 +67,9 @@ def convert(
     audit = audited(model, explainer) if verify else None
     if as_json:
         told = {} if audit is None else {"audit": as_object(audit)}
-        click.echo(json.dumps(summary | told, indent=2))
+        echo(json.dumps(summary | told, indent=2))
     elif audit is not None:
-        click.echo()
+        echo()
         show(audit)
     if audit is not None and not audit.passed:
         raise click.exceptions.Exit(1)

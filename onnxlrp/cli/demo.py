@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from onnxlrp.cli.options import TOP, chosen_composite, composite_options, target_number
+from onnxlrp.cli.terminal import echo
 from onnxlrp.files import naming, write
 
 
@@ -49,15 +50,15 @@ def demo(
     write(folder / "overlay.png", lambda buffer: shown.overlay.save(buffer, format="PNG"))
 
     for warning in shown.conversion.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        echo(f"Warning: {warning}", err=True)
     tables.show(tables.nodes(shown.conversion))
     explanation = shown.explanation
     said = explanation.account().in_words()
-    click.echo(f"Why {shown.label}? class {explanation.target[0]}, {said}")
-    click.echo(f"In {folder.resolve()}:")
-    click.echo("  explainer.onnx  the network and its explanation, for any ONNX runtime")
-    click.echo("  heatmap.png     red speaks for the class, blue against it")
-    click.echo("  overlay.png     the same over the photograph")
-    click.echo("The same for your own model and photograph:")
-    click.echo("  onnxlrp convert MODEL.onnx EXPLAINER.onnx --preprocess imagenet")
-    click.echo("  onnxlrp explain EXPLAINER.onnx PHOTO.jpg -o heatmaps")
+    echo(f"Why {shown.label}? class {explanation.target[0]}, {said}")
+    echo(f"In {folder.resolve()}:")
+    echo("  explainer.onnx  the network and its explanation, for any ONNX runtime")
+    echo("  heatmap.png     red speaks for the class, blue against it")
+    echo("  overlay.png     the same over the photograph")
+    echo("The same for your own model and photograph:")
+    echo("  onnxlrp convert MODEL.onnx EXPLAINER.onnx --preprocess imagenet")
+    echo("  onnxlrp explain EXPLAINER.onnx PHOTO.jpg -o heatmaps")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import click
+from onnxlrp.cli.terminal import echo
 
 MANY = 10
 """So many items in one class are no chance."""
@@ -28,4 +28,4 @@ def doubt(flat: Sequence[bool], predicted: Sequence[int]) -> None:
         if 4 * count > 3 * len(predicted):
             sign = f"the model predicts class {most} for {count} of {len(predicted)} items"
     if sign:
-        click.echo(f"Warning: {sign}: is this how its input is made?", err=True)
+        echo(f"Warning: {sign}: is this how its input is made?", err=True)

@@ -12,6 +12,7 @@ import click
 from onnxlrp.cli.doubts import doubt
 from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
 from onnxlrp.cli.progress import progress
+from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
@@ -249,12 +250,12 @@ def evaluate(
         found = [row for row in journal.records if row["item"] in wanted]
     study = Study(found, [*names, *([RANDOM] if "random" in orders else [])])
     show(write_report(folder, study, settings | {"images": len(found)}))
-    click.echo(
+    echo(
         f"Pictures: {len(study)}, {preprocessing.in_words()}. Means with 95 % bootstrap intervals, "
         f"in {folder}."
     )
     if len(found) < FEW:
-        click.echo(f"Warning: intervals of fewer than {FEW} pictures are rough", err=True)
+        echo(f"Warning: intervals of fewer than {FEW} pictures are rough", err=True)
     doubt([row["flat"] for row in found], [row["class"] for row in found])
     if randomise is not None:
         few = [items[number] for number in chosen[:randomise]]
@@ -316,7 +317,7 @@ def show_randomised(
     }
     layers = list(next(iter(found.values()), {}))
     for name, steps in found.items():
-        click.echo(
+        echo(
             f"{name}: Spearman's correlation with the untouched model's maps "
             f"of {len(images)} pictures"
         )

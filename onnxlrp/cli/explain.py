@@ -17,6 +17,7 @@ import click
 from onnxlrp.cli.doubts import doubt
 from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
 from onnxlrp.cli.progress import progress
+from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _explain(
     failures: list[Failure] = []
     start = time.perf_counter()
     if before:
-        click.echo(f"{len(before)} of {len(items)} items were done before", err=True)
+        echo(f"{len(before)} of {len(items)} items were done before", err=True)
     try:
         with (
             warnings.catch_warnings(record=True, action="once") as noticed,
@@ -224,13 +225,13 @@ def _explain(
                 else:
                     journal.append({"rows": [asdict(row) for row in done]})
                     for row in done if verbose else ():
-                        click.echo(f"{row.source}: {row.name}, {row.account.in_words(score)}")
+                        echo(f"{row.source}: {row.name}, {row.account.in_words(score)}")
                 advance()
     finally:
         rows = [Record(**row) for entry in journal.records for row in entry["rows"]]
         write_tables(writer.folder, rows, failures)
     for notice in noticed:
-        click.echo(f"Warning: {notice.message}", err=True)
+        echo(f"Warning: {notice.message}", err=True)
     if writer.shared:
         _draw_all(run, items, rows, writer)
     if "hdf5" in writer.formats and rows:
@@ -258,7 +259,7 @@ def _done(journal: Journal, items: Sequence[Item]) -> set[str]:
 def _complain(failure: Failure) -> None:
     source = failure.item.source
     known = source in failure.reason
-    click.echo(f"Error: {failure.reason if known else f'{source}: {failure.reason}'}", err=True)
+    echo(f"Error: {failure.reason if known else f'{source}: {failure.reason}'}", err=True)
 
 
 def _draw_all(
@@ -285,11 +286,11 @@ def _summarise(
     preprocessing: Preprocessing | None,
 ) -> None:
     if rows and preprocessing is not None:
-        click.echo(f"Pictures were {preprocessing.in_words()}", err=True)
+        echo(f"Pictures were {preprocessing.in_words()}", err=True)
     if count > 1:
         shares = [row.share for row in rows if row.share is not None]
         held = f"; in the median {statistics.median(shares):.1%} of the score" if shares else ""
-        click.echo(
+        echo(
             f"{count - len(failures)} items in {seconds:.1f} s, "
             f"{count / seconds:.3g} a second{held}",
             err=True,
@@ -297,4 +298,4 @@ def _summarise(
     if len(failures) > 1:
         listed = ", ".join(failure.item.source for failure in failures[:5])
         more = f" and {len(failures) - 5} more" if len(failures) > 5 else ""
-        click.echo(f"{len(failures)} failed, see failed.json: {listed}{more}", err=True)
+        echo(f"{len(failures)} failed, see failed.json: {listed}{more}", err=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from onnxlrp.cli.terminal import clean, echo
 from onnxlrp.errors import OnnxlrpError
 
 INTERRUPTED = 130
@@ -28,15 +29,18 @@ class OneLineErrors(click.Group):
         """Run the command that `ctx` names."""
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = clean(error.message)
+            raise
         except OnnxlrpError as error:
-            click.echo(f"Error: {error}", err=True)
+            echo(f"Error: {error}", err=True)
         except OSError as error:
             # click ends quietly when the reader of a pipe has gone.
             if error.errno == errno.EPIPE:
                 raise
             place = f"{error.filename}: " if error.filename else ""
-            click.echo(f"Error: {place}{error.strerror or error}", err=True)
+            echo(f"Error: {place}{error.strerror or error}", err=True)
         except KeyboardInterrupt:
-            click.echo("Interrupted", err=True)
+            echo("Interrupted", err=True)
             return ctx.exit(INTERRUPTED)
         return ctx.exit(1)

@@ -15,6 +15,7 @@ from onnxlrp.cli.options import (
     graph_options,
     preprocessing_options,
 )
+from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -49,23 +50,23 @@ def inspect(model: Path, each: bool, as_json: bool, **options: Any) -> None:
     except UnsupportedError as error:
         if as_json:
             obstacles = [asdict(obstacle) for obstacle in error.obstacles]
-            click.echo(json.dumps({"obstacles": obstacles}, indent=2))
+            echo(json.dumps({"obstacles": obstacles}, indent=2))
         else:
             tables.show(tables.obstacles(error.obstacles))
         count = len(error.obstacles)
-        click.echo(
+        echo(
             f"Error: {model} cannot be converted: {count} node{'s' * (count > 1)} in the way",
             err=True,
         )
         raise click.exceptions.Exit(1) from None
     for warning in conversion.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        echo(f"Warning: {warning}", err=True)
     if as_json:
-        click.echo(json.dumps(tables.summary(conversion), indent=2))
+        echo(json.dumps(tables.summary(conversion), indent=2))
         return
     rules = tables.nodes(conversion) if each else tables.rules(conversion)
     tables.show(rules, tables.values(conversion.inputs, conversion.outputs))
-    click.echo(f"relevance starts from '{conversion.score}'")
+    echo(f"relevance starts from '{conversion.score}'")
 
 
 def _stored(path: Path) -> tuple[onnx.ModelProto, Contract] | None:
@@ -94,14 +95,14 @@ def _show_explainer(proto: onnx.ModelProto, contract: Contract, as_json: bool) -
             "inputs": [item._asdict() for item in inputs],
             "outputs": [item._asdict() for item in outputs],
         }
-        click.echo(json.dumps(summary, indent=2))
+        echo(json.dumps(summary, indent=2))
         return
     preprocessing = contract.preprocessing
-    click.echo(f"An explainer, written by onnxlrp {contract.version}")
-    click.echo(f"of the model with SHA-256 {contract.model_sha256}")
-    click.echo(f"relevance starts from '{contract.score}'")
+    echo(f"An explainer, written by onnxlrp {contract.version}")
+    echo(f"of the model with SHA-256 {contract.model_sha256}")
+    echo(f"relevance starts from '{contract.score}'")
     target = contract.target or f"input '{contract.target_input}'"
-    click.echo(f"target: {target}")
-    click.echo(f"pictures: {preprocessing.in_words() if preprocessing else 'not said how made'}")
+    echo(f"target: {target}")
+    echo(f"pictures: {preprocessing.in_words() if preprocessing else 'not said how made'}")
     tables.show(tables.values(inputs, outputs))
-    click.echo(contract.composite.rstrip())
+    echo(contract.composite.rstrip())

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
+from onnxlrp.cli.terminal import echo
 
 EVERY = 30.0
 """Seconds between two lines in a log."""
@@ -74,7 +74,7 @@ def _lines(total: int, noun: str, done: int) -> Iterator[Callable[[], None]]:
             told = now
             rate = count / (now - start)
             left = int((total - done - count) / rate)
-            click.echo(
+            echo(
                 f"{done + count} of {total} {noun}, {rate:.3g} a second, "
                 f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left",
                 err=True,

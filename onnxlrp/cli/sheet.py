@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
+from onnxlrp.cli.terminal import echo
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
@@ -82,4 +83,4 @@ def sheet(
         colours=colours,
     )
     write(output, lambda file: drawn.save(file, format="PNG"))
-    click.echo(f"{output}: {drawn.width}x{drawn.height} pixels")
+    echo(f"{output}: {drawn.width}x{drawn.height} pixels")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
+
+from onnxlrp.cli.terminal import console
 
 if TYPE_CHECKING:
     import onnx
@@ -48,14 +49,14 @@ def value(info: onnx.ValueInfoProto) -> Value:
 def show(*tables: Table) -> None:
     """Print tables on stdout, each with an empty line below."""
     # Names of nodes and shapes hold brackets, which rich would read as markup.
-    console = Console(markup=False, highlight=False)
-    screen = console.width
+    out = console()
+    screen = out.width
     for table in tables:
         # Numbers that do not fit are wrapped by the terminal rather than cut.
-        console.width = WIDE
-        console.width = max(screen, console.measure(table).minimum)
-        console.print(table)
-        console.print()
+        out.width = WIDE
+        out.width = max(screen, out.measure(table).minimum)
+        out.print(table)
+        out.print()
 
 
 def rules(conversion: Conversion) -> Table:

@@ -7,10 +7,13 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from onnxlrp.errors import InputError
+from onnxlrp.errors import InputError, ModelError
 from onnxlrp.graph.shapes import dims_of
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Sign, Tensor
+
+MOST_CLASSES = 1 << 24
+"""Classes up to which an explainer is written: it holds their numbers."""
 
 
 def check_target(target: int | Literal["top"] | None, score: ir.Value) -> int | None:
@@ -20,11 +23,17 @@ def check_target(target: int | Literal["top"] | None, score: ir.Value) -> int | 
     ------
     InputError
         If the target is not one of them.
+    ModelError
+        If there are more than `MOST_CLASSES`.
 
     """
     assert score.shape is not None
     sizes = dims_of(score.shape)
     classes = sizes[1] if len(sizes) > 1 else 1
+    if isinstance(classes, int) and classes > MOST_CLASSES:
+        raise ModelError(
+            f"'{score.name}' has {classes} classes; up to {MOST_CLASSES} can be explained"
+        )
     if isinstance(target, int) and not (
         target >= 0 and (not isinstance(classes, int) or target < classes)
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from onnxlrp.graph.tensors import SMALL, check_tensors, elements
 
 MINIMUM_OPSET = 18
 """Opset that older models are lifted to; explainers are never written below it."""
+
+# Elements of a constant that is written out: 1 GB of float32.
+_MOST_FOLDED = 1 << 28
 
 METADATA_PREFIX = "onnxlrp."
 """What the keys of an explainer's metadata begin with."""
@@ -191,14 +195,12 @@ def _normalise(model: ir.Model) -> None:
     passes.RemoveInitializersFromInputsPass()(model)
     _name(model.graph)
     _infer_shapes(model)
-    limit = 1 << 31
     fold_constants(
         model,
         onnx_shape_inference=True,
-        input_size_limit=limit,
-        output_size_limit=limit,
-        # The folding pass never fills constants by itself; zoo files write weights so.
-        should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,
+        input_size_limit=_MOST_FOLDED,
+        output_size_limit=_MOST_FOLDED,
+        should_fold=_should_fold,
     )
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     passes.RemoveUnusedNodesPass()(model)
@@ -210,6 +212,20 @@ def _normalise(model: ir.Model) -> None:
     model.graph.opset_imports.setdefault("", MINIMUM_OPSET)
     opsets = [onnx.helper.make_opsetid("", model.graph.opset_imports[""])]
     model.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(opsets))
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """Fold also what fills constants, which zoo files write weights with; but none too large."""
+    sizes = [dims_of(value.shape) for value in node.outputs if value.shape is not None]
+    fills = node.op_type == "ConstantOfShape"
+    asked = node.inputs[0] if fills and node.inputs else None
+    shape = None if asked is None else ir.convenience.get_const_tensor(asked)
+    if shape is not None:
+        sizes.append(tuple(shape.numpy().tolist()))
+    known = [math.prod(d for d in dims if isinstance(d, int)) for dims in sizes]
+    if any(count > _MOST_FOLDED for count in known):
+        return False
+    return True if fills else None
 
 
 def _infer_shapes(model: ir.Model) -> None:

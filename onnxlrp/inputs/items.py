@@ -18,6 +18,11 @@ from onnxlrp.errors import InputError
 
 ARRAYS = (".npy", ".npz")
 
+# Pixels, and nothing that is run (EPS) or played; what this Pillow was built without is left out.
+_PICTURES = frozenset(
+    ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+)
+
 
 @dataclass(frozen=True)
 class Item:
@@ -124,7 +129,7 @@ def load_picture(path: str | PathLike[str]) -> Image.Image:
     """
     with open(path, "rb") as file:
         try:
-            image = Image.open(file)
+            image = Image.open(file, formats=_formats())
             image.load()
         except UnidentifiedImageError as error:
             raise InputError(f"{path} is not a picture of a known format") from error
@@ -210,8 +215,15 @@ def as_picture(pixels: NDArray[Any]) -> Image.Image:
         ) from None
 
 
+def _formats() -> list[str]:
+    Image.init()
+    return sorted(_PICTURES & set(Image.OPEN))
+
+
 def _inside(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    known = set(Image.registered_extensions()) | set(ARRAYS)
+    formats = _formats()
+    pictures = {end for end, name in Image.registered_extensions().items() if name in formats}
+    known = pictures | set(ARRAYS)
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue

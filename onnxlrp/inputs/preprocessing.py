@@ -16,6 +16,9 @@ from onnxlrp.errors import InputError
 LONGEST = 1 << 14
 """Longest side in pixels; beyond it a typing error is likelier than a picture."""
 
+MOST_PIXELS = 1 << 27
+"""Of a resized picture: 400 MB in RGB. A long and narrow one grows along both sides."""
+
 Channels = Literal["RGB", "BGR", "grey"]
 Layout = Literal["NCHW", "NHWC"]
 
@@ -180,7 +183,8 @@ class Preprocessing:
         Raises
         ------
         InputError
-            The picture has more than 8 bits a channel, or is smaller than the crop.
+            The picture has more than 8 bits a channel, is smaller than the crop, or would have
+            more than `MOST_PIXELS` pixels.
 
         """
         # Pillow clips these modes to white where others would scale them.
@@ -193,6 +197,11 @@ class Preprocessing:
         picture = upright.convert("L" if self.channels == "grey" else "RGB")
         width, height = _resized(picture.size, self.resize)
         size = width * factor, height * factor
+        if size[0] * size[1] > MOST_PIXELS:
+            raise InputError(
+                f"a picture of {image.height}x{image.width} (height x width) would be resized to "
+                f"{height}x{width}, more than can be held: cut out a part of it first"
+            )
         picture = picture.resize(size, Image.Resampling.BILINEAR)
         if self.crop is None:
             return picture

@@ -362,3 +362,15 @@ def test_conv_and_conv_transpose_never_share_an_initializer(geometry):
     assert used["Conv"]
     assert used["ConvTranspose"]
     assert not used["Conv"] & used["ConvTranspose"]
+
+
+def test_more_classes_than_can_be_numbered_are_refused():
+    body = [
+        node("MatMul", ["x", "w"], "z"),
+        node("ConstantOfShape", ["sizes"], "zeros"),
+        node("Add", ["z", "zeros"], "logits"),
+    ]
+    weights = {"w": normal(6, 1), "sizes": np.array([1, 1 << 31], np.int64)}
+    proto = model(body, {"x": [1, 6]}, ["logits"], weights)
+    with pytest.raises(onnxlrp.OnnxlrpError, match="has 2147483648 classes; up to 16777216"):
+        onnxlrp.convert(proto, "epsilon")

@@ -242,3 +242,18 @@ def test_the_model_is_never_overwritten(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         conversion.save(tmp_path / "nowhere/e.onnx")
     assert onnx.load(tmp_path / "m.onnx") == small()
+
+
+def test_constants_too_large_to_hold_are_not_written_out():
+    """2^40 zeros, of which the model reads the sum of none."""
+    body = [
+        node("ConstantOfShape", ["sizes"], "zeros"),
+        node("Shape", ["zeros"], "shape", start=0, end=1),
+        node("Cast", ["shape"], "many", to=TensorProto.FLOAT),
+        node("Mul", ["x", "many"], "y"),
+        node("MatMul", ["y", "w"], "logits"),
+    ]
+    weights = {"w": W["w"], "sizes": np.array([1 << 40], np.int64)}
+    loaded = load(model(body, {"x": ["N", 6]}, ["logits"], weights)).model
+    largest = max(value.const_value.size for value in loaded.graph.initializers.values())
+    assert largest <= 30

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from onnxlrp.errors import InputError
-from onnxlrp.inputs.items import collect, load_array
+from onnxlrp.inputs.items import collect, load_array, load_picture
 
 
 def save(path):
@@ -91,3 +91,15 @@ def test_nothing_there(tmp_path):
         collect([tmp_path], 3)
     with pytest.raises(FileNotFoundError):
         collect([tmp_path / "missing.png"], 3)
+
+
+def test_only_pixels_are_opened(tmp_path):
+    """EPS is a program that Pillow would hand to Ghostscript."""
+    save(tmp_path / "a.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.eps")
+    assert names([tmp_path]) == ["a"]
+    with pytest.raises(InputError, match="not a picture of a known format"):
+        load_picture(tmp_path / "b.eps")
+    (tmp_path / "b.eps").rename(tmp_path / "b.png")
+    with pytest.raises(InputError, match="not a picture of a known format"):
+        load_picture(tmp_path / "b.png")

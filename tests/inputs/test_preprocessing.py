@@ -218,3 +218,8 @@ def test_in_words():
         "resized to 256x256 (height x width), middle 224x224 cut out, BGR, values 0..255, "
         "minus (104, 117, 123), NCHW"
     )
+
+
+def test_a_long_and_narrow_picture_is_refused_before_it_is_held():
+    with pytest.raises(InputError, match=r"30000x1 .* would be resized to 7680000x256"):
+        PRESETS["imagenet"](Image.new("RGB", (1, 30000)))
