@@ -20,7 +20,7 @@ from onnxlrp.audit.balance import Entry, balance, terms
 from onnxlrp.audit.findings import DIFFERENCE, NOISE, Audit, Crossed, Layer, Special
 from onnxlrp.audit.recomputed import Recomputed, needed, recompute
 from onnxlrp.audit.running import Provider
-from onnxlrp.audit.written import Rule, Source, Written, parse, read
+from onnxlrp.audit.written import Source, Written, parse, read
 from onnxlrp.errors import InputError, ModelError
 from onnxlrp.graph.canonical import Operation
 from onnxlrp.graph.shapes import dims_of
@@ -256,8 +256,7 @@ def _layer(
 
 
 def _crossed(written: Written, operation: Operation, recomputed: Recomputed) -> Crossed:
-    rule = written.rule_of(operation) if operation.operator in CHOICES else None
-    rule = rule or written.rules.get(operation.name) or Rule(operation.operator, {})
+    rule = written.rules[operation.name]
     return Crossed(
         operation.name,
         operation.operator,

@@ -163,10 +163,7 @@ class _Walk:
             return "not asked for"
         if all(r is None for r in relevance):
             return "the explainer holds no relevance at its output"
-        rule = self.written.rule_of(operation)
-        if rule is None and operation.operator in CHOICES:
-            return "nothing was written for it"
-        rule = rule or Rule(operation.operator, {})
+        rule = self.written.rules[operation.name]
         try:
             alone = standalone(operation, self.values)
             cost = _cost(alone, relevance)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -35,9 +33,6 @@ _STEPS = {
     ir.DataType.FLOAT16: 2.0**-10,
     ir.DataType.BFLOAT16: 2.0**-7,
 }
-
-_SILENT = ("pass", "identity", "zero")
-"""Rules that need no nodes of their own."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ class Written:
     added : the inputs that only relevance depends on: the target, masks
     relevance : name of the tensor that holds the relevance of a value, by the value's name; not
         for values that only hand relevance on unchanged
-    rules : by the name of the model's node, where something was written for it
+    rules : by the name of the model's node, of every operation that relevance crosses
     accounts : the divisions made for a node of the model, by its name: names of the tensors that
         hold the terms `relevance`, `denominator`, `bias` and `share`, or their numbers
 
@@ -102,24 +97,6 @@ class Written:
         """Tell whether an operation's rule spreads the share of its bias over the inputs."""
         rule = self.rules.get(operation.name)
         return rule is not None and rule.parameters.get("bias") == "distribute"
-
-    def rule_of(self, operation: Operation) -> Rule | None:
-        """Return the rule of an operation; None where the explainer does not tell it.
-
-        Where nothing was written for it, its rule is one that needs no nodes, and the composite
-        says which.
-        """
-        if operation.name in self.rules:
-            return self.rules[operation.name]
-        for line in tomllib.loads(self.contract.composite).get("rules", []):
-            operators, nodes = line.get("operators"), line.get("nodes")
-            if (
-                line["rule"] in _SILENT
-                and (not operators or operation.operator in operators)
-                and (not nodes or any(fnmatchcase(operation.name, glob) for glob in nodes))
-            ):
-                return Rule(line["rule"], {})
-        return None
 
 
 def rounding_of(value: ir.Value | None) -> float:
@@ -171,7 +148,7 @@ def read(source: Source) -> Written:
         raise ModelError(f"{name} is damaged: it has no value '{missing[0]}'; convert again")
     sources = [values[source] for source in contract.relevance]
     score = values[contract.score]
-    rules: dict[str, Rule] = {}
+    rules = {operation: Rule(rule, {}) for operation, rule in contract.silent.items()}
     accounts: dict[str, list[dict[str, str | list[float]]]] = {}
     relevance = dict(contract.relevance)
     for node in proto.graph.node:
@@ -186,11 +163,13 @@ def read(source: Source) -> Written:
         for output in node.output:
             if output.startswith(_RELEVANCE):
                 relevance[output.removeprefix(_RELEVANCE)] = output
+    found = analyse(network_of(graph, operations(graph), score, values[contract.output], sources))
+    crossed = [operation for operation in found.operations if operation.name in rules]
     return Written(
         proto,
         folder,
         contract,
-        analyse(network_of(graph, operations(graph), score, values[contract.output], sources)),
+        replace(found, operations=crossed),
         score,
         {value.name or "": _tensor(value) for value in graph.inputs},
         added,

@@ -93,10 +93,17 @@ def assemble(
         "score": network.score.name or "",
         "output": network.output.name or "",
         "masks": json.dumps({value.name: mask.name for value, mask in flow.masks.items()}),
+        "silent": json.dumps(_silent(network, flow)),
         "target_input": "" if flow.target is None else flow.target.name or "",
     }
     _describe(model, names, facts)
     return _renamed(flow.target, network.inputs, names.relevance)
+
+
+def _silent(network: Network, flow: Flow) -> dict[str, str]:
+    """Return the rules of the operations that relevance crossed without a node of their own."""
+    written = {node.metadata_props.get(METADATA_PREFIX + "node") for node in network.graph}
+    return {name: rule for name, rule in flow.rules.items() if name not in written}
 
 
 def _values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:

@@ -30,6 +30,7 @@ class Flow:
     ----------
     emitter : holds the nodes
     relevance : of every value on a path from an explained input to the score
+    rules : of every operation that it crossed, by name; the operator's where there is no choice
     target : the input that chooses the class; None where it is written in
     masks : by value of the model, the input that multiplies the relevance passing through it
 
@@ -37,6 +38,7 @@ class Flow:
 
     emitter: Emitter
     relevance: Mapping[ir.Value, Tensor]
+    rules: Mapping[str, str]
     target: ir.Value | None
     masks: Mapping[ir.Value, ir.Value]
 
@@ -78,9 +80,8 @@ def propagate(
     chooser = target_input(network.graph) if target is None else None
     start = start_relevance(emitter, network.score, chooser, target, classes)
     masked = _masks(facts, network.graph, masks)
-    return Flow(
-        emitter, _relevance(emitter, network, facts, assigned, start, masked), chooser, masked
-    )
+    relevance, rules = _relevance(emitter, network, facts, assigned, start, masked)
+    return Flow(emitter, relevance, rules, chooser, masked)
 
 
 def _masks(facts: Facts, graph: ir.Graph, patterns: Sequence[str]) -> dict[ir.Value, ir.Value]:
@@ -105,11 +106,12 @@ def _relevance(
     assigned: Mapping[Operation, Assignment],
     start: Tensor,
     masked: Mapping[ir.Value, ir.Value],
-) -> dict[ir.Value, Tensor]:
-    """Relevance of every value on a path from an explained input to the score."""
+) -> tuple[dict[ir.Value, Tensor], dict[str, str]]:
+    """Relevance of every value on its way from the score, and the rules that it crossed by."""
     activated = _activations(facts)
     messages: dict[ir.Value, list[Relevance]] = {network.score: [Relevance(start, True)]}
     result: dict[ir.Value, Relevance] = {}
+    rules: dict[str, str] = {}
 
     def collected(value: ir.Value) -> Relevance | None:
         """Add up what a value got from all that consume it."""
@@ -128,10 +130,8 @@ def _relevance(
         if all(incoming is None or incoming.tensor.is_zero for incoming in relevance):
             continue
         assignment = assigned[operation]
-        metadata = {
-            "onnxlrp.node": operation.name,
-            "onnxlrp.rule": assignment.rule or operation.operator,
-        }
+        rule = rules[operation.name] = assignment.rule or operation.operator
+        metadata = {"onnxlrp.node": operation.name, "onnxlrp.rule": rule}
         if assignment.parameters:
             pairs = (f"{key}={value}" for key, value in assignment.parameters.items())
             metadata["onnxlrp.parameters"] = " ".join(pairs)
@@ -156,7 +156,7 @@ def _relevance(
                 messages.setdefault(value, []).append(message)
         _record(crossing.accounts)
     totals = {value: collected(value) for value in messages}
-    return {value: total.tensor for value, total in totals.items() if total is not None}
+    return {v: total.tensor for v, total in totals.items() if total is not None}, rules
 
 
 def _activations(facts: Facts) -> dict[ir.Value, ir.Value]:

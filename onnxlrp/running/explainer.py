@@ -55,6 +55,7 @@ class Contract:
     target_input : name of the input that chooses the class; "" where it is written into the file
     relevance : output holding the relevance, by explained input
     intermediates : output holding the relevance, by value of the model
+    silent : rule of each node of the model that relevance crosses without a node of its own
     masks : input that multiplies the relevance passing through, by value of the model
     preprocessing : how pictures become the model's input, if it was stored
 
@@ -69,6 +70,7 @@ class Contract:
     target_input: str
     relevance: Mapping[str, str]
     intermediates: Mapping[str, str]
+    silent: Mapping[str, str]
     masks: Mapping[str, str]
     preprocessing: Preprocessing | None
 
@@ -97,6 +99,7 @@ class Contract:
                 target_input=get["target_input"],
                 relevance=json.loads(get["relevance"]),
                 intermediates=json.loads(get["intermediates"]),
+                silent=json.loads(get.get("silent", "{}")),
                 masks=json.loads(get.get("masks", "{}")),
                 preprocessing=Preprocessing.from_json(stored) if stored else None,
             )
