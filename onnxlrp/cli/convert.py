@@ -59,6 +59,8 @@ def convert(
         summary = tables.summary(conversion) | {"bytes": files, "seconds": round(seconds, 3)}
     else:
         tables.show(tables.rules(conversion), tables.values(conversion.inputs, conversion.outputs))
+        for line in tables.kinds(conversion):
+            echo(line)
         echo(
             f"{model} ({tables.size_text(model)}) -> {explainer} "
             f"({tables.size_text(explainer)}) in {seconds:.1f} s; "

@@ -66,6 +66,8 @@ def inspect(model: Path, each: bool, as_json: bool, **options: Any) -> None:
         return
     rules = tables.nodes(conversion) if each else tables.rules(conversion)
     tables.show(rules, tables.values(conversion.inputs, conversion.outputs))
+    for line in tables.kinds(conversion):
+        echo(line)
     echo(f"relevance starts from '{conversion.score}'")
 
 

@@ -104,11 +104,20 @@ def composites(shipped: Iterable[Composite]) -> Table:
     return table("name good_for source", rows)
 
 
+def kinds(conversion: Conversion) -> list[str]:
+    """Say what kind of network it is, and by which node that is known."""
+    return [
+        f"a network with {kind} (at {node}): the lines of {conversion.composite.name} for such apply"
+        for kind, node in conversion.kinds.items()
+    ]
+
+
 def summary(conversion: Conversion) -> dict[str, Any]:
     """Return what the tables show, node by node, in types that JSON has."""
     return {
         "composite": conversion.composite.name,
         "score": conversion.score,
+        "network": dict(conversion.kinds),
         "nodes": [
             {
                 "name": node.name,

@@ -58,6 +58,7 @@ def assign(
 
     """
     positions = _positions(facts, network)
+    kinds = kinds_of(facts)
     result: dict[Operation, Assignment] = {}
     missing, obstacles = [], Obstacles(facts, network.graph)
     reached = {id(network.score)}
@@ -68,7 +69,7 @@ def assign(
             reached.update(id(value) for value in live_inputs(operation, facts.live))
             continue
         known = OPERATORS[operation.operator]
-        chosen = _choose(composite, operation, known, positions[operation])
+        chosen = _choose(composite, operation, known, positions[operation] | kinds.keys())
         if chosen is None:
             missing.append(f"{operation.name} ({operation.operator})")
             chosen = Assignment("", {}, None)
@@ -86,14 +87,20 @@ def assign(
     return narrowed, _with_bounds({op: result[op] for op in crossed}, preprocessing)
 
 
+def kinds_of(facts: Facts) -> dict[str, str]:
+    """Return the kinds of a network, each with the node that makes it one."""
+    weighs = next((op for op in facts.operations if op.operator == "Mixture"), None)
+    return {} if weighs is None else {"attention": weighs.name}
+
+
 def _choose(
-    composite: Composite, operation: Operation, known: Operator, positions: set[str]
+    composite: Composite, operation: Operation, known: Operator, places: set[str]
 ) -> Assignment | None:
     """Return the rule of an operation; None where one is needed and nothing names it."""
     if not known.rules:
         return Assignment("", {}, None)
     for line in composite.lines:
-        if line.rule in known.rules and line.matches(operation.name, operation.operator, positions):
+        if line.rule in known.rules and line.matches(operation.name, operation.operator, places):
             parameters = composite.parameters_of(line, known.rules[line.rule])
             return Assignment(line.rule, parameters, line)
     if not known.default:
@@ -134,7 +141,9 @@ def unmatched(
         alike = [
             operation
             for operation in facts.operations
-            if line.matches(operation.name, operation.operator, [line.position or ""])
+            if line.matches(
+                operation.name, operation.operator, [line.position or "", line.network or ""]
+            )
         ]
         reason = "this line matches no node that relevance crosses"
         if alike and line.position:

@@ -26,10 +26,18 @@ POSITIONS = ("first", "last", "preprocessing")
 """`first` (`last`): layers that the input (the score) reaches with no other layer between;
 `preprocessing`: constant factors and terms between the input and the first layers."""
 
+NETWORKS = ("attention",)
+"""Kinds of network that a line may be for: `attention`, where a softmax weighs live values."""
+
 FROM_PREPROCESSING = "preprocessing"
 """Bound of z-box that follows from the preprocessing stored in the explainer."""
 
-_MATCHERS: Mapping[str, type] = {"operators": list, "nodes": list, "position": str}
+_MATCHERS: Mapping[str, type] = {
+    "operators": list,
+    "nodes": list,
+    "position": str,
+    "network": str,
+}
 _TEXTS = ("description", "good_for", "source")
 
 
@@ -44,6 +52,7 @@ class Line:
     operators : ONNX operator types it matches; empty for all
     nodes : node names, with shell wildcards, it matches; empty for all
     position : one of `POSITIONS`, or None for anywhere
+    network : one of `NETWORKS`, or None for all
     origin : where it was written, `file:line`
     by_user : not one of a shipped composite; a line of the user's that matches nothing is a mistake
 
@@ -54,15 +63,20 @@ class Line:
     operators: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     position: str | None = None
+    network: str | None = None
     origin: str = ""
     by_user: bool = True
 
-    def matches(self, node: str, operator: str, positions: Iterable[str]) -> bool:
-        """Tell whether the line speaks of a node of that name, operator and positions."""
+    def matches(self, node: str, operator: str, places: Iterable[str]) -> bool:
+        """Tell whether the line speaks of a node of that name and operator.
+
+        `places` are its positions and the kinds of its network.
+        """
+        places = set(places)
         return (
             (not self.operators or operator in self.operators)
             and (not self.nodes or any(fnmatchcase(node, pattern) for pattern in self.nodes))
-            and (self.position is None or self.position in positions)
+            and {self.position, self.network} - {None} <= places
         )
 
 
@@ -190,6 +204,8 @@ class Composite:
                 entry["nodes"] = list(line.nodes)
             if line.position:
                 entry["position"] = line.position
+            if line.network:
+                entry["network"] = line.network
             lines.append({**entry, "rule": line.rule, **line.parameters})
         return tomli_w.dumps({**texts, "parameters": dict(self.parameters), "rules": lines})
 
@@ -286,6 +302,7 @@ def _line(entry: Any, where: _Places, index: int, by_user: bool) -> Line:
         operators=tuple(entry.get("operators", ())),
         nodes=tuple(entry.get("nodes", ())),
         position=entry.get("position"),
+        network=entry.get("network"),
         origin=origin,
         by_user=by_user,
     )
@@ -308,19 +325,22 @@ def _check_line(line: Line, place: Any) -> None:
                 f"{place('operators')}: {operator} does not take rule '{line.rule}', but "
                 f"{', '.join(OPERATORS[operator].rules) or 'none'}"
             )
-    if line.position not in (None, *POSITIONS):
-        raise CompositeError(
-            f"{place('position')}: unknown position '{line.position}'; there are "
-            f"{', '.join(POSITIONS)}"
-        )
-    known = _rules()[line.rule]
-    for key, value in line.parameters.items():
-        if key not in known:
+    for key, value, there in (
+        ("position", line.position, POSITIONS),
+        ("network", line.network, NETWORKS),
+    ):
+        if value not in (None, *there):
             raise CompositeError(
-                f"{place(key)}: rule '{line.rule}' takes no parameter '{key}', but "
+                f"{place(key)}: unknown {key} '{value}'; there are {', '.join(there)}"
+            )
+    known = _rules()[line.rule]
+    for parameter, number in line.parameters.items():
+        if parameter not in known:
+            raise CompositeError(
+                f"{place(parameter)}: rule '{line.rule}' takes no parameter '{parameter}', but "
                 f"{', '.join(known) or 'none'}"
             )
-        _check_parameter(key, value, place(key))
+        _check_parameter(parameter, number, place(parameter))
 
 
 def _check_parameter(key: str, value: Any, place: str) -> None:
@@ -362,16 +382,18 @@ def _inline(text: str, origin: str) -> Line:
         )
     operators: list[str] = []
     nodes: list[str] = []
-    position = None
+    position = network = None
     for word in selector.split():
         if word.startswith("name="):
             nodes.append(word.removeprefix("name="))
         elif word in POSITIONS:
             position = word
+        elif word in NETWORKS:
+            network = word
         elif word != "*":
             operators.extend(word.split(","))
     parameters = dict(parse_assignment(word) for word in words[1:])
-    line = Line(words[0], parameters, tuple(operators), tuple(nodes), position, origin)
+    line = Line(words[0], parameters, tuple(operators), tuple(nodes), position, network, origin)
     _check_line(line, lambda _: origin)
     return line
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxlrp.compiler import assembly
 from onnxlrp.compiler.assembly import assemble
-from onnxlrp.compiler.assignment import Assignment, assign, unmatched
+from onnxlrp.compiler.assignment import Assignment, assign, kinds_of, unmatched
 from onnxlrp.compiler.batching import prove_batch
 from onnxlrp.compiler.composite import Composite
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
@@ -62,6 +62,7 @@ class Conversion:
     nodes : what relevance crosses, in the model's order
     composite : the effective composite
     score : name of the value that relevance starts from
+    kinds : what kind of network it is, `attention` or none, each with a node that shows it
     warnings : what the user should know
     source : path of the model; None if it was in memory
 
@@ -71,6 +72,7 @@ class Conversion:
     nodes: tuple[ExplainedNode, ...] = field(repr=False)
     composite: Composite = field(repr=False)
     score: str
+    kinds: Mapping[str, str]
     warnings: tuple[str, ...]
     source: Path | None
 
@@ -176,6 +178,7 @@ def convert(
         tuple(_explained(operation, assigned[operation]) for operation in facts.operations),
         chosen,
         network.score.name or "",
+        kinds_of(facts),
         (
             *doubts(loaded.model.metadata_props, preprocessing),
             *(f"{line.origin}: {why}" for line, why in unmatched(chosen, facts, assigned)),

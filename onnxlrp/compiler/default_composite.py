@@ -1,3 +1,3 @@
 """The composite that is used where none is named; docs/default_composite.md says why."""
 
-DEFAULT_COMPOSITE = "epsilon_plus_flat_exclude"
+DEFAULT_COMPOSITE = "default"

@@ -18,7 +18,7 @@ def test_it_ends_with_tables_of_what_was_done(run, model: Path):
     lines = [line.split() for line in result.stdout.splitlines()]
     conv = next(line for line in lines if line[:1] == ["Conv"])
     assert conv[1] == "1"
-    assert re.fullmatch(r"epsilon_plus_flat_exclude:\d+", conv[-1])
+    assert re.fullmatch(r"default:\d+", conv[-1])
     assert ["input", "image", "float32", "[N,", "3,", "8,", "8]"] in lines
     assert ["output", "logits", "float32", "[N,", "3]"] in lines
     assert ["output", "relevance", "float32", "[N,", "3,", "8,", "8]"] in lines
@@ -28,7 +28,7 @@ def test_it_ends_with_tables_of_what_was_done(run, model: Path):
 def test_json_says_the_same_and_nothing_else(run, model: Path):
     result = run("convert", model, "explainer.onnx", "--json")
     said = json.loads(result.stdout)
-    assert said["composite"] == "epsilon_plus_flat_exclude"
+    assert said["composite"] == "default"
     assert said["score"] == "logits"
     assert [node["operator"] for node in said["nodes"]].count("Conv") == 1
     assert {"name", "operator", "rule", "parameters", "line", "merged", "value"} == set(

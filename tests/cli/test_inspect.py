@@ -10,7 +10,7 @@ def test_it_shows_what_convert_would_do_and_writes_nothing(run, model: Path):
     before = sorted(Path().iterdir())
     shown = run("inspect", model)
     assert shown.exit_code == 0, shown.output
-    assert "epsilon_plus_flat_exclude:" in shown.stdout
+    assert "default:" in shown.stdout
     assert "relevance starts from 'logits'" in shown.stdout
     assert sorted(Path().iterdir()) == before
 

@@ -1,5 +1,6 @@
 """Composites: what ships, what a file may say, and how mistakes are reported."""
 
+import numpy as np
 import pytest
 from support import lines, model, node, normal
 
@@ -15,6 +16,7 @@ SHIPPED = [
     "cp_lrp",
     "deep_taylor",
     "deep_taylor_bounded",
+    "default",
     "epsilon",
     "epsilon_alpha2_beta1",
     "epsilon_alpha2_beta1_flat",
@@ -289,3 +291,24 @@ def test_a_name_may_carry_parameters_and_lines():
     assert composite.name == "epsilon_plus; epsilon=0.5; Conv first: flat"
     with pytest.raises(CompositeError, match=r"no rule of .* takes a parameter 'low'"):
         Composite.load(spec)
+
+
+def test_lines_for_networks_with_attention():
+    """The default is attn_lrp where a softmax weighs live values, by its own lines elsewhere."""
+    weights = {"k": normal(4, 3, 1, 1), "r": np.array([0, 4, -1], np.int64), "w": normal(4, 2)}
+    stem = [node("Conv", ["x", "k"], "c"), node("Reshape", ["c", "r"], "t")]
+    mixed = [
+        node("Softmax", ["t"], "s"),
+        node("Transpose", ["t"], "v", perm=[0, 2, 1]),
+        node("MatMul", ["s", "v"], "m"),
+    ]
+    head = [node("ReduceMean", ["m"], "f", axes=[2], keepdims=0), node("Gemm", ["f", "w"], "y")]
+    shapes = {"x": ["N", 3, 2, 2]}
+    with_attention = model([*stem, *mixed, *head], shapes, ["y"], weights, opset=17)
+    found = onnxlrp.convert(with_attention)
+    assert found.kinds == {"attention": "node_m"}
+    assert {n.name: n.rule for n in found.nodes}["node_c"] == "epsilon"
+    plain = [*stem, node("Relu", ["t"], "m"), *head]
+    found = onnxlrp.convert(model(plain, shapes, ["y"], weights, opset=17))
+    assert found.kinds == {}
+    assert {n.name: n.rule for n in found.nodes}["node_c"] == "flat"
