@@ -107,7 +107,7 @@ def composites(shipped: Iterable[Composite]) -> Table:
 def kinds(conversion: Conversion) -> list[str]:
     """Say what kind of network it is, and by which node that is known."""
     return [
-        f"a network with {kind} (at {node}): the lines of {conversion.composite.name} for such apply"
+        f"a network with {kind} (at {node}): {conversion.composite.name} has lines for such"
         for kind, node in conversion.kinds.items()
     ]
 

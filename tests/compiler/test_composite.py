@@ -234,6 +234,10 @@ def test_a_composite_survives_as_text(tmp_path):
         ('[[rules]]\nrule = "epsilon"\n\n[colours]\n', r"my\.toml:4: unknown key 'colours'"),
         ("[parameters]\nepsilon = 1\n", "has no"),
         ("[[rules]]\noperators = ['Conv']\n", r"my\.toml:1: a line needs a rule"),
+        (
+            "[[rules]]\nnetwork = 'spiking'\nrule = 'flat'\n",
+            r"my\.toml:2: unknown network 'spiking'; there are attention",
+        ),
         ("[[rules]]\nrule = 'nonsense'\n", r"my\.toml:2: unknown rule 'nonsense'"),
         (
             "[[rules]]\noperators = 'Conv'\nrule = 'flat'\n",
