@@ -180,6 +180,7 @@ def convert(
         network.score.name or "",
         kinds_of(facts),
         (
+            *loaded.notes,
             *doubts(loaded.model.metadata_props, preprocessing),
             *(f"{line.origin}: {why}" for line, why in unmatched(chosen, facts, assigned)),
             *_multiplied(assigned),

@@ -24,15 +24,15 @@ def check_target(target: int | Literal["top"] | None, score: ir.Value) -> int | 
     InputError
         If the target is not one of them.
     ModelError
-        If there are more than `MOST_CLASSES`.
+        If there is none, or more than `MOST_CLASSES`.
 
     """
     assert score.shape is not None
     sizes = dims_of(score.shape)
     classes = sizes[1] if len(sizes) > 1 else 1
-    if isinstance(classes, int) and classes > MOST_CLASSES:
+    if isinstance(classes, int) and not 0 < classes <= MOST_CLASSES:
         raise ModelError(
-            f"'{score.name}' has {classes} classes; up to {MOST_CLASSES} can be explained"
+            f"'{score.name}' has {classes} classes; 1 to {MOST_CLASSES} can be explained"
         )
     if isinstance(target, int) and not (
         target >= 0 and (not isinstance(classes, int) or target < classes)

@@ -36,11 +36,16 @@ def canonicalise(
     Raises
     ------
     ModelError
-        As `find_score` and `explained_inputs`.
+        As `find_score` and `explained_inputs`; or no node computes the score.
 
     """
     found = operations(graph)
     score, leads_to = find_score(graph, output)
+    if score.producer() is None:
+        raise ModelError(
+            f"the score '{score.name}' is no result of the model, but given to it: there is "
+            "nothing to explain"
+        )
     return network_of(graph, found, score, leads_to, explained_inputs(graph, found, score, inputs))
 
 

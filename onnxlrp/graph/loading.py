@@ -13,15 +13,12 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from google.protobuf.message import DecodeError
-from onnx import version_converter
 from onnxscript.optimizer import fold_constants
 
 from onnxlrp.errors import ModelError
+from onnxlrp.graph.lifting import MINIMUM_OPSET, malformed, prepare
 from onnxlrp.graph.shapes import Dim, dims_of
-from onnxlrp.graph.tensors import SMALL, check_tensors, elements
-
-MINIMUM_OPSET = 18
-"""Opset that older models are lifted to; explainers are never written below it."""
+from onnxlrp.graph.tensors import check_tensors
 
 # Elements of a constant that is written out: 1 GB of float32.
 _MOST_FOLDED = 1 << 28
@@ -39,11 +36,13 @@ class LoadedModel:
     model : flat (functions inlined), opset 18 or later, constants folded into initializers,
         initializers no longer listed as inputs, every node and value named, shapes inferred
     sha256 : hex digest of the model file's bytes (of the serialised proto if it was in memory)
+    notes : what the user should know of outputs that were left out
 
     """
 
     model: ir.Model
     sha256: str
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -52,8 +51,9 @@ def load(
     """Read a model and normalise how it is written, never what it computes.
 
     1. The protobuf is parsed, and every tensor and piece of external data is looked at.
-    2. The opset is lifted to at least 18 by onnx's own converter.
-    3. Functions are inlined, initializers removed from the inputs, constants folded.
+    2. onnx checks it, functions are inlined, the opset is lifted to at least 18 by onnx's own
+       converter.
+    3. Initializers are removed from the inputs, constants folded.
     4. Nodes without a name are named after their first output; shapes are inferred.
 
     Parameters
@@ -79,14 +79,12 @@ def load(
     check_tensors(proto, folder)
     if dynamic_batch:
         _free_batch(proto)
-    proto = _lift(proto)
-    try:
+    with malformed():
+        proto, notes = prepare(proto)
         model = ir.from_proto(proto)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"the model's graph is malformed: {error}") from error
-    ir.external_data.set_base_dir(model.graph, folder)
-    _normalise(model)
-    return LoadedModel(model, digest)
+        ir.external_data.set_base_dir(model.graph, folder)
+        _normalise(model)
+    return LoadedModel(model, digest, tuple(notes))
 
 
 def _parse(path: Path) -> tuple[onnx.ModelProto, str]:
@@ -141,57 +139,7 @@ def _free_batch(proto: onnx.ModelProto) -> None:
             tensor.CopyFrom(onnx.numpy_helper.from_array(shape, tensor.name))
 
 
-def _lift(proto: onnx.ModelProto) -> onnx.ModelProto:
-    versions = {entry.domain: entry.version for entry in proto.opset_import}
-    opset = versions.get("", versions.get("ai.onnx", 0))
-    newest = onnx.defs.onnx_opset_version()
-    if opset > newest:
-        raise ModelError(
-            f"the model uses opset {opset}, but the installed onnx knows opsets up to {newest}; "
-            "run `pip install --upgrade onnx`"
-        )
-    weights = _set_aside(proto.graph)
-    try:
-        if opset < MINIMUM_OPSET and (opset or not proto.functions):
-            try:
-                proto = version_converter.convert_version(proto, MINIMUM_OPSET)
-            # The C++ converter raises many types.
-            except Exception as error:
-                raise ModelError(
-                    f"onnx cannot lift the model from opset {opset} to {MINIMUM_OPSET}: "
-                    f"{' '.join(str(error).split())}; check it with onnx.checker, "
-                    "or export it again with opset 18 or later"
-                ) from error
-    finally:
-        _put_back(proto.graph, weights)
-    return proto
-
-
-def _set_aside(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    """Take large initializers out, as inputs: the C++ converter copies and limits its input."""
-    large = [t for t in graph.initializer if elements(t) > SMALL]
-    small = [t for t in graph.initializer if elements(t) <= SMALL]
-    listed = {value.name for value in graph.input}
-    for tensor in large:
-        if tensor.name not in listed:
-            graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            )
-    del graph.initializer[:]
-    graph.initializer.extend(small)
-    return large
-
-
-def _put_back(graph: onnx.GraphProto, weights: list[onnx.TensorProto]) -> None:
-    graph.initializer.extend(weights)
-    names = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in names]
-    del graph.input[:]
-    graph.input.extend(inputs)
-
-
 def _normalise(model: ir.Model) -> None:
-    passes.InlinePass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     _name(model.graph)
     _infer_shapes(model)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxlrp.graph.canonical import Array, Operation
+from onnxlrp.graph.canonical import Array, Operation, constant_of
 from onnxlrp.graph.shapes import dims_of
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Operands, Sign, Tensor
@@ -231,6 +231,9 @@ def _check_convolution(operation: Operation, live: frozenset[int]) -> None:
     assert isinstance(per_group, int)
     if isinstance(channels, int) and channels != per_group * operation.attributes.get("group", 1):
         fail(f"its weights do not fit an input of {channels} channels", "the model is invalid")
+    bias = constant_of(operation.input(2))
+    if bias is not None and bias.size != sizes[0]:
+        fail(f"its bias of {bias.size} does not fit {sizes[0]} outputs", "the model is invalid")
 
 
 @layer("Conv", check=_check_convolution)

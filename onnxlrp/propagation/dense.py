@@ -94,6 +94,9 @@ def _check_gemm(operation: Operation, live: frozenset[int]) -> None:
     assert weights is not None
     if bias is not None and bias.ndim == 2 and bias.shape[0] != 1:
         fail("its bias differs between the rows of a batch", "use a bias of one row")
+    out = weights.shape[0 if operation.attributes.get("transB", 0) else 1]
+    if bias is not None and bias.size not in (1, out):
+        fail(f"its bias of {bias.size} does not fit {out} outputs", "the model is invalid")
 
 
 @layer("Gemm", check=_check_gemm)

@@ -36,6 +36,8 @@ def _check(operation: Operation, live: frozenset[int]) -> None:
     assert value.shape is not None
     if not isinstance(value.shape[1], int):
         fail("its number of channels is not known", "export the model with fixed channels")
+    if int(operation.attributes["size"]) < 1:
+        fail("its size is below 1", "the model is invalid")
     bounds = {"bias": "> 0", "alpha": ">= 0", "beta": ">= 0"}
     for name, bound in bounds.items():
         number = float(operation.attributes.get(name, _DEFAULTS[name]))
