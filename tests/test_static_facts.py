@@ -55,6 +55,30 @@ def test_not_where_the_denominator_is_not_z(parameters):
     assert stood_in is (parameters == "power=2")
 
 
+@pytest.mark.parametrize("passed", ["Conv", "AveragePool", "LayerNormalization"])
+def test_not_where_pass_crosses_a_layer_that_mixes_places(passed):
+    """Relevance of y_i is handed to x_i, which may be 0 where y_i is not."""
+    weights = {
+        "k": normal(3, 3, 1, 1, seed=1),
+        "l": normal(3, 3, 1, 1, seed=2),
+        "s": np.ones(5, np.float32),
+        "v": normal(75, 3, seed=3),
+    }
+    attributes = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]} if passed == "AveragePool" else {}
+    operands = {"Conv": ["a", "l"], "AveragePool": ["a"], "LayerNormalization": ["a", "s"]}
+    body = [
+        node("Conv", ["x", "k"], "z"),
+        node("Relu", ["z"], "a"),
+        node(passed, operands[passed], "p", **attributes),
+        node("Flatten", ["p"], "f"),
+        node("Gemm", ["f", "v"], "logits"),
+    ]
+    used = {name for one in body for name in one.input}
+    weights = {name: array for name, array in weights.items() if name in used}
+    composite = lines("name=node_p: pass", "*: epsilon")
+    check(body, composite, weights, x=normal(2, 3, 5, 5, seed=4))
+
+
 @pytest.mark.parametrize("above", ["flat", "epsilon bias=distribute"])
 def test_not_where_relevance_sits_on_zeros(above):
     """Flat, and a distributed bias, put relevance where the activation is 0."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -355,22 +355,35 @@ def _check_parameter(key: str, value: Any, place: str) -> None:
         return
     if key in ("low", "high"):
         numbers = value if isinstance(value, list | tuple) else [value]
-        if value != FROM_PREPROCESSING and not all(_is_number(number) for number in numbers):
+        if value != FROM_PREPROCESSING and not (numbers and all(map(_is_number, numbers))):
             raise CompositeError(
                 f"{place}: '{key}' must be a number, a list of numbers (one per channel), or "
                 f"'{FROM_PREPROCESSING}'"
             )
         return
     if not _is_number(value) and _is_number(kinds[key]):
-        raise CompositeError(f"{place}: '{key}' must be a number, not {value!r}")
-    if key in ("epsilon", "stabiliser") and not 0 < value < float("inf"):
-        raise CompositeError(f"{place}: '{key}' must be greater than 0")
-    if key == "power" and (not isinstance(value, int) or value < 1):
-        raise CompositeError(f"{place}: 'power' must be a whole number from 1 on")
+        raise CompositeError(f"{place}: '{key}' must be a finite number, not {value!r}")
+    if key in _DOMAINS:
+        domain, holds = _DOMAINS[key]
+        if not holds(value):
+            raise CompositeError(f"{place}: '{key}' must be {domain}, not {value!r}")
+
+
+_DOMAINS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "epsilon": ("greater than 0", lambda value: value > 0),
+    "stabiliser": ("greater than 0", lambda value: value > 0),
+    "gamma": ("0 or more", lambda value: value >= 0),
+    "alpha": ("0 or more", lambda value: value >= 0),
+    "beta": ("0 or more", lambda value: value >= 0),
+    "power": ("a whole number from 1 on", lambda value: isinstance(value, int) and value >= 1),
+}
+"""What a parameter's number may be: in words, and as a test."""
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    )
 
 
 def _inline(text: str, origin: str) -> Line:

@@ -26,10 +26,12 @@ class Layer(ABC):
     ----------
     bias : constant term, one number per output channel or shaped like the output; may be zero
     operands : how many live inputs it has
+    diagonal : whether z_i = w_i x_i + b_i, each output of one input of its own
 
     """
 
     bias: Tensor
+    diagonal = False
 
     @property
     def operands(self) -> int:

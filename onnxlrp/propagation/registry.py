@@ -214,8 +214,8 @@ def _cross_layer(
             raise ObstacleError(
                 "rule 'pass' needs one input of the output's shape", "give it another rule"
             )
-        # Where 0 becomes something else, relevance may sit on zeros from here on.
-        grounded = incoming.grounded and built.bias.is_zero
+        # Where 0 becomes something else, or moves, relevance may sit on zeros from here on.
+        grounded = incoming.grounded and built.diagonal and built.bias.is_zero
         return [(inputs[0], Relevance(incoming.tensor, grounded))]
     x = Operands(tuple(crossing.tensor(value) for value in inputs))
     crossing.emitter.same(built.biased(built(x), built.bias), crossing.operation.outputs[0])

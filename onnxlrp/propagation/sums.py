@@ -37,6 +37,10 @@ class Sum(Layer):
     signs: tuple[float, ...]
     bias: Tensor
 
+    @property
+    def diagonal(self) -> bool:  # type: ignore[override]
+        return self.operands == 1
+
     def forward(self, x: Operands) -> Tensor:
         total = self.bias.emitter.zero
         for part, sign in zip(x.parts, self.signs, strict=True):
@@ -88,6 +92,7 @@ def reduced_to(s: Tensor, like: Tensor) -> Tensor:
 class Diagonal(Layer):
     """z = w x + bias, elementwise, with constant w."""
 
+    diagonal = True
     weights: Tensor
     bias: Tensor
 
