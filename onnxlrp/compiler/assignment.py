@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import networkx as nx
 
-from onnxlrp.compiler.composite import FROM_PREPROCESSING, Composite, Line
+from onnxlrp.compiler.bounds import with_bounds
+from onnxlrp.compiler.composite import Composite, Line
 from onnxlrp.compiler.obstacles import Obstacles
-from onnxlrp.errors import CompositeError, InputError
+from onnxlrp.errors import CompositeError
 from onnxlrp.graph.analysis import Facts, reachable
 from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Network, Operation
 from onnxlrp.inputs.preprocessing import Preprocessing
@@ -54,7 +55,7 @@ def assign(
     CompositeError
         If an operation that needs a rule is matched by no line; all such are named.
     InputError
-        If bounds are to follow from the preprocessing, and there is none.
+        If the bounds of a rule do not suit its layer, or nothing says what they are.
 
     """
     positions = _positions(facts, network)
@@ -84,7 +85,14 @@ def assign(
         )
     crossed = [operation for operation in facts.operations if operation in result]
     narrowed = replace(facts, operations=crossed, relevant=facts.relevant & reached)
-    return narrowed, _with_bounds({op: result[op] for op in crossed}, preprocessing)
+    bounded = {
+        op: replace(
+            result[op],
+            parameters=with_bounds(op, result[op].parameters, network, preprocessing),
+        )
+        for op in crossed
+    }
+    return narrowed, bounded
 
 
 def kinds_of(facts: Facts) -> dict[str, str]:
@@ -107,26 +115,6 @@ def _choose(
         return None
     defaults = known.rules[known.default]
     return Assignment(known.default, composite.parameters_of(None, defaults), None)
-
-
-def _with_bounds(
-    assigned: Mapping[Operation, Assignment], preprocessing: Preprocessing | None
-) -> dict[Operation, Assignment]:
-    """Fill in z-box bounds that are to follow from the preprocessing."""
-    result = dict(assigned)
-    for operation, assignment in assigned.items():
-        wanted = [k for k, v in assignment.parameters.items() if v == FROM_PREPROCESSING]
-        if not wanted:
-            continue
-        if preprocessing is None:
-            raise InputError(
-                f"rule {assignment.rule} at {operation.name} needs bounds of its input: store the "
-                "preprocessing (--preprocess ...), or give --set low=... and --set high=..."
-            )
-        bounds = dict(zip(("low", "high"), preprocessing.bounds, strict=True))
-        parameters = {**assignment.parameters, **{name: bounds[name] for name in wanted}}
-        result[operation] = replace(assignment, parameters=parameters)
-    return result
 
 
 def unmatched(

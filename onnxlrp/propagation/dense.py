@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,9 @@ class Dense(WeightedLayer):
         batch = broadcast(s.shape[:-2], self.weights.shape[:-2])
         shape = (*batch, *self.x.shape[-2:])
         return Operands((self._multiply(s, not self.transposed, shape),))
+
+    def filled(self, x: Operands, value: float | Sequence[float]) -> Operands:
+        return x.map(lambda part: layout.filled(part, value, -2 if self.left else -1))
 
     def biased(self, z: Tensor, bias: Tensor) -> Tensor:
         return with_third_input(z, bias) or z + bias

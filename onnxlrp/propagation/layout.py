@@ -120,15 +120,16 @@ def expand(tensor: Tensor, like: Tensor) -> Tensor:
     )
 
 
-def filled(like: Tensor, value: float | Sequence[float]) -> Tensor:
+def filled(like: Tensor, value: float | Sequence[float], axis: int | None = None) -> Tensor:
     """One sample of the shape of `like` that holds a number, or one per channel, throughout.
 
-    It is a constant wherever the sizes of a sample are known. Channels are axis 1, or the
-    last of a matrix.
+    It is a constant wherever the sizes of a sample are known. Channels lie along `axis`: 1, or the
+    last of a matrix, if None.
     """
     array = np.asarray(value, like.dtype.numpy())
     if array.ndim:
-        array = array.reshape(-1, *(1,) * (like.rank - 2))
+        along = 1 if axis is None and like.rank > 2 else -1 if axis is None else axis
+        array = array.reshape(-1, *(1,) * (like.rank - 1 - along % like.rank))
     low = bool((array >= 0).all())
     constant = like.emitter.constant(array, Sign.NON_NEGATIVE if low else Sign.UNKNOWN)
     shape = (1, *like.shape[1:])

@@ -236,6 +236,11 @@ def cross_by_rule(
     ]
 
 
+def channel_axis(operator: str, rank: int) -> int:
+    """Return the axis of an operator's input along which its channels, or features, lie."""
+    return rank - 1 if rank == 2 or operator in ("MatMul", "Gemm") else 1
+
+
 def static_shape(value: ir.Value) -> None:
     """Check that a value's rank is known.
 

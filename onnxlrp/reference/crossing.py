@@ -80,9 +80,12 @@ def _samples(shape: Sequence[int]) -> int:
     return shape[0] if shape else 1
 
 
-def _channels(v: Array) -> Array:
-    """Return the channel of every element: its place on axis 1, or on the last of fewer axes."""
-    axis = 1 if v.ndim > 2 else v.ndim - 1
+def _channels(node: onnx.NodeProto, v: Array) -> Array:
+    """Return the channel of every element: its place on axis 1, or on the last of fewer axes.
+
+    The features of a matrix product are those that it sums over.
+    """
+    axis = 1 if v.ndim > 2 and node.op_type != "MatMul" else v.ndim - 1
     return np.indices(v.shape)[axis] if v.ndim else np.zeros((), dtype=np.int64)
 
 
@@ -98,7 +101,7 @@ def _linear(
     values = live_values(inputs, live)
     # The element that index -1 finds is the padding: zero, and what it receives is dropped.
     x = np.concatenate([*(v.reshape(-1) for v in values), [0.0]])
-    channel = np.concatenate([*(_channels(v).reshape(-1) for v in values), [0]])
+    channel = np.concatenate([*(_channels(node, v).reshape(-1) for v in values), [0]])
     r_in, r_out = np.zeros_like(x), relevance.reshape(-1)
     samples = _samples(relevance.shape)
     bias, stabiliser = np.zeros(samples), np.zeros(samples)

@@ -247,7 +247,10 @@ def test_a_composite_survives_as_text(tmp_path):
         ("[[rules]]\noperators = ['LRN']\nrule = 'flat'\n", r"my\.toml:2: LRN does not take"),
         ("[[rules]]\nposition = 'top'\nrule = 'flat'\n", r"my\.toml:2: unknown position 'top'"),
         ("[[rules]]\nrule = 'flat'\n[[rules]]\nrule = 'z-plus'\nalpha = 2\n", r"my\.toml:5: rule"),
-        ("[[rules]]\nrule = 'epsilon'\nepsilon = 'a'\n", r"my\.toml:3: 'epsilon' must be a finite number"),
+        (
+            "[[rules]]\nrule = 'epsilon'\nepsilon = 'a'\n",
+            r"my\.toml:3: 'epsilon' must be a finite number",
+        ),
         ("[[rules]]\nrule = 'epsilon'\nepsilon = 0\n", r"my\.toml:3: 'epsilon' must be greater"),
         ("[[rules]]\nrule = 'gamma'\ngamma = nan\n", r"my\.toml:3: 'gamma' must be a finite"),
         ("[[rules]]\nrule = 'gamma'\ngamma = -2\n", r"my\.toml:3: 'gamma' must be 0 or more"),
