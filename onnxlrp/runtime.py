@@ -25,6 +25,7 @@ def open_session(
     threads: int | None = None,
     *,
     folder: Path | None = None,
+    optimise: bool = True,
     cuda_options: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Open a model in onnxruntime.
@@ -36,6 +37,7 @@ def open_session(
     device : `cpu` or `cuda`
     threads : for one operator on the CPU; onnxruntime's choice if None
     folder : where the external data of a model given as bytes lie
+    optimise : whether onnxruntime rewrites the graph, which takes longer than loading it
     cuda_options : for the CUDA provider
 
     Raises
@@ -52,6 +54,8 @@ def open_session(
     options.log_severity_level = 4
     if threads is not None:
         options.intra_op_num_threads = threads
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if folder is not None:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(folder)

@@ -29,11 +29,22 @@ from onnxlrp.files import naming
 @preprocessing_options
 @click.option("--external-data", is_flag=True, help="Write the weights into a file beside it.")
 @click.option(
+    "--load-check/--no-load-check",
+    default=True,
+    help="Write it only if onnx finds it valid and onnxruntime loads it.",
+)
+@click.option(
     "--verify", is_flag=True, help="Then audit it on a random input, as `onnxlrp check` does."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def convert(
-    model: Path, explainer: Path, external_data: bool, verify: bool, as_json: bool, **options: Any
+    model: Path,
+    explainer: Path,
+    external_data: bool,
+    load_check: bool,
+    verify: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Compile the classifier MODEL into EXPLAINER, both ONNX files.
 
@@ -50,9 +61,10 @@ def convert(
 
     conversion = onnxlrp.convert(model, **conversion_arguments(options))
     with naming(explainer):
-        conversion.save(explainer, external_data=external_data)
+        loaded = conversion.save(explainer, external_data=external_data, check=load_check)
     seconds = time.perf_counter() - start
-    for warning in conversion.warnings:
+    unproven = ["onnxruntime is not installed: that the explainer loads is not checked"]
+    for warning in (*conversion.warnings, *(unproven if load_check and not loaded else ())):
         echo(f"Warning: {warning}", err=True)
     if as_json:
         files = {"model": tables.file_size(model), "explainer": tables.file_size(explainer)}

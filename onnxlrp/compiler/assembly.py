@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 from onnxscript.optimizer import fold_constants
 
+from onnxlrp.compiler.loadable import prove_loadable
 from onnxlrp.compiler.naming import free, value_names
 from onnxlrp.compiler.walk import Flow
 from onnxlrp.errors import InputError, ModelError
@@ -155,7 +156,7 @@ def _append(network: Network, flow: Flow, intermediates: Sequence[ir.Value]) -> 
     for initializer in emitter.initializers:
         if id(initializer) in used:
             graph.register_initializer(initializer)
-    _label(kept)
+    _label(kept, taken)
     _write_accounts(kept, {id(value) for value in emitter.initializers} - used)
     graph.extend(kept)
     graph.outputs.extend(outputs)
@@ -191,8 +192,11 @@ def _needed(nodes: Sequence[ir.Node], outputs: Iterable[ir.Value]) -> list[ir.No
     return kept[::-1]
 
 
-def _label(nodes: Iterable[ir.Node]) -> None:
-    """Name nodes `onnxlrp/<explained node>/<rule>/<running number>`, and values after them."""
+def _label(nodes: Iterable[ir.Node], taken: set[str]) -> None:
+    """Name nodes `onnxlrp/<explained node>/<rule>/<running number>`, and values after them.
+
+    `taken` are the names that the model's values have.
+    """
     counts: dict[tuple[str, str], int] = {}
     for node in nodes:
         label = node.meta.pop("label")
@@ -200,7 +204,8 @@ def _label(nodes: Iterable[ir.Node]) -> None:
         node.name = f"onnxlrp/{label[0]}/{label[1]}/{counts[label]}"
         for index, value in enumerate(node.outputs):
             if value.name is None:
-                value.name = node.name if index == 0 else f"{node.name}:{index}"
+                name = node.name if index == 0 else f"{node.name}:{index}"
+                value.name = free(name, taken)
         node.meta.pop("key", None)
 
 
@@ -246,8 +251,13 @@ def fold_weights(model: ir.Model, emitter: Emitter) -> None:
     )
 
 
-def save(model: ir.Model, path: Path, external_data: bool) -> None:
-    """Write a model beside its place, and move it there once it is complete."""
+def save(model: ir.Model, path: Path, external_data: bool, check: bool) -> bool:
+    """Write a model beside its place, and move it there once it is complete, and proven if `check`.
+
+    Returns
+    -------
+    whether onnxruntime has loaded it
+    """
     size = sum(
         value.const_value.nbytes
         for value in model.graph.initializers.values()
@@ -262,8 +272,11 @@ def save(model: ir.Model, path: Path, external_data: bool) -> None:
         draft = Path(folder) / path.name
         if external_data:
             ir.save(model, draft, external_data=data)
+            loaded = check and prove_loadable(draft)
             if (draft.parent / data).exists():
                 os.replace(draft.parent / data, path.parent / data)
         else:
             onnx.save_model(ir.to_proto(ir.external_data.load_to_model(model)), draft)
+            loaded = check and prove_loadable(draft)
         os.replace(draft, path)
+    return loaded

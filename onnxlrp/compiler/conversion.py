@@ -90,13 +90,20 @@ class Conversion:
         """Return the explainer as a protobuf, all weights in it."""
         return ir.to_proto(ir.external_data.load_to_model(self.model))
 
-    def save(self, path: str | os.PathLike[str], *, external_data: bool = False) -> None:
-        """Write the explainer; a file is only there once it is complete.
+    def save(
+        self, path: str | os.PathLike[str], *, external_data: bool = False, check: bool = True
+    ) -> bool:
+        """Write the explainer; a file is only there once it is complete, valid, and loads.
 
         Parameters
         ----------
         path : of the .onnx file
         external_data : put the weights into a file beside it, `<name>.data`
+        check : check it as onnx does, and load it in onnxruntime, if that is installed
+
+        Returns
+        -------
+        whether onnxruntime has loaded it
 
         Raises
         ------
@@ -105,12 +112,13 @@ class Conversion:
         InputError
             If `path` is the model itself.
         ModelError
-            If it is larger than 2 GB, which a protobuf cannot hold, without external data.
+            If it is larger than 2 GB, which a protobuf cannot hold, without external data; or if it
+            is not valid, or does not load.
 
         """
         if self.source is not None and Path(path).resolve() == self.source.resolve():
             raise InputError(f"{path} is the model itself; write the explainer to another file")
-        assembly.save(self.model, Path(path), external_data)
+        return assembly.save(self.model, Path(path), external_data, check)
 
 
 def convert(
