@@ -29,8 +29,7 @@ def prove_loadable(path: Path) -> bool:
     # The C++ checker raises several types.
     except Exception as error:
         raise ModelError(
-            f"the explainer would not be valid, and is not written: {reason(error)}; do the bounds "
-            "and parameters of the rules fit the model's channels?"
+            f"the explainer would not be valid, and is not written: {reason(error)}"
         ) from error
     try:
         open_session(path, "the explainer", "cpu", optimise=False)
