@@ -90,12 +90,12 @@ def check(
     inside = running.outputs(together, feeds)
     del together
     values = running.trace(written, feeds, terms(written) | needed(written), provider)
-    targets = _targets(written, values[written.contract.score], target)
+    scores = written.class_scores(values[written.contract.score])
+    targets = _targets(written, scores, target)
     # What is not finite is found and told; numpy need not warn of it as well.
     with np.errstate(all="ignore"):
         recomputed = recompute(written, values, targets, layers, tell)
         found = [_layer(written, entry, recomputed, values) for entry in balance(written, values)]
-    scores = values[written.contract.score].astype(np.float64).reshape(samples, -1)
     explained = scores[np.arange(samples), targets]
     heatmap = sum(
         values[held].sum(dtype=np.float64) for held in written.contract.relevance.values()
@@ -171,7 +171,7 @@ def _added(written: Written, target: int, samples: int) -> dict[str, Array]:
             f"the class is written into this explainer ({contract.target}): it cannot be chosen"
         )
     sizes = () if written.score.shape is None else dims_of(written.score.shape)
-    classes = sizes[1] if len(sizes) > 1 else None
+    classes = len(contract.signs) or (sizes[1] if len(sizes) > 1 else None)
     if target < TOP or (isinstance(classes, int) and target >= classes):
         raise InputError(f"{target} is not a class: the model has {classes}, counted from 0")
     return {
@@ -187,7 +187,6 @@ def _targets(written: Written, scores: Array, target: int) -> Array:
     baked = written.contract.target
     if not written.contract.target_input:
         target = TOP if baked == "top" else int(baked)
-    scores = scores.reshape(len(scores), -1)
     return np.where(target == TOP, scores.argmax(axis=1), target)
 
 

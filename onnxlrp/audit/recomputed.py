@@ -116,7 +116,11 @@ class _Walk:
 
     def done(self) -> Recomputed:
         score = self.written.contract.score
-        self.sent[score] = reference.start(self.values[score].astype(np.float64), self.targets)
+        scores = self.written.class_scores(self.values[score])
+        start = reference.start(scores, self.targets)
+        if self.written.contract.signs:
+            start = start.sum(axis=1)
+        self.sent[score] = start.reshape(self.values[score].shape)
         for operation in reversed(self.written.facts.operations):
             names = [value.name or "" for value in operation.outputs]
             if not any(name in self.sent or name in self.written.relevance for name in names):

@@ -11,14 +11,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from onnxlrp.errors import ModelError
 from onnxlrp.graph.analysis import Facts, analyse
 from onnxlrp.graph.canonical import Operation, operations
 from onnxlrp.graph.head import network_of
+from onnxlrp.graph.score import Score
 from onnxlrp.graph.shapes import signature
 from onnxlrp.running.explainer import Contract, Tensor
 
@@ -93,6 +96,11 @@ class Written:
         values = (v for operation in self.facts.operations for v in operation.inputs)
         return max(rounding_of(value) for value in values)
 
+    def class_scores(self, score: NDArray[Any]) -> NDArray[Any]:
+        """Return the score of each class, float64 [N, classes], of the value that holds them."""
+        flat = score.astype(np.float64).reshape(len(score), -1)
+        return flat * np.array(self.contract.signs) if self.contract.signs else flat
+
     def distributes(self, operation: Operation) -> bool:
         """Tell whether an operation's rule spreads the share of its bias over the inputs."""
         rule = self.rules.get(operation.name)
@@ -163,7 +171,8 @@ def read(source: Source) -> Written:
         for output in node.output:
             if output.startswith(_RELEVANCE):
                 relevance[output.removeprefix(_RELEVANCE)] = output
-    found = analyse(network_of(graph, operations(graph), score, values[contract.output], sources))
+    start = Score(score, values[contract.output], contract.signs)
+    found = analyse(network_of(graph, operations(graph), start, sources))
     crossed = [operation for operation in found.operations if operation.name in rules]
     return Written(
         proto,

@@ -94,6 +94,7 @@ def assemble(
         "score": network.score.name or "",
         "output": network.output.name or "",
         "masks": json.dumps({value.name: mask.name for value, mask in flow.masks.items()}),
+        "signs": json.dumps(network.signs),
         "silent": json.dumps(_silent(network, flow)),
         "target_input": "" if flow.target is None else flow.target.name or "",
     }

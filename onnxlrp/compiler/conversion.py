@@ -20,8 +20,9 @@ from onnxlrp.compiler.composite import Composite
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.compiler.walk import propagate
 from onnxlrp.errors import InputError
-from onnxlrp.graph.analysis import analyse
-from onnxlrp.graph.canonical import Operation
+from onnxlrp.graph.analysis import analyse, non_negative
+from onnxlrp.graph.canonical import Network, Operation
+from onnxlrp.graph.gates import bounded_values
 from onnxlrp.graph.head import canonicalise
 from onnxlrp.graph.loading import load
 from onnxlrp.graph.shapes import signature
@@ -192,6 +193,7 @@ def convert(
             *doubts(loaded.model.metadata_props, preprocessing),
             *(f"{line.origin}: {why}" for line, why in unmatched(chosen, facts, assigned)),
             *_multiplied(assigned),
+            *_bounded(network),
             *renamed,
         ),
         None if isinstance(model, onnx.ModelProto) else Path(model),
@@ -209,6 +211,17 @@ def _multiplied(assigned: Mapping[Operation, Assignment]) -> list[str]:
         if entry.rule == "alpha-beta"
         and (difference := _number(entry, "alpha") - _number(entry, "beta")) != 1
     )
+
+
+def _bounded(network: Network) -> list[str]:
+    """Say so where the score is a probability, of which a map explains little once it is near 1."""
+    if id(network.score) not in bounded_values(network.graph) & non_negative(network.graph):
+        return []
+    return [
+        f"relevance starts from '{network.score.name}', which lies between two numbers like a "
+        "probability: no logit was found that it comes from; name an output that holds one with "
+        "--output, or add it to the model"
+    ]
 
 
 def _number(assignment: Assignment, name: str) -> float:

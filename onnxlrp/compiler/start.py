@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.errors import InputError, ModelError
+from onnxlrp.graph.canonical import Network
 from onnxlrp.graph.shapes import dims_of
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Sign, Tensor
@@ -16,7 +17,7 @@ MOST_CLASSES = 1 << 24
 """Classes up to which an explainer is written: it holds their numbers."""
 
 
-def check_target(target: int | Literal["top"] | None, score: ir.Value) -> int | None:
+def check_target(target: int | Literal["top"] | None, network: Network) -> int | None:
     """Return how many classes a score has, None where that is not known.
 
     Raises
@@ -27,9 +28,10 @@ def check_target(target: int | Literal["top"] | None, score: ir.Value) -> int | 
         If there is none, or more than `MOST_CLASSES`.
 
     """
+    score = network.score
     assert score.shape is not None
     sizes = dims_of(score.shape)
-    classes = sizes[1] if len(sizes) > 1 else 1
+    classes = len(network.signs) or (sizes[1] if len(sizes) > 1 else 1)
     if isinstance(classes, int) and not 0 < classes <= MOST_CLASSES:
         raise ModelError(
             f"'{score.name}' has {classes} classes; 1 to {MOST_CLASSES} can be explained"
@@ -46,19 +48,24 @@ def check_target(target: int | Literal["top"] | None, score: ir.Value) -> int | 
 
 def start_relevance(
     emitter: Emitter,
-    score: ir.Value,
+    network: Network,
     target_input: ir.Value | None,
     target: int | Literal["top"] | None,
     classes: int | None,
 ) -> Tensor:
     """Relevance of the scores: the target's score, and 0 for all other classes.
 
-    GatherElements picks the score, so that a class that does not exist is a run-time error.
+    GatherElements picks the score, so that a class that does not exist is a run-time error. Where
+    all classes have one logit between them, it gets the score of the one that is chosen.
     """
-    emitter.explain(score.name or "score", "start", {})
-    scores = emitter.tensor(score)
+    emitter.explain(network.score.name or "score", "start", {})
+    scores = emitter.tensor(network.score)
     batch = scores.shape[0]
-    flat = layout.reshape(scores, (batch, classes or 1))
+    if network.signs:
+        column = layout.reshape(scores, (batch, 1))
+        flat = column * emitter.constant(np.array([network.signs], scores.dtype.numpy()))
+    else:
+        flat = layout.reshape(scores, (batch, classes or 1))
     int64 = ir.DataType.INT64
     top = emitter.node(
         "ArgMax", flat, shape=(batch, 1), dtype=int64, axis=1, keepdims=1, select_last_index=0
@@ -80,6 +87,8 @@ def start_relevance(
     picked = emitter.node(
         "GatherElements", flat, index, shape=(batch, 1), dtype=scores.dtype, axis=1
     )
+    if network.signs:
+        return layout.reshape(picked, scores.shape)
     # Not by Equal: onnxruntime has no CUDA kernel of that from opset 19 on.
     numbers = emitter.constant(np.arange(classes or 1, dtype=scores.dtype.numpy())[None])
     offset = numbers - layout.cast(index, scores.dtype, Sign.UNKNOWN)

@@ -72,13 +72,13 @@ def propagate(
         If the target is no class, or a mask matches no value.
 
     """
-    classes = check_target(target, network.score)
+    classes = check_target(target, network)
     emitter = Emitter()
     for node in network.graph:
         if node.domain in ("", "ai.onnx"):
             emitter.known(node)
     chooser = target_input(network.graph) if target is None else None
-    start = start_relevance(emitter, network.score, chooser, target, classes)
+    start = start_relevance(emitter, network, chooser, target, classes)
     masked = _masks(facts, network.graph, masks)
     relevance, rules = _relevance(emitter, network, facts, assigned, start, masked)
     return Flow(emitter, relevance, rules, chooser, masked)

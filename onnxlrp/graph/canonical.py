@@ -66,6 +66,7 @@ class Network:
     score : the value that relevance starts from, [N, classes]
     output : the model's output that the score leads to
     inputs : the inputs that relevance arrives at
+    signs : of a single logit in the score of each class; empty where each has its own
 
     """
 
@@ -74,6 +75,7 @@ class Network:
     score: ir.Value
     output: ir.Value
     inputs: Sequence[ir.Value]
+    signs: tuple[int, ...] = ()
 
 
 def constant_of(value: ir.Value | None) -> Array | None:

@@ -55,6 +55,7 @@ class Contract:
     target_input : name of the input that chooses the class; "" where it is written into the file
     relevance : output holding the relevance, by explained input
     intermediates : output holding the relevance, by value of the model
+    signs : of the score, where it is one logit, in the score of each class; else empty
     silent : rule of each node of the model that relevance crosses without a node of its own
     masks : input that multiplies the relevance passing through, by value of the model
     preprocessing : how pictures become the model's input, if it was stored
@@ -70,6 +71,7 @@ class Contract:
     target_input: str
     relevance: Mapping[str, str]
     intermediates: Mapping[str, str]
+    signs: tuple[int, ...]
     silent: Mapping[str, str]
     masks: Mapping[str, str]
     preprocessing: Preprocessing | None
@@ -99,6 +101,7 @@ class Contract:
                 target_input=get["target_input"],
                 relevance=json.loads(get["relevance"]),
                 intermediates=json.loads(get["intermediates"]),
+                signs=tuple(json.loads(get.get("signs", "[]"))),
                 silent=json.loads(get.get("silent", "{}")),
                 masks=json.loads(get.get("masks", "{}")),
                 preprocessing=Preprocessing.from_json(stored) if stored else None,
@@ -160,7 +163,7 @@ class Explainer:
         self.inputs: Mapping[str, Tensor] = inputs
         self._doubted = False
         self._outputs = {value.name: _tensor(value) for value in session.get_outputs()}
-        self.score_is_output = contract.score in self._outputs
+        self.score_is_output = contract.score in self._outputs and not contract.signs
         self._scores = contract.score if self.score_is_output else contract.output
         self.classes = _class_count(self._outputs[self._scores].shape)
         first = inputs[next(iter(contract.relevance))].shape
