@@ -112,7 +112,11 @@ FEW = 20
     metavar="N",
     help="Run the model after every N flips only: an approximation, and N times as fast.",
 )
-@click.option("--probability", is_flag=True, help="Follow the probability, not the logit.")
+@click.option(
+    "--probability",
+    is_flag=True,
+    help="Follow the model's own output, such as a probability, not the logit.",
+)
 @click.option(
     "--masks",
     metavar="FILE",

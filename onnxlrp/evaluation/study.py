@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from onnxlrp.evaluation.measures import (
     summed,
 )
 from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.running.explainer import Explainer, fits
+from onnxlrp.running.explainer import Contract, Explainer, fits
 from onnxlrp.running.explanation import is_flat
 from onnxlrp.runtime import open_session
 
@@ -160,7 +160,8 @@ class Judge:
     prefixes : numbers of flips at which the area is taken besides L
     orders : which orders are run; the random one is a method of its own, `RANDOM`, whose one curve
         stands beside the others' in either direction
-    probability : take the softmax of the scores for the score
+    probability : follow what the model puts out instead of the logits it comes from; of a model that
+        puts out logits, their softmax, or of a single one its sigmoid
     batch : pictures to a run
     threads : for one operator on the CPU
 
@@ -196,16 +197,12 @@ class Judge:
             for name, composite in methods.items()
         }
         first = next(iter(methods.values()), DEFAULT_COMPOSITE)
-        self._session = _forward(model, first, preprocessing, threads)
+        self._session, self._made = _forward(model, first, preprocessing, probability, threads)
 
     def scores(self, images: NDArray[np.float32]) -> NDArray[Any]:
         """Return the scores of what the model reads, [B, classes]."""
         values = self._session.run(None, {self._session.get_inputs()[0].name: images})[0]
-        logits = values.reshape(len(images), -1)
-        if not self._probability:
-            return np.asarray(logits)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+        return self._made(values.reshape(len(images), -1))
 
     def check(self, picture: Picture) -> None:
         """Check that a picture, its maps and its mask fit the model and what is to be done.
@@ -331,19 +328,40 @@ def _explainer(
 
 
 def _forward(
-    model: Path, composite: Composite | str, preprocessing: Preprocessing, threads: int | None
-) -> Any:
-    """Open the part of an explainer that leads to the score, which is the model without its end."""
+    model: Path,
+    composite: Composite | str,
+    preprocessing: Preprocessing,
+    probability: bool,
+    threads: int | None,
+) -> tuple[Any, Callable[[NDArray[Any]], NDArray[Any]]]:
+    """Open the part of an explainer that leads to what is followed, and say what becomes of that.
+
+    That is the score, the model without its end, or for a probability the model's own output.
+    """
+    from scipy.special import expit, softmax
+
     conversion = convert(model, composite, preprocessing=preprocessing, target="top")
     proto = conversion.to_proto()
-    del proto.graph.output[:]
-    score = next(
-        (value for value in proto.graph.value_info if value.name == conversion.score), None
-    )
+    contract = Contract.read({entry.key: entry.value for entry in proto.metadata_props})
+    assert contract is not None
+    own = probability and (contract.output != contract.score or bool(contract.signs))
+    wanted = contract.output if own else contract.score
+    typed = [*proto.graph.value_info, *proto.graph.output]
+    score = next((value for value in typed if value.name == wanted), None)
     if score is None:
         original = onnx.load(model, load_external_data=False)
-        score = next(v for v in original.graph.output if v.name == conversion.score)
+        score = next(v for v in original.graph.output if v.name == wanted)
+    del proto.graph.output[:]
     proto.graph.output.append(score)
+
+    def made(values: NDArray[Any]) -> NDArray[Any]:
+        if not probability:
+            return np.asarray(values * np.array(contract.signs) if contract.signs else values)
+        if own:
+            # The logarithm of a probability stands for it.
+            return np.asarray(np.exp(values) if (values <= 0).all() else values)
+        return np.asarray(softmax(values, axis=1) if values.shape[1] > 1 else expit(values))
+
     # onnxruntime runs nodes that lead to no output, too.
     pruned = ir.from_proto(proto)
     RemoveUnusedNodesPass()(pruned)
@@ -352,4 +370,4 @@ def _forward(
         raise InputError(f"{model} has several inputs: only models of one picture can be evaluated")
     if isinstance(session.get_inputs()[0].shape[0], int):
         raise InputError(f"{model} fixes its batch: export it with a symbolic one")
-    return session
+    return session, made

@@ -53,13 +53,21 @@ class Account(NamedTuple):
 
 
 def is_flat(scores: NDArray[Any]) -> bool:
-    """Tell whether scores, logits or probabilities, have nearly the greatest possible entropy."""
+    """Tell whether scores, logits or probabilities, have nearly the greatest possible entropy.
+
+    Probabilities that do not add up to 1 are of labels that do not exclude each other; of such,
+    that each is near 1/2.
+    """
+    from scipy.special import entr, softmax
+
     values = scores.astype(np.float64)
-    if values.min() < 0 or abs(values.sum() - 1) > 1e-3:
-        values = np.exp(values - values.max())
-    chances = values / values.sum()
-    entropy = -(chances * np.log(np.maximum(chances, 1e-300))).sum()
-    return len(chances) > 1 and bool(entropy > 0.95 * np.log(len(chances)))
+    if len(values) < 2:
+        return False
+    likely = bool(((values >= 0) & (values <= 1)).all())
+    if likely and abs(values.sum() - 1) > 1e-3:
+        return bool((np.abs(values - 0.5) < 0.1).all())
+    chances = values if likely else softmax(values)
+    return bool(entr(chances).sum() > 0.95 * np.log(len(chances)))
 
 
 @dataclass(frozen=True)

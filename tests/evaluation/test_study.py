@@ -13,18 +13,29 @@ from onnxlrp.inputs.preprocessing import Preprocessing
 PREPROCESSING = Preprocessing(scale=1 / 255, mean=(0.5,))
 
 
+HEADS = {
+    "softmax": [node("Softmax", ["logits"], "probability")],
+    "sigmoid": [node("Sigmoid", ["logits"], "probability")],
+    "log-softmax": [node("LogSoftmax", ["logits"], "probability")],
+}
+
+
 @pytest.fixture
 def network(tmp_path):
+    return written(tmp_path, "softmax")
+
+
+def written(folder, head):
     body = [
         node("Conv", ["x", "w"], "c", pads=[1] * 4),
         node("Relu", ["c"], "r"),
         node("GlobalAveragePool", ["r"], "g"),
         node("Flatten", ["g"], "f"),
         node("Gemm", ["f", "v"], "logits"),
-        node("Softmax", ["logits"], "probability"),
+        *HEADS[head],
     ]
     weights = {"w": normal(6, 3, 3, 3), "v": normal(6, 4, seed=1)}
-    path = tmp_path / "model.onnx"
+    path = folder / "model.onnx"
     onnx.save(model(body, {"x": ["N", 3, 7, 7]}, ["probability"], weights), path)
     return path
 
@@ -56,6 +67,18 @@ def test_the_score_is_the_logit_though_the_model_returns_probabilities(network):
     )
     probability = judge(network, probability=True).scores(images)
     np.testing.assert_allclose(probability, explanation.outputs["probability"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_probability_is_the_models_own(tmp_path, head):
+    path = written(tmp_path, head)
+    images = PREPROCESSING.values(pictures(1)[0].pixels)[None]
+    found = judge(path, probability=True).scores(images)
+    logits = judge(path).scores(images)
+    expected = 1 / (1 + np.exp(-logits))
+    if head != "sigmoid":
+        expected = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_the_batch_size_changes_no_curve(network):

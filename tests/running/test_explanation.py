@@ -9,7 +9,7 @@ from PIL import Image
 import onnxlrp
 from onnxlrp.demo import MODEL, PREPROCESSING
 from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.running.explanation import Account, Explanation, Region
+from onnxlrp.running.explanation import Account, Explanation, Region, is_flat
 
 
 def explanation(relevance: np.ndarray, preprocessing: Preprocessing | None = None, logit=True):
@@ -144,3 +144,21 @@ def test_values_that_no_picture_has_raise_one_warning(bundled):
     run = onnxlrp.Explainer(bundled)
     with pytest.warns(UserWarning, match="lie within"):
         run(image * 1000)
+
+
+@pytest.mark.parametrize(
+    ("scores", "flat"),
+    [
+        ([0.25, 0.25, 0.25, 0.25], True),
+        ([0.9, 0.04, 0.03, 0.03], False),
+        ([0.01, 0.02, 0.01, 0.03], False),
+        ([0.48, 0.52, 0.5, 0.51], True),
+        ([0.9, 0.8, 0.02, 0.7], False),
+        ([-40.0, -40.1, -40.0, -39.9], True),
+        ([7.0, 1.0, 0.0, -2.0], False),
+        ([0.3], False),
+    ],
+)
+def test_flat_scores(scores, flat):
+    """Logits, probabilities of classes, and of labels that do not exclude each other."""
+    assert is_flat(np.array(scores, np.float32)) is flat
