@@ -160,8 +160,8 @@ class Judge:
     prefixes : numbers of flips at which the area is taken besides L
     orders : which orders are run; the random one is a method of its own, `RANDOM`, whose one curve
         stands beside the others' in either direction
-    probability : follow what the model puts out instead of the logits it comes from; of a model that
-        puts out logits, their softmax, or of a single one its sigmoid
+    probability : follow what the model puts out instead of the logits it comes from; of a model
+        that puts out logits, their softmax, or of a single one its sigmoid
     batch : pictures to a run
     threads : for one operator on the CPU
 

@@ -9,7 +9,7 @@ import networkx as nx
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Network, Operation, constant_of
-from onnxlrp.graph.operators import Fact, has
+from onnxlrp.graph.operators import Fact, has, operator_of
 
 _SIZES_ONLY = ("Shape", "Size")
 
@@ -120,7 +120,7 @@ def _guarantees(node: ir.Node, known: set[int]) -> bool:
         constant = constant_of(value)
         return bool((constant >= 0).all()) if constant is not None else id(value) in known
 
-    operator = node.op_type
+    operator = operator_of(node)
     if node.domain not in ("", "ai.onnx"):
         return False
     if has(operator, Fact.NON_NEGATIVE):

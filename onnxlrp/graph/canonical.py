@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.local_response import recognise_lrn
+from onnxlrp.graph.operators import operator_of
 
 Array = np.ndarray[Any, Any]
 
@@ -111,9 +112,9 @@ def operations(graph: ir.Graph) -> list[Operation]:
 
 def _single(node: ir.Node) -> Operation:
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    standard = node.domain in ("", "ai.onnx")
-    operator = node.op_type if standard else f"{node.domain}::{node.op_type}"
-    return Operation(node, operator, tuple(node.inputs), tuple(node.outputs), attributes, (node,))
+    return Operation(
+        node, operator_of(node), tuple(node.inputs), tuple(node.outputs), attributes, (node,)
+    )
 
 
 def _lrn(node: ir.Node) -> Operation | None:
@@ -134,7 +135,7 @@ def _only_within(node: ir.Node, nodes: Sequence[ir.Node]) -> bool:
 def _merge_pad(operation: Operation) -> Operation:
     value = operation.input(0)
     pad = None if value is None else value.producer()
-    if operation.operator != "Conv" or pad is None or pad.op_type != "Pad":
+    if operation.operator != "Conv" or pad is None or operator_of(pad) != "Pad":
         return operation
     amounts = zero_padding(pad)
     if amounts is None or operation.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
@@ -213,7 +214,7 @@ def affine_of(node: ir.Node, x: ir.Value, axis: int) -> tuple[Array, Array] | No
 
     None where the node does something else, or varies along another axis.
     """
-    if node.op_type == "BatchNormalization":
+    if operator_of(node) == "BatchNormalization":
         training = node.attributes.get("training_mode")
         if axis != 1 or (training is not None and training.value):
             return None
@@ -226,18 +227,18 @@ def affine_of(node: ir.Node, x: ir.Value, axis: int) -> tuple[Array, Array] | No
         epsilon = node.attributes["epsilon"].value if "epsilon" in node.attributes else 1e-5
         scale = gamma / np.sqrt(variance + epsilon)
         return scale, beta - mean * scale
-    if node.op_type not in ("Add", "Sub", "Mul", "Div") or node.inputs[0] is node.inputs[1]:
+    if operator_of(node) not in ("Add", "Sub", "Mul", "Div") or node.inputs[0] is node.inputs[1]:
         return None
     first = node.inputs[0] is x
     constant = _per_channel(constant_of(node.inputs[1 if first else 0]), x, axis)
     if constant is None:
         return None
     one, zero = np.ones(1), np.zeros(1)
-    if node.op_type == "Add":
+    if operator_of(node) == "Add":
         return one, constant
-    if node.op_type == "Sub":
+    if operator_of(node) == "Sub":
         return (one, -constant) if first else (-one, constant)
-    if node.op_type == "Mul":
+    if operator_of(node) == "Mul":
         return constant, zero
     return (1 / constant, zero) if first else None
 

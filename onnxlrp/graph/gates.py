@@ -15,7 +15,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
-from onnxlrp.graph.operators import Fact, has
+from onnxlrp.graph.operators import Fact, has, operator_of
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -74,7 +74,7 @@ def bounded_values(graph: ir.Graph) -> frozenset[int]:
     for node in graph:
         if node.domain not in ("", "ai.onnx"):
             continue
-        operator, inputs = node.op_type, list(node.inputs)
+        operator, inputs = operator_of(node), list(node.inputs)
         ends = inputs[1:3] if operator == "Clip" else []
         if (
             has(operator, Fact.BOUNDED)
@@ -90,18 +90,18 @@ def bounded_values(graph: ir.Graph) -> frozenset[int]:
 def _divides(value: ir.Value | None) -> bool:
     """Whether a value is what a normalisation multiplies by: 1 / sqrt(...), or a power below 0."""
     while value is not None and (node := value.producer()) is not None:
-        if node.op_type == "Reciprocal":
+        if operator_of(node) == "Reciprocal":
             return True
-        if node.op_type == "Pow":
+        if operator_of(node) == "Pow":
             exponent = constant_of(node.inputs[1])
             return exponent is not None and bool((exponent < 0).all())
-        if node.op_type == "Div":
+        if operator_of(node) == "Div":
             return constant_of(node.inputs[0]) is not None
-        if node.op_type == "Mul" and (scale := constant_of(node.inputs[1])) is not None:
+        if operator_of(node) == "Mul" and (scale := constant_of(node.inputs[1])) is not None:
             value = node.inputs[0]
             del scale
             continue
-        if not has(node.op_type, Fact.MOVES) and node.op_type != "Cast":
+        if not has(operator_of(node), Fact.MOVES) and operator_of(node) != "Cast":
             return False
         value = node.inputs[0]
     return False

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxlrp.graph.operators import operator_of
+
 ConstantOf = Callable[[ir.Value | None], "np.ndarray[Any, Any] | None"]
 
-_VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "Pad")
+_VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Identity")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def recognise_lrn(node: ir.Node, constant_of: ConstantOf) -> DecomposedLrn | Non
     `torch.nn.functional.local_response_norm` writes the division; the mean's window is
     [k - size // 2, k + (size - 1) // 2], the mirror image of ONNX's for an even size.
     """
-    if node.op_type != "Div":
+    if operator_of(node) != "Div":
         return None
     x, power = node.inputs
     exponent, raised = _with_constant(power, "Pow", constant_of)
@@ -50,14 +52,15 @@ def recognise_lrn(node: ir.Node, constant_of: ConstantOf) -> DecomposedLrn | Non
     extent: tuple[int, int] | None = None
     value = mean
     while value is not None and (step := value.producer()) is not None:
-        if step.op_type == "AveragePool" and pool is None:
+        operator = operator_of(step)
+        if operator == "AveragePool" and pool is None and _plain(step):
             pool = step
-        elif step.op_type not in _VIEWS:
-            break
-        if step.op_type == "Pad":
-            extent = _single_axis(constant_of(step.inputs[1]))
+        elif operator == "Pad" and pool is not None and extent is None:
+            extent = _single_axis(_zeros(step, constant_of))
             if extent is None:
                 return None
+        elif operator not in _VIEWS:
+            break
         chain.append(step)
         value = step.inputs[0]
     square = value.producer() if value is not None else None
@@ -65,7 +68,11 @@ def recognise_lrn(node: ir.Node, constant_of: ConstantOf) -> DecomposedLrn | Non
         return None
     kernel = [size for size in pool.attributes["kernel_shape"].value if size != 1]
     own = pool.attributes.get("pads")
-    if extent is None and own is not None:
+    if own is not None and any(own.value):
+        # Of two paddings, or one that does not count, the mean is not over `size` channels.
+        counted = pool.attributes.get("count_include_pad")
+        if extent is not None or counted is None or not counted.value:
+            return None
         extent = _single_axis(np.asarray(own.value))
     if len(kernel) != 1 or extent is None or sum(extent) != kernel[0] - 1:
         return None
@@ -86,11 +93,32 @@ def recognise_lrn(node: ir.Node, constant_of: ConstantOf) -> DecomposedLrn | Non
     )
 
 
+def _plain(pool: ir.Node) -> bool:
+    """Whether a pool takes every window, one step from the last."""
+    attributes = {name: attribute.value for name, attribute in pool.attributes.items()}
+    return (
+        all(stride == 1 for stride in attributes.get("strides") or [1])
+        and all(dilation == 1 for dilation in attributes.get("dilations") or [1])
+        and attributes.get("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+        and not attributes.get("ceil_mode", 0)
+    )
+
+
+def _zeros(pad: ir.Node, constant_of: ConstantOf) -> np.ndarray[Any, Any] | None:
+    """Return the amounts, of all axes, by which a node pads with zeros; None for other pads."""
+    mode = pad.attributes["mode"].value if "mode" in pad.attributes else "constant"
+    fill = pad.inputs[2] if len(pad.inputs) > 2 else None
+    constant = constant_of(fill)
+    zero = fill is None or (constant is not None and not constant.any())
+    whole = len(pad.inputs) < 4 or pad.inputs[3] is None
+    return constant_of(pad.inputs[1]) if mode == "constant" and zero and whole else None
+
+
 def _with_constant(
     value: ir.Value | None, op: str, constant_of: ConstantOf
 ) -> tuple[float | None, ir.Value | None]:
     node = value.producer() if value is not None else None
-    if node is None or node.op_type != op:
+    if node is None or operator_of(node) != op:
         return None, None
     for constant, other in ((1, 0), (0, 1)):
         array = constant_of(node.inputs[constant])
@@ -100,9 +128,9 @@ def _with_constant(
 
 
 def _squares(node: ir.Node, x: ir.Value, constant_of: ConstantOf) -> bool:
-    if node.op_type == "Mul":
+    if operator_of(node) == "Mul":
         return node.inputs[0] is x and node.inputs[1] is x
-    exponent = constant_of(node.inputs[1]) if node.op_type == "Pow" else None
+    exponent = constant_of(node.inputs[1]) if operator_of(node) == "Pow" else None
     return exponent is not None and node.inputs[0] is x and bool(np.all(exponent == 2))
 
 
@@ -123,5 +151,6 @@ def _pools_channels(pool: ir.Node, x: ir.Value) -> bool:
     if pooled is None or pooled.shape is None or x.shape is None or len(x.shape) < 2:
         return False
     kernel = list(pool.attributes["kernel_shape"].value)
-    # The pool may not see an axis 1 of size other than 1 except the channels it slides over.
-    return kernel[0] != 1 and pooled.shape[1] == 1
+    # The pool may not see an axis 1 of size other than 1 except the channels it slides over; of a
+    # picture of one channel, which has that without a new axis, it would pool the rows.
+    return kernel[0] != 1 and pooled.shape[1] == 1 and pooled is not x and x.shape[1] != 1

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from enum import Flag, auto
 from types import MappingProxyType
 
+import onnx_ir as ir
+
 
 class Fact(Flag):
     """A guarantee; an operator that is not in the table gives none.
@@ -121,6 +123,11 @@ FACTS: Mapping[str, Fact] = MappingProxyType(
     }
 )
 """By ONNX operator type; `domain::Type` outside ai.onnx."""
+
+
+def operator_of(node: ir.Node) -> str:
+    """Return a node's ONNX operator type; `domain::Type` outside ai.onnx."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
 
 
 def has(operator: str, fact: Fact) -> bool:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxlrp.errors import ModelError
 from onnxlrp.graph.canonical import constant_of
+from onnxlrp.graph.operators import operator_of
 from onnxlrp.graph.shapes import Dim, dims_of
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -86,7 +87,7 @@ def score_of(output: ir.Value) -> Score:
         binary = _binary(node, output)
         if binary is not None:
             return binary
-        if node.op_type not in _WRAPPERS or not _fits(source, output):
+        if operator_of(node) not in _WRAPPERS or not _fits(source, output):
             break
         value = source
     return Score(output, output)
@@ -111,21 +112,29 @@ def _classes(value: ir.Value) -> Dim:
 def _normalised(node: ir.Node) -> ir.Value | None:
     """Return the logits of a Softmax, LogSoftmax or Sigmoid, also of one that is written out."""
     source = node.inputs[0]
-    if node.op_type in _NORMALISERS and source is not None:
-        return source if node.op_type == "Sigmoid" or _over_classes(node, source) else None
-    if node.op_type == "Log" and (inner := _maker(source)) is not None:
-        return _normalised(inner) if inner.op_type in ("Softmax", "Div") else None
-    if node.op_type != "Div":
+    if operator_of(node) in _NORMALISERS and source is not None:
+        return source if operator_of(node) == "Sigmoid" or _over_classes(node, source) else None
+    if operator_of(node) == "Log" and (inner := _maker(source)) is not None:
+        return _normalised(inner) if operator_of(inner) in ("Softmax", "Div") else None
+    if operator_of(node) != "Div":
         return None
     above, below = _maker(source), _maker(node.inputs[1])
-    if above is None or below is None or (above.op_type, below.op_type) != ("Exp", "ReduceSum"):
+    if (
+        above is None
+        or below is None
+        or (operator_of(above), operator_of(below)) != ("Exp", "ReduceSum")
+    ):
         return None
     if below.inputs[0] is not source or not _over_classes(below, source):
         return None
     shifted = _maker(above.inputs[0])
-    if shifted is not None and shifted.op_type == "Sub":
+    if shifted is not None and operator_of(shifted) == "Sub":
         most = _maker(shifted.inputs[1])
-        if most is not None and most.op_type == "ReduceMax" and most.inputs[0] is shifted.inputs[0]:
+        if (
+            most is not None
+            and operator_of(most) == "ReduceMax"
+            and most.inputs[0] is shifted.inputs[0]
+        ):
             return shifted.inputs[0]
     return above.inputs[0]
 
@@ -149,15 +158,15 @@ def _over_classes(node: ir.Node, value: ir.Value | None) -> bool:
 
 def _binary(node: ir.Node, output: ir.Value) -> Score | None:
     """Recognise the two columns 1 - p and p, in either order, of p = sigmoid(z)."""
-    if node.op_type != "Concat" or len(node.inputs) != 2 or _classes(output) != 2:
+    if operator_of(node) != "Concat" or len(node.inputs) != 2 or _classes(output) != 2:
         return None
     for place in (0, 1):
         likely, rest = node.inputs[place], _maker(node.inputs[1 - place])
-        one = None if rest is None or rest.op_type != "Sub" else constant_of(rest.inputs[0])
+        one = None if rest is None or operator_of(rest) != "Sub" else constant_of(rest.inputs[0])
         if rest is None or one is None or (one != 1).any() or rest.inputs[1] is not likely:
             continue
         sigmoid = _maker(likely)
-        if sigmoid is None or sigmoid.op_type != "Sigmoid" or sigmoid.inputs[0] is None:
+        if sigmoid is None or operator_of(sigmoid) != "Sigmoid" or sigmoid.inputs[0] is None:
             continue
         z = sigmoid.inputs[0]
         if _has_class_axis(z) and _classes(z) == 1:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 from support import close, crosses_as_defined, explain, lines, model, node, normal
 
+import onnxlrp
 from onnxlrp import reference
 
 C = 4
@@ -193,6 +195,78 @@ def test_an_even_window_is_torchs_not_its_mirror_image():
     explained = explain(proto, lines("Gemm: epsilon", "LRN: taylor"), {"x": x})
     channels = np.abs(explained.values["relevance"]).sum((0, 2, 3))
     assert [c for c in range(7) if channels[c] > 1e-6] == [1, 2, 3, 4]
+
+
+NEARLY_LRN = {
+    "padded by the mean itself, which does not count it": {
+        "p": node("Identity", ["v"], "p"),
+        "m": node("AveragePool", ["p"], "m", kernel_shape=[5, 1, 1], pads=[2, 0, 0, 2, 0, 0]),
+    },
+    "padded with ones": {"p": node("Pad", ["v", "pads", "k"], "p")},
+    "reflected": {"p": node("Pad", ["v", "pads"], "p", mode="reflect")},
+    "dilated": {
+        "m": node(
+            "AveragePool", ["p"], "m", kernel_shape=[3, 1, 1], dilations=[2, 1, 1], strides=[1] * 3
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("change", NEARLY_LRN)
+def test_what_is_only_nearly_lrn_is_not_taken_for_it(change):
+    nodes, weights = torch_lrn(5)
+    nodes = [NEARLY_LRN[change].get(one.output[0], one) for one in nodes]
+    readout = [node("Flatten", ["y"], "f"), node("Gemm", ["f", "readout"], "logits")]
+    weights["readout"] = normal(42, 3)
+    used = {name for one in nodes for name in one.input} | {"readout"}
+    weights = {name: array for name, array in weights.items() if name in used}
+    proto = model([*nodes, *readout], {"x": [2, 7, 3, 2]}, ["logits"], weights, opset=22)
+    operators = {one.operator for one in onnxlrp.convert(proto, "epsilon").nodes}
+    assert "LRN" not in operators
+    assert "Gate" in operators
+
+
+def test_the_rows_of_a_picture_of_one_channel_are_not_its_channels():
+    nodes, weights = torch_lrn(5)
+    by_rows = {
+        "v": node("Identity", ["sq"], "v"),
+        "m": node("AveragePool", ["p"], "m", kernel_shape=[5, 1], strides=[1, 1]),
+        "u": node("Identity", ["m"], "u"),
+        "r": node("Identity", ["u"], "r"),
+    }
+    nodes = [by_rows.get(one.output[0], one) for one in nodes]
+    weights["pads"] = np.array([0, 0, 2, 0, 0, 0, 2, 0], np.int64)
+    readout = [node("Flatten", ["y"], "f"), node("Gemm", ["f", "readout"], "logits")]
+    weights["readout"] = normal(42, 3)
+    used = {name for one in nodes for name in one.input} | {"readout"}
+    weights = {name: array for name, array in weights.items() if name in used}
+    proto = model([*nodes, *readout], {"x": [2, 1, 7, 6]}, ["logits"], weights)
+    assert "LRN" not in {one.operator for one in onnxlrp.convert(proto, "epsilon").nodes}
+
+
+@pytest.mark.parametrize("operator", ["Add", "Pad", "BatchNormalization"])
+def test_an_operator_of_another_domain_is_another_operator(operator):
+    """`com.acme::Add` may do anything: it is named, neither merged nor passed."""
+    weights = {"k": normal(3, 3, 1, 1), "b": normal(3, 1, 1), "v": normal(75, 2)}
+    body = [
+        node("Conv", ["x", "k"], "c"),
+        node(operator, ["c", "b"], "y"),
+        node("Flatten", ["y"], "f"),
+        node("Gemm", ["f", "v"], "logits"),
+    ]
+    body[1].domain = "com.acme"
+    graph = helper.make_graph(
+        body,
+        "foreign",
+        [helper.make_tensor_value_info("x", 1, ["N", 3, 5, 5])],
+        [helper.make_tensor_value_info("logits", 1, ["N", 2])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.acme", 1)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    with pytest.raises(onnxlrp.UnsupportedError) as caught:
+        onnxlrp.convert(proto, "epsilon")
+    assert [one.node for one in caught.value.obstacles] == ["node_y"]
 
 
 def test_every_operator_of_a_merge_keeps_its_outputs():
