@@ -12,7 +12,6 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from onnxscript.optimizer import fold_constants
 
 from onnxlrp.compiler.loadable import prove_loadable
 from onnxlrp.compiler.naming import free, value_names
@@ -24,6 +23,9 @@ from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Tensor
 
 _LIMIT = (1 << 31) - 1
+
+ACCOUNT = METADATA_PREFIX + "account"
+"""Where a node says, as JSON, by which tensors' names or numbers a division was made."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ def _write_accounts(nodes: Iterable[ir.Node], unused: set[int]) -> None:
             terms[name] = "" if value is None else value.name
             if value is not None and id(value) in unused:
                 terms[name] = value.const_value.numpy().ravel().tolist()
-        node.metadata_props[METADATA_PREFIX + "account"] = json.dumps(terms)
+        node.metadata_props[ACCOUNT] = json.dumps(terms)
 
 
 def _describe(model: ir.Model, names: OutputNames, facts: Mapping[str, str]) -> None:
@@ -239,17 +241,6 @@ def _describe(model: ir.Model, names: OutputNames, facts: Mapping[str, str]) -> 
     model.metadata_props.update({METADATA_PREFIX + key: text for key, text in entries.items()})
     model.producer_name = "onnxlrp"
     model.producer_version = facts["version"]
-
-
-def fold_weights(model: ir.Model, emitter: Emitter) -> None:
-    """Compute what only depends on weights now, and write it out."""
-    emitted = set(emitter.nodes)
-    fold_constants(
-        model,
-        input_size_limit=1 << 31,
-        output_size_limit=1 << 31,
-        should_fold=lambda node: None if node in emitted else False,
-    )
 
 
 def save(model: ir.Model, path: Path, external_data: bool, check: bool) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal
 import onnx
 import onnx_ir as ir
 
-from onnxlrp.compiler import assembly
+from onnxlrp.compiler import assembly, folding
 from onnxlrp.compiler.assembly import assemble
 from onnxlrp.compiler.assignment import Assignment, assign, kinds_of, unmatched
 from onnxlrp.compiler.batching import prove_batch
@@ -181,7 +181,7 @@ def convert(
     }
     renamed = assemble(loaded.model, network, flow, intermediates, metadata)
     if fold_weights:
-        assembly.fold_weights(loaded.model, flow.emitter)
+        folding.fold_weights(loaded.model)
     result = Conversion(
         loaded.model,
         tuple(_explained(operation, assigned[operation]) for operation in facts.operations),
