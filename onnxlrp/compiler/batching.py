@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 
@@ -9,13 +11,16 @@ from onnxlrp.errors import ModelError
 from onnxlrp.runtime import open_session
 
 
-def prove_batch(explainer: onnx.ModelProto, target_input: str | None) -> None:
+def prove_batch(
+    explainer: onnx.ModelProto, target_input: str | None, masks: Collection[str] = ()
+) -> None:
     """Run two random samples at once and one by one, and compare all outputs.
 
     Parameters
     ----------
     explainer : with a symbolic batch
     target_input : name of the input that takes the class, or None if it is written in
+    masks : names of the inputs that take masks; each sample gets a number of its own
 
     Raises
     ------
@@ -33,6 +38,9 @@ def prove_batch(explainer: onnx.ModelProto, target_input: str | None) -> None:
         shape = [2, *(d.dim_value or 64 for d in list(kind.shape.dim)[1:])]
         if value.name == target_input:
             batch[value.name] = np.full(2, -1, np.int64)
+        elif value.name in masks:
+            ones = [1] * (len(kind.shape.dim) - 1)
+            batch[value.name] = generator.random((2, *ones)).astype(dtype)
         else:
             batch[value.name] = (generator.random(shape) * 255).astype(dtype)
     advice = "convert without --dynamic-batch, or export the model with a symbolic batch"

@@ -199,7 +199,11 @@ def convert(
         None if isinstance(model, onnx.ModelProto) else Path(model),
     )
     if dynamic_batch:
-        prove_batch(result.to_proto(), None if flow.target is None else flow.target.name)
+        prove_batch(
+            result.to_proto(),
+            None if flow.target is None else flow.target.name,
+            {mask.name or "" for mask in flow.masks.values()},
+        )
     return result
 
 

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from onnxscript.optimizer import fold_constants
 
 from onnxlrp.errors import ModelError
+from onnxlrp.graph.batch import free_batch
 from onnxlrp.graph.lifting import MINIMUM_OPSET, malformed, prepare
 from onnxlrp.graph.shapes import Dim, dims_of
 from onnxlrp.graph.tensors import check_tensors
@@ -59,7 +60,7 @@ def load(
     Parameters
     ----------
     source : path of the model, or the model itself
-    dynamic_batch : give every input's axis 0 the symbolic size `batch` first
+    dynamic_batch : give every input's axis 0 a symbolic size first
 
     Raises
     ------
@@ -78,7 +79,7 @@ def load(
     _refuse_explainer(proto)
     check_tensors(proto, folder)
     if dynamic_batch:
-        _free_batch(proto)
+        free_batch(proto)
     with malformed():
         proto, notes = prepare(proto)
         model = ir.from_proto(proto)
@@ -111,32 +112,6 @@ def _refuse_explainer(proto: onnx.ModelProto) -> None:
             "this model is an explainer already; give the original model, or run "
             "`onnxlrp explain` on this one"
         )
-
-
-def _free_batch(proto: onnx.ModelProto) -> None:
-    """Make the batch symbolic, and drop every shape and reshape that fixed it."""
-    graph = proto.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for value in graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if dims and value.name not in constants:
-            dims[0].dim_param = "batch"
-    del graph.value_info[:]
-    for value in graph.output:
-        value.type.tensor_type.ClearField("shape")
-    for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.name == "value":
-                constants[node.output[0]] = attribute.t
-    for node in graph.node:
-        if node.op_type != "Reshape" or node.input[1] not in constants:
-            continue
-        tensor = constants[node.input[1]]
-        shape = onnx.numpy_helper.to_array(tensor).copy()
-        if shape.size and shape[0] == 1:
-            # 0 copies the input's own size, and stays right when another entry is -1.
-            shape[0] = 0
-            tensor.CopyFrom(onnx.numpy_helper.from_array(shape, tensor.name))
 
 
 def _normalise(model: ir.Model) -> None:
@@ -181,18 +156,32 @@ def _infer_shapes(model: ir.Model) -> None:
 
 
 def _round_down(graph: ir.Graph) -> bool:
-    """Drop ceil_mode from a pooling where it adds nothing; tell whether one was found.
+    """Write a pooling without ceil_mode where onnx miscounts it; tell whether one was found.
 
     A last window that would start in the padding does not count (ONNX, PyTorch), but onnx's shape
-    inference counts it. All shapes behind it are forgotten, to be inferred again.
+    inference counts it. Axes that do get one more window get the padding that it needs instead,
+    except in an average that counts padding. All shapes behind it are forgotten, to be inferred
+    again.
     """
     for node in graph:
         x = node.inputs[0] if node.inputs else None
         ceil = node.attributes.get("ceil_mode")
         if node.op_type not in ("MaxPool", "AveragePool") or ceil is None or not ceil.value:
             continue
-        if x is None or x.shape is None or _ceil_adds(node, dims_of(x.shape)[2:]):
+        missing = None if x is None or x.shape is None else _missing(node, dims_of(x.shape)[2:])
+        if missing is None:
             continue
+        if any(missing):
+            values = {name: attribute.value for name, attribute in node.attributes.items()}
+            rank, kernel = len(missing), values["kernel_shape"]
+            pads = list(values.get("pads") or [0] * (2 * rank))
+            ends = [pads[rank + i] + missing[i] for i in range(rank)]
+            # onnxruntime takes no padding as long as the window.
+            if values.get("count_include_pad") or any(
+                e >= k for e, k in zip(ends, kernel, strict=True)
+            ):
+                continue
+            node.attributes["pads"] = ir.AttrInt64s("pads", [*pads[:rank], *ends])
         del node.attributes["ceil_mode"]
         for later in graph:
             for value in later.outputs:
@@ -202,20 +191,28 @@ def _round_down(graph: ir.Graph) -> bool:
     return False
 
 
-def _ceil_adds(node: ir.Node, sizes: Sequence[Dim]) -> bool:
-    """Whether rounding up gives a pooling one more window along an axis, or may give one."""
+def _missing(node: ir.Node, sizes: Sequence[Dim]) -> list[int] | None:
+    """Return the padding for which a pooling's last windows ask, per axis.
+
+    None where nothing is to be done: all sizes are counted as they should be, and something is
+    gained by rounding up, or a size is not known.
+    """
     values = {name: attribute.value for name, attribute in node.attributes.items()}
     rank = len(sizes)
     pads = values.get("pads") or [0] * (2 * rank)
     strides, dilations = (values.get(name) or [1] * rank for name in ("strides", "dilations"))
+    missing, miscounted = [0] * rank, False
     for i, size in enumerate(sizes):
         if not isinstance(size, int):
-            return True
-        steps = size + pads[i] + pads[i + rank] - dilations[i] * (values["kernel_shape"][i] - 1) - 1
-        down, up = steps // strides[i], -(-steps // strides[i])
+            return None
+        extent = dilations[i] * (values["kernel_shape"][i] - 1) + 1
+        padded = size + pads[i] + pads[i + rank]
+        down, up = (padded - extent) // strides[i], -(-(padded - extent) // strides[i])
         if up > down and up * strides[i] < size + pads[i]:
-            return True
-    return False
+            missing[i] = up * strides[i] + extent - padded
+        else:
+            miscounted = miscounted or up > down
+    return None if any(missing) and not miscounted else missing
 
 
 def _name(graph: ir.Graph) -> None:

@@ -193,6 +193,36 @@ def test_a_fixed_batch_can_be_freed():
         close(explained.values["relevance"][index : index + 1], single.values["relevance"], 1e-6)
 
 
+def test_a_freed_batch_keeps_its_symbol_and_parameters_their_shape():
+    """One constant may reshape a parameter, which has no batch, and the data."""
+    body = [
+        node("Reshape", ["bias", "s"], "b"),
+        node("Reshape", ["x", "s"], "r"),
+        node("Add", ["r", "b"], "z"),
+        node("MatMul", ["z", "w"], "logits"),
+    ]
+    weights = {"w": W["w"], "bias": normal(2, 3), "s": np.array([1, 6], np.int64)}
+    proto = model(body, {"x": ["samples", 2, 3]}, {"logits": ["samples", 5]}, weights)
+    x = X.reshape(2, 2, 3)
+    explained = explain(proto, lines("*: epsilon"), {"x": x}, dynamic_batch=True)
+    assert explained.conversion.inputs[0][2] == ("samples", 2, 3)
+    logits = (X + weights["bias"].reshape(1, 6)) @ weights["w"]
+    close(explained.values["logits"], logits, 1e-6)
+
+
+def test_a_freed_batch_takes_masks():
+    """One number a sample, here in front of the second layer."""
+    proto = model(BODY, {"x": [1, 6]}, {"logits": [1, 3]}, W)
+    conversion = onnxlrp.convert(proto, lines("*: epsilon"), dynamic_batch=True, masks=["a"])
+    feeds = {"x": X, "target": np.array([-1])}
+    explainer = conversion.to_proto()
+    whole, halved = (
+        run(explainer, {**feeds, "mask_a": np.array([[1], [second]], np.float32)})["relevance"]
+        for second in (1, 0.5)
+    )
+    close(halved, whole * np.array([[1], [0.5]]), 1e-6)
+
+
 def test_a_batch_that_cannot_be_freed_is_refused():
     """For one sample the transpose and the reshape undo each other; for two they do not."""
     body = [
@@ -231,6 +261,21 @@ def test_a_pooling_window_that_would_start_in_the_padding_does_not_count():
     explained = explain(proto, "epsilon", {"x": x}, inside=["p"])
     assert explained.relevance("p").shape == (2, 3, 4, 4)
     np.testing.assert_array_equal(explained.values["logits"], run(proto, {"x": x})["logits"])
+
+
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
+def test_one_axis_may_gain_a_window_and_another_not(operator, tmp_path):
+    """7 + 2 rows by twos are 4 windows of 2; 8 + 2 columns by twos are 5 windows of 3, not 4."""
+    pool = node(
+        operator, ["x"], "p", kernel_shape=[2, 3], strides=[2, 2], pads=[1] * 4, ceil_mode=1
+    )
+    body = [pool, node("GlobalAveragePool", ["p"], "g"), node("Flatten", ["g"], "logits")]
+    proto = model(body, {"x": ["N", 3, 7, 8]}, ["logits"], {})
+    x = np.abs(normal(2, 3, 7, 8))
+    explained = explain(proto, "epsilon", {"x": x}, inside=["p"])
+    assert explained.relevance("p").shape == (2, 3, 4, 5)
+    np.testing.assert_allclose(explained.values["logits"], run(proto, {"x": x})["logits"], 1e-6)
+    explained.conversion.save(tmp_path / "e.onnx")
 
 
 def test_the_model_is_never_overwritten(tmp_path, monkeypatch):
