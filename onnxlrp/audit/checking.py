@@ -86,6 +86,9 @@ def check(
     feeds |= _added(written, target, samples)
     tell("running both")
     alone = running.outputs(running.session(proto, folder, name, provider), feeds)
+    plain = running.session(proto, folder, name, provider, optimise=False)
+    unfused = running.outputs(plain, feeds)
+    del plain
     together = running.session(written.proto, written.folder, explainer_name, provider)
     inside = running.outputs(together, feeds)
     del together
@@ -121,6 +124,7 @@ def check(
         ),
         precision=written.precision,
         outputs={key: _changed(inside[key], value) for key, value in alone.items()},
+        noise=max((_changed(unfused[key], value) for key, value in alone.items()), default=0.0),
         start=recomputed.difference.get(written.contract.score),
         layers=tuple(reversed(found)),
         special=_special(written, values),

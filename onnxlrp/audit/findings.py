@@ -19,7 +19,7 @@ DIFFERENCE = 1e-4
 """Largest difference of a layer from its definition, as a part of max |R|."""
 
 NOISE = 10
-"""How many times its float32 noise a layer may differ, where that is more than `DIFFERENCE`."""
+"""How many times its noise a layer or an output may differ, where that is more than is allowed."""
 
 EXPLODED = 1e3
 """Sum of |R| over |f| from which on a map says little about f."""
@@ -154,6 +154,8 @@ class Audit:
     bias_treatments : what the composite does with biases
     precision : distance of 1 to the next number of the coarsest type that the model computes in
     outputs : by output, the largest difference from the model alone, as a part of its largest value
+    noise : the largest such difference of the model alone from itself, when onnxruntime fuses none
+        of its nodes
     start : difference of the relevance that it starts from; None where it is not held
     layers : from the score to the inputs
     special : values with relevance that is not finite, or denormal
@@ -175,6 +177,7 @@ class Audit:
     bias_treatments: tuple[str, ...]
     precision: float
     outputs: Mapping[str, float]
+    noise: float
     start: float | None
     layers: tuple[Layer, ...]
     special: tuple[Special, ...]
@@ -200,7 +203,7 @@ class Audit:
     @property
     def allowed_change(self) -> float:
         """Change of an output from which on it is a fault."""
-        return max(OUTPUTS, self.precision)
+        return max(OUTPUTS, self.precision, NOISE * self.noise)
 
     def share(self, amount: float) -> float:
         """Return an amount of relevance as a part of the score."""

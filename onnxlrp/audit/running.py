@@ -18,8 +18,16 @@ Array = NDArray[Any]
 Provider = Literal["cpu", "cuda"]
 
 
-def session(proto: onnx.ModelProto, folder: Path | None, name: str, provider: Provider) -> Any:
+def session(
+    proto: onnx.ModelProto,
+    folder: Path | None,
+    name: str,
+    provider: Provider,
+    optimise: bool = True,
+) -> Any:
     """Open an onnxruntime session on a protobuf whose external data lie in `folder`.
+
+    Without `optimise` onnxruntime runs the nodes as they are written, and fuses none.
 
     On CUDA convolutions and products are computed in float32 proper: TensorFloat-32, which
     onnxruntime uses there by default, has 10 bits of fraction, too few to audit anything by.
@@ -33,7 +41,12 @@ def session(proto: onnx.ModelProto, folder: Path | None, name: str, provider: Pr
 
     """
     return open_session(
-        proto.SerializeToString(), name, provider, folder=folder, cuda_options={"use_tf32": "0"}
+        proto.SerializeToString(),
+        name,
+        provider,
+        folder=folder,
+        cuda_options={"use_tf32": "0"},
+        optimise=optimise,
     )
 
 

@@ -44,7 +44,7 @@ def with_bounds(
     low, high = (np.atleast_1d(np.asarray(parameters[n], np.float64)) for n in ("low", "high"))
     value = operation.inputs[0]
     shape = value.shape if value is not None else None
-    channels = None if shape is None else shape[channel_axis(operation.operator, len(shape))]
+    channels = shape[channel_axis(operation.operator, len(shape))] if shape else None
     for name, bounds in (("low", low), ("high", high)):
         if bounds.size > 1 and isinstance(channels, int) and bounds.size != channels:
             raise InputError(
@@ -79,7 +79,7 @@ def _carried(
     if (low == low[0]).all() and (high == high[0]).all():
         return [float(low[0])], [float(high[0])]
     shape = operation.inputs[0].shape if operation.inputs[0] is not None else None
-    if shape is None or axis != channel_axis(operation.operator, len(shape)):
+    if not shape or axis != channel_axis(operation.operator, len(shape)):
         raise _stuck(operation, operation)
     return low.tolist(), high.tolist()
 

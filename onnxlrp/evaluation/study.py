@@ -293,7 +293,7 @@ class Judge:
             "digest": picture.digest,
             "class": target,
             "score": float(scores[target]),
-            "flat": is_flat(scores),
+            "flat": is_flat(scores, not self._probability),
             "flips": int(steps[-1]),
             "methods": rows,
         }

@@ -52,18 +52,18 @@ class Account(NamedTuple):
         return f"{name} {self.score:.4g}, relevance sums to {self.relevance:.4g}{share}"
 
 
-def is_flat(scores: NDArray[Any]) -> bool:
-    """Tell whether scores, logits or probabilities, have nearly the greatest possible entropy.
+def is_flat(scores: NDArray[Any], logits: bool) -> bool:
+    """Tell whether scores, logits or what a model makes of them, speak for no class.
 
-    Probabilities that do not add up to 1 are of labels that do not exclude each other; of such,
-    that each is near 1/2.
+    Logits do not whose softmax has nearly the greatest possible entropy, and likewise
+    probabilities; of labels that do not exclude each other, where each is near 1/2.
     """
     from scipy.special import entr, softmax
 
     values = scores.astype(np.float64)
     if len(values) < 2:
         return False
-    likely = bool(((values >= 0) & (values <= 1)).all())
+    likely = not logits and bool(((values >= 0) & (values <= 1)).all())
     if likely and abs(values.sum() - 1) > 1e-3:
         return bool((np.abs(values - 0.5) < 0.1).all())
     chances = values if likely else softmax(values)

@@ -127,7 +127,7 @@ class Writer:
             relevance=total,
             share=total / explained.score if known else None,
             full=full_scale(relevance, layout) if relevance.ndim == 3 else 0.0,
-            flat=is_flat(result.scores),
+            flat=is_flat(result.scores, self.logits),
         )
         path = self.path(record, "relevance.npy")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -147,18 +147,20 @@ def test_values_that_no_picture_has_raise_one_warning(bundled):
 
 
 @pytest.mark.parametrize(
-    ("scores", "flat"),
+    ("scores", "logits", "flat"),
     [
-        ([0.25, 0.25, 0.25, 0.25], True),
-        ([0.9, 0.04, 0.03, 0.03], False),
-        ([0.01, 0.02, 0.01, 0.03], False),
-        ([0.48, 0.52, 0.5, 0.51], True),
-        ([0.9, 0.8, 0.02, 0.7], False),
-        ([-40.0, -40.1, -40.0, -39.9], True),
-        ([7.0, 1.0, 0.0, -2.0], False),
-        ([0.3], False),
+        ([0.25, 0.25, 0.25, 0.25], False, True),
+        ([0.9, 0.04, 0.03, 0.03], False, False),
+        ([0.01, 0.02, 0.01, 0.03], False, False),
+        ([0.01, 0.02, 0.01, 0.03], True, True),
+        ([0.48, 0.52, 0.5, 0.51], False, True),
+        ([0.9, 0.8, 0.02, 0.7], False, False),
+        ([-40.0, -40.1, -40.0, -39.9], True, True),
+        ([-40.0, -40.1, -0.01, -39.9], False, False),
+        ([7.0, 1.0, 0.0, -2.0], True, False),
+        ([0.3], True, False),
     ],
 )
-def test_flat_scores(scores, flat):
-    """Logits, probabilities of classes, and of labels that do not exclude each other."""
-    assert is_flat(np.array(scores, np.float32)) is flat
+def test_flat_scores(scores, logits, flat):
+    """Logits, probabilities of classes or their logarithm, and of labels that may all be right."""
+    assert is_flat(np.array(scores, np.float32), logits) is flat
