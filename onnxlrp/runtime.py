@@ -26,6 +26,7 @@ def open_session(
     *,
     folder: Path | None = None,
     optimise: bool = True,
+    denormals: bool = False,
     cuda_options: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Open a model in onnxruntime.
@@ -38,6 +39,7 @@ def open_session(
     threads : for one operator on the CPU; onnxruntime's choice if None
     folder : where the external data of a model given as bytes lie
     optimise : whether onnxruntime rewrites the graph, which takes longer than loading it
+    denormals : whether numbers below 1.2e-38 are computed with, instead of taken for 0
     cuda_options : for the CUDA provider
 
     Raises
@@ -52,6 +54,9 @@ def open_session(
     options = ort.SessionOptions()
     # Exceptions carry what onnxruntime would also log.
     options.log_severity_level = 4
+    # Relevance that fades on its way through a deep network becomes denormal, and some processors
+    # compute with such numbers many times slower.
+    options.add_session_config_entry("session.set_denormal_as_zero", "0" if denormals else "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     if not optimise:

@@ -47,6 +47,7 @@ def session(
         folder=folder,
         cuda_options={"use_tf32": "0"},
         optimise=optimise,
+        denormals=True,
     )
 
 
