@@ -19,7 +19,7 @@ import numpy as np
 from onnxlrp.cli.progress import progress
 from onnxlrp.compiler.composite import Composite
 from onnxlrp.evaluation import Flipping, Judge, Picture, Study
-from onnxlrp.evaluation.study import interval
+from onnxlrp.evaluation.study import ROW, interval
 from onnxlrp.inputs.items import collect
 from onnxlrp.inputs.presets import load_preprocessing
 from onnxlrp.running.journal import Journal
@@ -119,7 +119,7 @@ def judged(
         "replacement": replacement,
         "count": count,
     }
-    with Journal(path, settings) as journal:
+    with Journal(path, settings, ROW) as journal:
         done = {row["item"] for row in journal.records}
         rest = [number for number in third if items[number].name not in done]
         with progress(len(third), "pictures", len(done)) as advance:

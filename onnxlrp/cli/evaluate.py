@@ -172,7 +172,7 @@ def evaluate(
     from onnxlrp.evaluation import Flipping, Judge, Picture, Study
     from onnxlrp.evaluation.measures import box_mask
     from onnxlrp.evaluation.report import write_report
-    from onnxlrp.evaluation.study import RANDOM
+    from onnxlrp.evaluation.study import RANDOM, ROW
     from onnxlrp.inputs.items import collect
     from onnxlrp.running.journal import Journal
 
@@ -235,7 +235,7 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     if overwrite:
         (folder / SHUFFLED).unlink(missing_ok=True)
-    with Journal(folder / "journal.jsonl", settings, overwrite=overwrite) as journal:
+    with Journal(folder / "journal.jsonl", settings, ROW, overwrite=overwrite) as journal:
         done = {row["item"]: row["digest"] for row in journal.records}
         before = [number for number in chosen if items[number].name in done]
         for number in before:

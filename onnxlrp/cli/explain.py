@@ -10,7 +10,7 @@ import time
 import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
@@ -175,7 +175,7 @@ def explain(
         "columns": [field.name for field in fields(Record)],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    with Journal(folder / JOURNAL, settings, overwrite=overwrite) as journal:
+    with Journal(folder / JOURNAL, settings, ("rows",), overwrite=overwrite) as journal:
         failures = _explain(run, items, targets, writer, journal, batch)
     if failures:
         raise click.exceptions.Exit(1)
@@ -200,11 +200,12 @@ def _explain(
     batch: int,
 ) -> list[Failure]:
     """Explain what the journal does not hold yet; write what belongs to the set as a whole."""
-    from onnxlrp.running.results import Record, write_hdf5, write_tables
+    from onnxlrp.running.results import write_hdf5, write_tables
     from onnxlrp.running.stream import Failure, ahead, explain, pool
 
-    before = _done(journal, items)
+    before = _done(journal, items, writer)
     rest = [item for item in items if item.name not in before]
+    digests = {item.name: _digest(item) for item in rest}
     score = "score" if run.score_is_output else run.contract.output
     verbose = not sys.stderr.isatty() or len(items) <= FEW
     failures: list[Failure] = []
@@ -223,12 +224,13 @@ def _explain(
                     failures.append(done)
                     _complain(done)
                 else:
-                    journal.append({"rows": [asdict(row) for row in done]})
+                    digest = digests[done[0].item]
+                    journal.append({"rows": [asdict(row) for row in done], "digest": digest})
                     for row in done if verbose else ():
                         echo(f"{row.source}: {row.name}, {row.account.in_words(score)}")
                 advance()
     finally:
-        rows = [Record(**row) for entry in journal.records for row in entry["rows"]]
+        rows = [row for entry in _entries(journal).values() for row in entry.rows]
         write_tables(writer.folder, rows, failures)
     for notice in noticed:
         echo(f"Warning: {notice.message}", err=True)
@@ -244,16 +246,49 @@ def _explain(
     return failures
 
 
-def _done(journal: Journal, items: Sequence[Item]) -> set[str]:
-    """Return the names of the items that the journal holds."""
-    sources = {row["item"]: row["source"] for entry in journal.records for row in entry["rows"]}
+class _Entry(NamedTuple):
+    """What the journal holds of an item: its rows, and the digest of the file it was read from."""
+
+    rows: list[Record]
+    digest: str | None
+
+
+def _entries(journal: Journal) -> dict[str, _Entry]:
+    """Return the journal's last entry of each item."""
+    from onnxlrp.running.results import Record
+
+    found = {}
+    for entry in journal.records:
+        rows = [Record(**row) for row in entry["rows"]]
+        found[rows[0].item] = _Entry(rows, entry.get("digest"))
+    return found
+
+
+def _digest(item: Item) -> str | None:
+    """Return the digest of an item's file; None where it cannot be read, which is told later."""
+    try:
+        return item.digest
+    except OSError:
+        return None
+
+
+def _done(journal: Journal, items: Sequence[Item], writer: Writer) -> set[str]:
+    """Return the names of the items that were explained as they are now, with all their files."""
+    entries = _entries(journal)
+    sources = {name: entry.rows[0].source for name, entry in entries.items()}
     for item in items:
         if sources.get(item.name, item.source) != item.source:
             raise InputError(
                 f"the folder holds results of {sources[item.name]} under the name {item.name}, "
                 f"which {item.source} would get: give another folder"
             )
-    return {item.name for item in items if item.name in sources}
+    return {
+        item.name
+        for item in items
+        if item.name in entries
+        and entries[item.name].digest == _digest(item)
+        and all(writer.written(row) for row in entries[item.name].rows)
+    }
 
 
 def _complain(failure: Failure) -> None:

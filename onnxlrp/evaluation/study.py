@@ -116,6 +116,10 @@ def interval(values: NDArray[np.float64], seed: int = 0) -> Interval:
     return Interval(mean, float(found.low), float(found.high))
 
 
+ROW = ("item", "digest", "class", "score", "flat", "flips", "methods")
+"""What a `Judge` says of each picture, under these names."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """One picture to judge on.

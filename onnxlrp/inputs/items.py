@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ _PICTURES = frozenset(
 )
 
 
+@lru_cache
+def _digest(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @dataclass(frozen=True)
 class Item:
     """One thing to explain.
@@ -44,6 +51,19 @@ class Item:
     def source(self) -> str:
         """The file, and which sample of it."""
         return str(self.path) if self.row is None else f"{self.path}:{self.row}"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file it is in, which is read once a run for all samples of it.
+
+        Raises
+        ------
+        OSError
+            The file cannot be opened.
+
+        """
+        known = self.path.stat()
+        return _digest(self.path, known.st_mtime_ns, known.st_size)
 
     def read(self) -> Image.Image | NDArray[Any]:
         """Read a picture, or one sample of an array, without a batch axis.

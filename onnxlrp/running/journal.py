@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from onnxlrp.errors import InputError
 
@@ -21,6 +24,7 @@ class Journal:
     ----------
     path : the file; made if missing
     settings : what the records depend on, in types that JSON has
+    fields : what every record has
     overwrite : start anew whatever stands there
 
     Attributes
@@ -30,15 +34,39 @@ class Journal:
     Raises
     ------
     InputError
-        The file holds records made with other settings, or is no journal.
+        The file holds records made with other settings, is no journal or a damaged one, or
+        another run is writing it.
     OSError
         The file cannot be read or written.
 
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        fields: Sequence[str],
+        *,
+        overwrite: bool = False,
+    ) -> None:
         self.records: list[dict[str, Any]] = []
         self._path = path
+        self._fields = set(fields)
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"another run is writing to {path.parent}: wait for it, or give another folder"
+            ) from None
+        try:
+            self._open(settings, overwrite)
+        except BaseException:
+            self._release()
+            raise
+
+    def _open(self, settings: Mapping[str, Any], overwrite: bool) -> None:
+        path = self._path
         kept = 0 if overwrite else self._read(json.loads(json.dumps(settings)))
         self._file = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115
         self._file.truncate(kept)
@@ -54,11 +82,18 @@ class Journal:
         whole = content[: content.rfind(b"\n") + 1]
         try:
             lines = [json.loads(line) for line in whole.splitlines()]
-            found = lines[0]["settings"] if lines else settings
-        except (ValueError, KeyError, TypeError) as error:
+            found = dict(lines[0]["settings"]) if lines else settings
+            sound = all(self._fields <= set(line) for line in lines[1:])
+        # Numbers of thousands of digits and nests a thousand deep are no journal's either.
+        except (ValueError, KeyError, TypeError, RecursionError):
+            sound, found = False, settings
+        if not sound:
             raise InputError(
-                f"{self._path} is not a journal of results: give another folder, or --overwrite"
-            ) from error
+                f"{self._path} is not a journal of results, or a damaged one: give another "
+                "folder, or --overwrite"
+            )
+        if found != settings and len(lines) == 1:
+            return 0
         if found != settings:
             keys = [key for key in settings | found if settings.get(key) != found.get(key)]
             raise InputError(
@@ -90,3 +125,10 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+        self._release()
+
+    def _release(self) -> None:
+        # Where an open file cannot be removed, releasing the lock does it.
+        with suppress(OSError):
+            Path(self._lock.lock_file).unlink()
+        self._lock.release()

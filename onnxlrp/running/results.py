@@ -107,6 +107,15 @@ class Writer:
         between = f".top{rank}-{record.target}" if self.best > 1 else ""
         return self.folder / f"{record.item}{between}.{ending}"
 
+    def written(self, record: Record) -> bool:
+        """Tell whether the files of a row are all there; of a shared scale, but for drawings."""
+        endings = [f"{kind}.png" for kind in PICTURES if kind in self.formats and not self.shared]
+        if "npy" in self.formats or self.shared:
+            endings.append("relevance.npy")
+        if "npz" in self.formats or "hdf5" in self.formats:
+            endings.append("relevance.npz")
+        return all(self.path(record, ending).is_file() for ending in endings)
+
     def draw(self, sample: Sample, record: Record, full: float) -> None:
         """Draw one map in every way asked for, with colours full at `full`."""
         relevance = np.load(self.path(record, "relevance.npy"))

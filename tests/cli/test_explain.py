@@ -209,6 +209,28 @@ def test_a_bad_picture_in_a_batch_costs_nothing_else(run, explainer: Path, pictu
     assert len(json.loads(Path("out/results.json").read_text())) == 5
 
 
+def test_a_picture_replaced_under_its_name_is_done_again(run, explainer: Path, pictures: Path):
+    (pictures / "2.png").unlink()
+    run("explain", explainer, pictures, "-o", "out")
+    before = {row["item"]: row for row in json.loads(Path("out/results.json").read_text())}
+    Image.new("RGB", (9, 9), (200, 10, 90)).save(pictures / "1.png")
+    Path("out/3.sheet.png").unlink()
+    again = run("explain", explainer, pictures, "-o", "out")
+    assert "2 of 4 items were done before" in again.stderr
+    after = {row["item"]: row for row in json.loads(Path("out/results.json").read_text())}
+    assert before.keys() == after.keys()
+    assert [name for name in sorted(after) if after[name] != before[name]] == ["1"]
+    assert Path("out/3.sheet.png").exists()
+
+
+def test_a_folder_in_which_everything_failed_takes_other_settings(run, explainer: Path):
+    Path("bad").mkdir()
+    Path("bad/a.png").write_bytes(b"no picture")
+    assert run("explain", explainer, "bad", "-o", "out").exit_code == 1
+    Image.new("RGB", (9, 9)).save("bad/a.png")
+    assert run("explain", explainer, "bad", "-o", "out", "--colours", "coldnhot").exit_code == 0
+
+
 def test_other_settings_need_another_folder_or_overwrite(run, explainer: Path, photo: Path):
     run("explain", explainer, photo, "-o", "out")
     line = refused(run("explain", explainer, photo, "-o", "out", "--target", 1))
