@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import helper
 
-from onnxlrp.graph.canonical import Operation, constant_of
+from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Operation, constant_of
 
 Array = NDArray[Any]
 
@@ -57,6 +57,8 @@ def standalone(operation: Operation, values: Mapping[str, Array]) -> Standalone:
     inputs = [_widened(value, values) for value in operation.inputs]
     if operation.operator == "LRN" and operation.node.op_type != "LRN":
         return Standalone(_lrn(operation), inputs)
+    if len(operation.nodes) > 1 and operation.operator not in EXPLICIT_WEIGHTS:
+        return _spelled(operation, inputs)
     node: onnx.NodeProto = ir.to_proto(operation.node)
     _take_attributes(node, operation)
     if operation.scale is None or operation.shift is None:
@@ -91,6 +93,19 @@ def _lrn(operation: Operation) -> onnx.NodeProto:
             f"its window, {before} channels before and {after} after, is not that of ONNX's LRN"
         )
     return helper.make_node("LRN", ["x"], ["y"], name=operation.name, **wanted)
+
+
+def _spelled(operation: Operation, inputs: list[Array | None]) -> Standalone:
+    """Write an operator that the model writes out; `axes` say what no `axis` of ONNX can."""
+    factors = [factor for factor in (operation.scale, operation.shift) if factor is not None]
+    (x,) = inputs
+    if operation.operator == "GroupNormalization" and x is not None:
+        factors = [np.broadcast_to(factor.reshape(-1), x.shape[1:2]) for factor in factors]
+    node = helper.make_node(
+        operation.operator, ["x", "scale", "bias"][: 1 + len(factors)], ["y"],
+        name=operation.name, **operation.attributes,
+    )  # fmt: skip
+    return Standalone(node, [x, *factors])
 
 
 def _affine(operation: Operation, plain: Standalone, scale: Array, shift: Array) -> Standalone:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -222,12 +223,12 @@ def _write_accounts(nodes: Iterable[ir.Node], unused: set[int]) -> None:
         account = node.meta.pop("account", None)
         if account is None:
             continue
-        terms: dict[str, str | list[float]] = {}
+        terms: dict[str, Any] = {}
         for name, tensor in vars(account).items():
             value = tensor.value
             terms[name] = "" if value is None else value.name
             if value is not None and id(value) in unused:
-                terms[name] = value.const_value.numpy().ravel().tolist()
+                terms[name] = value.const_value.numpy().tolist()
         node.metadata_props[ACCOUNT] = json.dumps(terms)
 
 

@@ -219,7 +219,9 @@ def _multiplied(assigned: Mapping[Operation, Assignment]) -> list[str]:
 
 def _bounded(network: Network) -> list[str]:
     """Say so where the score is a probability, of which a map explains little once it is near 1."""
-    if id(network.score) not in bounded_values(network.graph) & non_negative(network.graph):
+    if id(network.score) not in bounded_values(network.graph, network.operations) & non_negative(
+        network.graph
+    ):
         return []
     return [
         f"relevance starts from '{network.score.name}', which lies between two numbers like a "

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxlrp.graph.local_response import recognise_lrn
 from onnxlrp.graph.operators import operator_of
+from onnxlrp.graph.spellings import recognise
 
 Array = np.ndarray[Any, Any]
 
@@ -29,12 +30,13 @@ class Operation:
     Attributes
     ----------
     node : by whose name and operator a composite matches
-    operator : ONNX operator type; `LRN` also where it was decomposed
+    operator : ONNX operator type, also where it is written out in several nodes
     inputs, outputs : values of the model
     attributes : of the operator, by name
     nodes : all nodes that it stands for
     scale, shift : what a merged BatchNormalization, Mul, Add, ... does to the output's channels,
-        `scale * z + shift`; float64 of shape [channels] or [1], or None
+        `scale * z + shift`; float64 of shape [channels] or [1], or None; of a normalisation that is
+        written out, its own, of a shape that broadcasts to x's
 
     """
 
@@ -92,12 +94,26 @@ def operations(graph: ir.Graph) -> list[Operation]:
     1. A BatchNormalization or an elementwise Add, Sub, Mul or Div with a constant per channel
        that alone consumes a layer's output is merged into the layer, again and again.
     2. A Pad with zeros along spatial axes is merged into each Conv that consumes it.
-    3. The nodes by which PyTorch writes a local response normalisation are one LRN.
+    3. The nodes by which PyTorch writes a local response normalisation are one LRN, and other
+       operators that are written out are one too (`spellings`).
     """
     merged: set[ir.Node] = set()
     result: list[Operation] = []
     # A pattern is recognised by its last node, which stands after those it swallows.
     patterns = {found.node: found for node in graph if (found := _lrn(node)) is not None}
+    patterns |= {
+        found.node: Operation(
+            found.node,
+            found.operator,
+            (found.x,),
+            (found.node.outputs[0],),
+            found.attributes,
+            found.nodes,
+            found.scale,
+            found.shift,
+        )
+        for found in recognise(graph, constant_of)
+    }
     for found in patterns.values():
         merged.update(node for node in found.nodes if _only_within(node, found.nodes))
     for node in graph:

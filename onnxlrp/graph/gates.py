@@ -59,9 +59,9 @@ def named(
     return result
 
 
-def bounded_values(graph: ir.Graph) -> frozenset[int]:
+def bounded_values(graph: ir.Graph, found: Sequence[Operation]) -> frozenset[int]:
     """Ids of the values that operators keep between two numbers, whatever the input."""
-    known: set[int] = set()
+    known = {id(v) for op in found if has(op.operator, Fact.BOUNDED) for v in op.outputs}
 
     def holds(value: ir.Value | None) -> bool:
         return (

@@ -54,7 +54,7 @@ def network_of(
     """Give products of live values their names, now that it is known what is explained."""
     reached = reachable(dependencies(found), [id(value) for value in inputs], nx.descendants)
     live = frozenset(node for node in reached if isinstance(node, int))
-    found = named(found, live, bounded_values(graph), non_negative(graph))
+    found = named(found, live, bounded_values(graph, found), non_negative(graph))
     return Network(graph, found, score.value, score.output, inputs, score.signs)
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation
 from onnxlrp.propagation import layout
-from onnxlrp.propagation.expression import Operands, Sign, Tensor, negative, positive
+from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor, negative, positive
 from onnxlrp.propagation.formulas import Layer
 from onnxlrp.propagation.registry import (
     Crossing,
@@ -129,14 +130,15 @@ def _group(crossing: Crossing) -> Group:
     """Which elements an operator normalises together."""
     operation, x = crossing.operation, crossing.input(0)
     operator = operation.operator
+    if "axes" in operation.attributes:
+        return Group(x, tuple(sorted(int(axis) % x.rank for axis in operation.attributes["axes"])))
     if operator in ("LayerNormalization", "RMSNormalization"):
         first = int(crossing.attribute("axis", -1)) % x.rank
         return Group(x, tuple(range(first, x.rank)))
     if operator == "InstanceNormalization":
         return Group(x, tuple(range(2, x.rank)))
     if operator == "MeanVarianceNormalization":
-        axes = operation.attributes.get("axes", [0, 2, 3])
-        return Group(x, tuple(sorted(int(axis) % x.rank for axis in axes)))
+        return Group(x, (0, 2, 3))
     if operator == "LpNormalization":
         return Group(x, (int(crossing.attribute("axis", -1)) % x.rank,))
     return Group(x, (2,), int(crossing.attribute("num_groups", 1)))
@@ -149,6 +151,8 @@ _EXACT = ("LpNormalization", "MeanVarianceNormalization")
 def _factors(crossing: Crossing, group: Group) -> tuple[Tensor, Tensor]:
     """Scale and bias of an operator, in shapes that broadcast to its input's."""
     operation, x, emitter = crossing.operation, crossing.input(0), crossing.emitter
+    if operation.scale is not None and operation.shift is not None:
+        return _written(emitter, operation.scale, x), _written(emitter, operation.shift, x)
     scale = emitter.scalar(1.0, x) if operation.input(1) is None else crossing.input(1)
     bias = crossing.input(2)
     if operation.operator not in ("InstanceNormalization", "GroupNormalization"):
@@ -169,6 +173,13 @@ def _factors(crossing: Crossing, group: Group) -> tuple[Tensor, Tensor]:
         return layout.reshape(tensor, (channels, *(1,) * (x.rank - 2)))
 
     return along_channels(scale), along_channels(bias)
+
+
+def _written(emitter: Emitter, factor: np.ndarray[Any, Any], x: Tensor) -> Tensor:
+    """Return a factor of a normalisation that is written out in several nodes."""
+    if not factor.any():
+        return emitter.zero
+    return emitter.constant(np.asarray(factor.astype(x.dtype.numpy())))
 
 
 @layer(

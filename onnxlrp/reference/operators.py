@@ -201,10 +201,12 @@ def normalised_groups(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> G
     x, scale, bias = (*inputs, None, None)[:3]
     assert x is not None
     axes: Sequence[int] = range(2, x.ndim)
-    if operator in ("LayerNormalization", "RMSNormalization"):
+    if "axes" in a:
+        axes = [axis % x.ndim for axis in a["axes"]]
+    elif operator in ("LayerNormalization", "RMSNormalization"):
         axes = range(a.get("axis", -1) % x.ndim, x.ndim)
     elif operator == "MeanVarianceNormalization":
-        axes = [axis % x.ndim for axis in a.get("axes", [0, 2, 3])]
+        axes = [0, 2, 3]
     elif operator == "LpNormalization":
         axes = [a.get("axis", -1) % x.ndim]
     place = np.arange(x.size).reshape(x.shape)
