@@ -1,7 +1,8 @@
-"""Write a file completely or not at all."""
+"""Files: written completely or not at all, read only where they end and are text."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
@@ -9,6 +10,41 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from onnxlrp.errors import InputError
+
+
+def check_regular(path: Path) -> None:
+    """Check that a path that exists is a file, and neither a pipe nor a device, which may not end.
+
+    Raises
+    ------
+    InputError
+        It is something else.
+
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path} is no regular file, but a pipe or a device")
+
+
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8, or in UTF-16 with the mark that Windows puts in front.
+
+    Raises
+    ------
+    InputError
+        It is neither, or no regular file.
+    OSError
+        The file cannot be opened.
+
+    """
+    check_regular(path)
+    content = path.read_bytes()
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no text: save it as UTF-8") from None
 
 
 def write(path: Path, encode: Callable[[io.BytesIO], Any]) -> None:

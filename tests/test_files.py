@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from onnxlrp.files import write
+import onnxlrp
+from onnxlrp.files import read_text, write
+from onnxlrp.inputs.items import load_array, load_picture
 
 
 def test_an_existing_file_is_replaced(tmp_path: Path):
@@ -51,3 +53,21 @@ def test_a_missing_folder_is_the_systems_error_about_the_file_asked_for(tmp_path
     with pytest.raises(FileNotFoundError) as caught:
         write(path, lambda buffer: buffer.write(b""))
     assert caught.value.filename == str(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    pipe = tmp_path / "photo.png"
+    os.mkfifo(pipe)
+    for read in (load_picture, load_array, read_text, onnxlrp.convert):
+        with pytest.raises(onnxlrp.OnnxlrpError, match="no regular file"):
+            read(pipe)
+
+
+def test_text_in_any_unicode(tmp_path):
+    file = tmp_path / "text"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        file.write_text("Größe", encoding)
+        assert read_text(file) == "Größe"
+    file.write_bytes(b"\xf6")
+    with pytest.raises(onnxlrp.InputError, match="save it as UTF-8"):
+        read_text(file)

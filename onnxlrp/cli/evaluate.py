@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxlrp.cli.doubts import doubt
-from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
+from onnxlrp.cli.options import MOST_THREADS, chosen_preprocessing, preprocessing_options
 from onnxlrp.cli.progress import progress
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
@@ -132,7 +132,9 @@ FEW = 20
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="For one operator on the CPU.")
+@click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), help="For one operator on the CPU."
+)
 @click.option("--overwrite", is_flag=True, help="Start anew where FOLDER holds results.")
 @preprocessing_options
 def evaluate(

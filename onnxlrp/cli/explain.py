@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from onnxlrp.cli.doubts import doubt
-from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
+from onnxlrp.cli.options import MOST_THREADS, chosen_preprocessing, preprocessing_options
 from onnxlrp.cli.progress import progress
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
@@ -93,7 +93,9 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     "--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Samples to a run."
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="For one operator on the CPU.")
+@click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), help="For one operator on the CPU."
+)
 @click.option("--overwrite", is_flag=True, help="Start anew where FOLDER holds results.")
 @preprocessing_options
 def explain(
@@ -268,7 +270,7 @@ def _digest(item: Item) -> str | None:
     """Return the digest of an item's file; None where it cannot be read, which is told later."""
     try:
         return item.digest
-    except OSError:
+    except (InputError, OSError):
         return None
 
 

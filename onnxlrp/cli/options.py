@@ -20,6 +20,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 TOP = -1
 
+MOST_THREADS = 1024
+
 
 def target_number(text: str) -> int:
     """Read a class: a number from 0, or `top` (also -1), which is -1."""

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property, lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -18,8 +19,9 @@ from typing import Any
 
 import tomli_w
 
-from onnxlrp.errors import CompositeError
-from onnxlrp.propagation.formulas import BIAS_TREATMENTS, Parameter
+from onnxlrp.errors import CompositeError, InputError
+from onnxlrp.files import read_text
+from onnxlrp.propagation.formulas import BIAS_TREATMENTS, RULES, Parameter
 from onnxlrp.propagation.registry import OPERATORS
 
 POSITIONS = ("first", "last", "preprocessing")
@@ -137,8 +139,8 @@ class Composite:
                 f"{', '.join(sorted(shipped))}"
             )
         try:
-            return _parse(str(path), path.read_text("utf-8"), by_user=True)
-        except (OSError, UnicodeDecodeError) as error:
+            return _parse(str(path), read_text(path), by_user=True)
+        except (OSError, InputError) as error:
             raise CompositeError(f"{path} cannot be read: {error}") from None
 
     def with_parameters(self, parameters: Mapping[str, Parameter]) -> Composite:
@@ -226,6 +228,12 @@ def _shipped() -> dict[str, Traversable]:
 
 def _rules() -> dict[str, Mapping[str, Parameter]]:
     """Return every rule that some operator takes, with its parameters' defaults."""
+    return _merged(len(OPERATORS), len(RULES))
+
+
+# Plugins add operators and rules, and nothing takes any away.
+@lru_cache(maxsize=1)
+def _merged(operators: int, rules: int) -> dict[str, Mapping[str, Parameter]]:
     result: dict[str, Mapping[str, Parameter]] = {}
     for operator in OPERATORS.values():
         for rule, defaults in operator.rules.items():
@@ -236,7 +244,8 @@ def _rules() -> dict[str, Mapping[str, Parameter]]:
 def _parse(name: str, text: str, by_user: bool) -> Composite:
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    # Also numbers of thousands of digits, and nests a thousand deep.
+    except (ValueError, RecursionError) as error:
         raise CompositeError(f"{name}: {error}") from None
     where = _Places(name, text)
     for key, value in data.items():
@@ -269,19 +278,25 @@ class _Places:
     def key(self, key: str, start: int = 1) -> str:
         """Return `file:line` of the first assignment to a key from a line on."""
         pattern = re.compile(rf"\s*(\[+\s*)?[\"']?{re.escape(key)}[\"']?\s*(=|\])")
-        for number, line in enumerate(self.text.splitlines(), 1):
-            if number >= start and pattern.match(line):
+        for number, line in enumerate(self.lines[start - 1 :], start):
+            if pattern.match(line):
                 return f"{self.name}:{number}"
         return f"{self.name}:{start}"
 
     def rule(self, index: int) -> int:
         """Return the line of the index-th [[rules]]."""
-        heads = [
-            number
-            for number, line in enumerate(self.text.splitlines(), 1)
-            if re.match(r"\s*\[\[\s*rules\s*\]\]", line)
-        ]
-        return heads[index] if index < len(heads) else 1
+        return self.heads[index] if index < len(self.heads) else 1
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The text's lines."""
+        return self.text.splitlines()
+
+    @cached_property
+    def heads(self) -> list[int]:
+        """The lines of all [[rules]]."""
+        head = re.compile(r"\s*\[\[\s*rules\s*\]\]")
+        return [number for number, line in enumerate(self.lines, 1) if head.match(line)]
 
 
 def _line(entry: Any, where: _Places, index: int, by_user: bool) -> Line:

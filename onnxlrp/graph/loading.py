@@ -15,7 +15,8 @@ import onnx_ir.passes.common as passes
 from google.protobuf.message import DecodeError
 from onnxscript.optimizer import fold_constants
 
-from onnxlrp.errors import ModelError
+from onnxlrp.errors import InputError, ModelError
+from onnxlrp.files import check_regular
 from onnxlrp.graph.batch import free_batch
 from onnxlrp.graph.lifting import MINIMUM_OPSET, malformed, prepare
 from onnxlrp.graph.shapes import Dim, dims_of
@@ -90,7 +91,10 @@ def load(
 
 def _parse(path: Path) -> tuple[onnx.ModelProto, str]:
     try:
+        check_regular(path)
         content = path.read_bytes()
+    except InputError as error:
+        raise ModelError(str(error)) from None
     except IsADirectoryError:
         raise ModelError(f"{path} is a folder; give the .onnx file in it") from None
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from onnxlrp.errors import InputError
+from onnxlrp.files import check_regular
 
 ARRAYS = (".npy", ".npz")
 
@@ -27,6 +28,7 @@ _PICTURES = frozenset(
 
 @lru_cache
 def _digest(path: Path, changed: int, size: int) -> str:
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -121,6 +123,8 @@ def collect(
     found: dict[Path, tuple[Path, Path]] = {}
     for source in map(Path, sources):
         files = [source]
+        # A missing file ends the run before it starts; a link to nothing in a folder costs itself.
+        source.stat()
         if source.is_dir():
             files = list(_inside(source, leave_out))
             if not files:
@@ -147,6 +151,7 @@ def load_picture(path: str | PathLike[str]) -> Image.Image:
         The file cannot be opened.
 
     """
+    check_regular(Path(path))
     with open(path, "rb") as file:
         try:
             image = Image.open(file, formats=_formats())
@@ -172,6 +177,7 @@ def load_array(path: Path) -> NDArray[Any]:
         The file cannot be opened.
 
     """
+    check_regular(path)
     stat = path.stat()
     return _opened(path.resolve(), stat.st_mtime_ns, stat.st_size)
 
@@ -255,9 +261,7 @@ def _inside(folder: Path, leave_out: Path | None) -> Iterator[Path]:
 
 
 def _items(path: Path, name: str, axes: int) -> Iterator[Item]:
-    if path.suffix.lower() not in ARRAYS:
-        # A missing file ends the run before it starts.
-        path.stat()
+    if path.suffix.lower() not in ARRAYS or not path.exists():
         yield Item(name, path)
         return
     array = load_array(path)

@@ -231,7 +231,7 @@ class Preprocessing:
         """
         try:
             settings = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"stored preprocessing is not JSON: {error}") from error
         known = {field.name for field in fields(cls)}
         if not isinstance(settings, dict) or not known.issuperset(settings):

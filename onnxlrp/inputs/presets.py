@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from onnxlrp.errors import InputError
+from onnxlrp.files import read_text
 from onnxlrp.inputs.preprocessing import Preprocessing
 
 PRESETS: Mapping[str, Preprocessing] = {
@@ -51,8 +52,8 @@ def load_preprocessing(name: str) -> Preprocessing:
             f"unknown preprocessing '{name}': it is a JSON file, or one of {', '.join(PRESETS)}"
         )
     try:
-        return Preprocessing.from_json(path.read_text("utf-8"))
-    except (InputError, UnicodeDecodeError) as error:
+        return Preprocessing.from_json(read_text(path))
+    except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxlrp.errors import InputError
+from onnxlrp.files import check_regular, read_text
 
 TOP = -1
 """The target that stands for the class with the highest score."""
@@ -31,17 +34,20 @@ def load_labels(path: Path) -> list[str]:
 
     """
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_text(path)
         if path.suffix.lower() != ".json":
             return [line.strip() for line in text.splitlines() if line.strip()]
         read = json.loads(text)
         if isinstance(read, dict):
             read = [read[str(number)] for number in range(len(read))]
         return [str(entry[-1] if isinstance(entry, list) else entry) for entry in read]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise InputError(
             f"{path} is not a list of names: one a line, or JSON as a list or numbered from 0"
         ) from error
+
+
+_NUMBER = re.compile("-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ def read_targets(
         return Targets()
     if text.startswith("top:"):
         count = text.removeprefix("top:")
-        if not count.isdigit() or not 0 < int(count) <= (classes or int(count)):
+        if not _NUMBER.fullmatch(count) or not 0 < int(count) <= (classes or int(count)):
             raise InputError(f"--target {text}: write top:5 for the best five of {classes or 'N'}")
         return Targets(best=int(count))
     path = Path(text)
@@ -121,7 +127,7 @@ def class_number(text: str, labels: Sequence[str] | None, classes: int | None) -
 
     """
     text = text.strip()
-    if text.lstrip("-").isdigit():
+    if _NUMBER.fullmatch(text):
         number = int(text)
         if number < 0 or (classes is not None and number >= classes):
             last = "" if classes is None else f" to {classes - 1}"
@@ -152,8 +158,10 @@ def _from_file(
     if path.suffix.lower() in (".npy", ".npz"):
         rows = [[str(value)] for value in _integers(path)]
     else:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
+        try:
+            rows = [row for row in csv.reader(io.StringIO(read_text(path), newline="")) if row]
+        except csv.Error as error:
+            raise InputError(f"{path} is no table: {error}") from None
         if rows and [cell.strip().casefold() for cell in rows[0]] == ["item", "class"]:
             del rows[0]
     if not rows or {len(row) for row in rows} not in ({1}, {2}):
@@ -172,6 +180,7 @@ def _from_file(
 
 
 def _integers(path: Path) -> list[int]:
+    check_regular(path)
     try:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.ndarray):

@@ -6,6 +6,7 @@ S = u + a T, the operator computes y_k = x_k S^-beta.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,12 +39,12 @@ def _check(operation: Operation, live: frozenset[int]) -> None:
         fail("its number of channels is not known", "export the model with fixed channels")
     if int(operation.attributes["size"]) < 1:
         fail("its size is below 1", "the model is invalid")
-    bounds = {"bias": "> 0", "alpha": ">= 0", "beta": ">= 0"}
-    for name, bound in bounds.items():
-        number = float(operation.attributes.get(name, _DEFAULTS[name]))
-        if number < 0 or (name == "bias" and number == 0):
+    for name, default in _DEFAULTS.items():
+        number = float(operation.attributes.get(name, default))
+        # onnxruntime runs none with alpha or beta 0, which would only scale.
+        if not 0 < number < math.inf:
             fail(
-                f"its {name} is {number:g}, and relevance is only defined for {name} {bound}",
+                f"its {name} is {number:g}, and relevance is only defined for {name} > 0",
                 "retrain or remove the normalisation",
             )
 
@@ -86,10 +87,8 @@ def _terms(crossing: Crossing) -> _Terms:
     window = crossing.emitter.constant(band, Sign.NON_NEGATIVE)
     transposed = crossing.emitter.constant(np.ascontiguousarray(band.T), Sign.NON_NEGATIVE)
     others = _banded(squared, window)
-    # A scalar tensor, for alpha may be 0 and u still has the shape of x.
-    factor = crossing.emitter.scalar(a, x)
-    u = squared * factor + bias
-    return _Terms(x, squared, a, beta, u, others, u + others * factor, transposed)
+    u = squared * a + bias
+    return _Terms(x, squared, a, beta, u, others, u + others * a, transposed)
 
 
 def _banded(tensor: Tensor, band: Tensor) -> Tensor:

@@ -223,6 +223,22 @@ def test_a_picture_replaced_under_its_name_is_done_again(run, explainer: Path, p
     assert Path("out/3.sheet.png").exists()
 
 
+def test_a_link_to_nothing_costs_only_itself(run, explainer: Path, photo: Path):
+    Path("folder").mkdir()
+    shutil.copy(photo, "folder/a.png")
+    Path("folder/b.png").symlink_to("nowhere.png")
+    result = run("explain", explainer, "folder", "-o", "out")
+    assert result.exit_code == 1
+    assert len(json.loads(Path("out/results.json").read_text())) == 1
+    assert "folder/b.png" in result.stderr
+
+
+def test_threads_have_a_bound(run, explainer: Path, photo: Path):
+    result = run("explain", explainer, photo, "-o", "out", "--threads", 999_999)
+    assert result.exit_code == 2
+    assert "1<=x<=1024" in result.stderr
+
+
 def test_a_folder_in_which_everything_failed_takes_other_settings(run, explainer: Path):
     Path("bad").mkdir()
     Path("bad/a.png").write_bytes(b"no picture")

@@ -323,3 +323,19 @@ def test_lines_for_networks_with_attention():
     found = onnxlrp.convert(model(plain, shapes, ["y"], weights, opset=17))
     assert found.kinds == {}
     assert {n.name: n.rule for n in found.nodes}["node_c"] == "flat"
+
+
+def test_a_composite_of_thousands_of_lines_is_read_at_once(tmp_path):
+    file = tmp_path / "long.toml"
+    line = "[[rules]]\noperators = ['Conv']\nnodes = ['layer{}']\nrule = 'gamma'\ngamma = 0.5\n"
+    file.write_text("".join(line.format(number) for number in range(5000)))
+    composite = Composite.load(file)
+    assert composite.lines[4999].origin == f"{file}:24996"
+
+
+@pytest.mark.parametrize("text", ["epsilon = " + "9" * 5000, "a = " + "[" * 100_000])
+def test_toml_that_cannot_be_read_is_told_in_one_line(tmp_path, text):
+    file = tmp_path / "my.toml"
+    file.write_text(text)
+    with pytest.raises(CompositeError, match=r"my\.toml"):
+        Composite.load(file)

@@ -81,3 +81,32 @@ def test_labels_as_lines_and_as_json(tmp_path):
     keyed.write_text(json.dumps({"2": "cat"}))
     with pytest.raises(InputError, match="numbered from 0"):
         load_labels(keyed)
+
+
+@pytest.mark.parametrize("text", ["²", "--5", "top:²", "9" * 5000, "-" * 3, "٣"])
+def test_what_only_looks_like_a_number_is_none(text):
+    with pytest.raises(InputError):
+        read_targets(text, ["a"], None, 10)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_table_of_classes_in_any_unicode(tmp_path, encoding):
+    file = tmp_path / "classes.csv"
+    file.write_text("item,class\nä,1\nb,2\n", encoding)
+    assert read_targets(str(file), ["ä", "b"], None, 10).each == {"ä": 1, "b": 2}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\x80abc", b'a,"' + b"x" * 200_000])
+def test_a_table_that_is_no_text_is_told_in_one_line(tmp_path, content):
+    file = tmp_path / "classes.csv"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"classes\.csv"):
+        read_targets(str(file), ["a"], None, 10)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" + "9" * 5000 + "]", '{"0": 1'])
+def test_labels_that_are_no_names(tmp_path, text):
+    file = tmp_path / "labels.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match="is not a list of names"):
+        load_labels(file)
