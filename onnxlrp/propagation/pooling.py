@@ -220,7 +220,15 @@ def _check_window(operation: Operation, live: frozenset[int]) -> None:
     for value in (operation.inputs[0], operation.outputs[0]):
         assert value is not None
         static_shape(value)
-    window_of(operation, operation.attributes["kernel_shape"])
+    window = window_of(operation, operation.attributes["kernel_shape"])
+    automatic = str(operation.attributes.get("auto_pad", "NOTSET"))
+    wide = any(s > k for s, k in zip(window.strides, window.kernel, strict=True))
+    if automatic.startswith("SAME") and (wide or any(d > 1 for d in window.dilations)):
+        fail(
+            f"auto_pad={automatic} with {'strides beyond its window' if wide else 'dilations'} is "
+            "padded otherwise by onnxruntime than ONNX says",
+            "write its padding out as pads",
+        )
 
 
 @layer("AveragePool", check=_check_window)
@@ -285,7 +293,9 @@ def winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]
 
     The window's positions are visited in order. What is left of the relevance goes to a position
     that holds the maximum, and nothing is left for later ones. No index is ever computed:
-    scattering by index is slow, and TensorRT has no MaxPool with indices.
+    scattering by index is slow, and TensorRT has no MaxPool with indices. A large window is
+    visited axis by axis: its first maximum is in the first row that holds the maximum, and there
+    the first.
 
     Equals: torch's gradient, which zennit takes. LRP Toolbox splits ties equally.
     Use: by default.
@@ -294,10 +304,47 @@ def winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]
     value = operation.inputs[0]
     assert value is not None
     x, y = crossing.input(0), crossing.output()
-    emitter = x.emitter
     window = window_of(operation, operation.attributes["kernel_shape"])
-    padded = _padded(x, window, y, float("-inf"))
+    steps = [(x, window, y)]
+    if np.prod(window.kernel) > _LARGE and not operation.attributes.get("ceil_mode", 0):
+        steps = _by_axis(x, window, y)
     rest = crossing.incoming.tensor
+    for pooled, along, maxima in reversed(steps):
+        rest = _to_winners(pooled, along, maxima, rest)
+    return [(value, Relevance(rest, crossing.incoming.grounded))]
+
+
+_LARGE = 25
+"""Positions of a window from which on it is visited axis by axis, at the cost of a pool each."""
+
+
+def _by_axis(x: Tensor, window: Window, y: Tensor) -> list[tuple[Tensor, Window, Tensor]]:
+    """Pool along one axis after the other, the last first: what is pooled, how, and its maxima."""
+    steps = []
+    for place, axis in reversed(list(enumerate(window.axes))):
+        along = window.along(place)
+        shape = (*x.shape[:axis], y.shape[axis], *x.shape[axis + 1 :])
+        maxima = (
+            y
+            if place == 0
+            else x.emitter.node(
+                "MaxPool",
+                x,
+                shape=shape,
+                dtype=x.dtype,
+                sign=x.sign,
+                **along.attributes(),
+            )
+        )
+        steps.append((x, along, maxima))
+        x = maxima
+    return steps
+
+
+def _to_winners(x: Tensor, window: Window, y: Tensor, rest: Tensor) -> Tensor:
+    """Give the first maximum of each window the relevance of the output."""
+    emitter = x.emitter
+    padded = _padded(x, window, y, float("-inf"))
     nothing = emitter.scalar(0.0, rest)
     positions = list(product(*(range(k) for k in window.kernel)))
     shares: dict[tuple[int, ...], list[tuple[tuple[int, ...], Tensor]]] = {}
@@ -312,9 +359,7 @@ def winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]
         block = tuple(o // s for o, s in zip(offset, window.strides, strict=True))
         remainder = tuple(o % s for o, s in zip(offset, window.strides, strict=True))
         shares.setdefault(remainder, []).append((block, share))
-    result = _gathered(shares, window, y)
-    fitted = fit(result, window.begins, x, window.axes)
-    return [(value, Relevance(fitted, crossing.incoming.grounded))]
+    return fit(_gathered(shares, window, y), window.begins, x, window.axes)
 
 
 def _strided(padded: Tensor, offset: Sequence[int], window: Window, y: Tensor) -> Tensor:

@@ -53,6 +53,20 @@ class Window:
             return None
         return replace(self, begins=begins, ends=ends)
 
+    def along(self, place: int) -> Window:
+        """Return the same along one spatial axis, and single elements along the others."""
+
+        def only(values: tuple[int, ...], other: int) -> tuple[int, ...]:
+            return tuple(v if i == place else other for i, v in enumerate(values))
+
+        return Window(
+            only(self.kernel, 1),
+            only(self.strides, 1),
+            only(self.dilations, 1),
+            only(self.begins, 0),
+            only(self.ends, 0),
+        )
+
     def attributes(self) -> dict[str, Any]:
         """Return the ONNX attributes, without `auto_pad`."""
         return {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support import close, crosses_as_defined, explain, lines, model, node, normal
 
-from onnxlrp import reference
+from onnxlrp import UnsupportedError, convert, reference
 
 WINDOWS = {
     "2x2": ((2, 3, 6, 6), {"kernel_shape": [2, 2], "strides": [2, 2]}),
@@ -33,6 +33,13 @@ WINDOWS = {
     "same lower": ((1, 2, 6, 7), {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER"}),
     "1-D": ((2, 2, 9), {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}),
     "3-D": ((1, 2, 4, 5, 4), {"kernel_shape": [2, 3, 2], "strides": [2, 2, 1]}),
+    "large": ((1, 2, 12, 9), {"kernel_shape": [7, 5], "strides": [2, 1], "pads": [3, 2, 3, 1]}),
+    "large dilated": (
+        (1, 2, 13, 14),
+        {"kernel_shape": [3, 9], "dilations": [4, 1], "strides": [3, 2], "pads": [2, 0, 1, 4]},
+    ),
+    "large 3-D": ((1, 1, 5, 6, 4), {"kernel_shape": [4, 3, 3], "strides": [1, 2, 1]}),
+    "whole map": ((2, 2, 8, 6), {"kernel_shape": [8, 6]}),
     "dilated": ((1, 2, 8, 8), {"kernel_shape": [2, 3], "dilations": [3, 2], "strides": [2, 1]}),
 }
 SIZES = [(0,), (), (0, 2, 3, 4)]
@@ -177,3 +184,28 @@ def test_reductions(op, over, attributes, symbolic, rule):
     weights = {} if over is None else {"axes": np.array(over, np.int64)}
     tested = node(op, ["x", *weights], **attributes)
     crosses_as_defined(tested, normal(2, 3, 4, 5), rule, weights, symbolic=symbolic)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"kernel_shape": [2, 2], "strides": [3, 3], "auto_pad": "SAME_UPPER"},
+        {"kernel_shape": [3, 3], "dilations": [2, 2], "auto_pad": "SAME_LOWER"},
+    ],
+)
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
+def test_what_runtimes_pad_otherwise_is_refused(operator, attributes):
+    body = [node(operator, ["x"], **attributes), node("GlobalAveragePool", ["y"], "g")]
+    proto = model(
+        body, {"x": ["N", 3, 9, 9]}, ["g"], {}, opset=22 if "dilations" in attributes else 18
+    )
+    with pytest.raises(UnsupportedError, match="write its padding out"):
+        convert(proto, lines("AveragePool: norm", "*: norm"))
+
+
+def test_a_large_window_is_visited_axis_by_axis():
+    """56 + 56 positions instead of 3136."""
+    tested = node("MaxPool", ["x"], kernel_shape=[56, 56])
+    proto = model([tested, node("Flatten", ["y"], "f")], {"x": ["N", 2, 56, 56]}, ["f"], {})
+    explainer = convert(proto, lines("MaxPool: winner-takes-all")).to_proto()
+    assert len(explainer.graph.node) < 1000
