@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import warnings
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -92,12 +95,32 @@ def _onnxruntime() -> Any:
         import onnxruntime as ort
     except ImportError as error:
         raise DeviceError(f"explaining needs onnxruntime ({error}): {_INSTALL}") from error
+    _warn_of_two()
     # What is left after one of the two packages was uninstalled from over the other.
     if not hasattr(ort, "InferenceSession"):
         raise DeviceError(
             "onnxruntime is damaged: uninstall onnxruntime and onnxruntime-gpu, then " + _INSTALL
         )
     return ort
+
+
+@cache
+def _warn_of_two() -> None:
+    """Say so where both packages of onnxruntime are installed: the later one won, in part."""
+    found = {name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)}
+    if len(found) == 2:
+        warnings.warn(
+            "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other's files: "
+            "uninstall both, then " + _INSTALL,
+            stacklevel=3,
+        )
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def _prepare_cuda(ort: Any) -> None:

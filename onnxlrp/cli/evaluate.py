@@ -260,6 +260,12 @@ def evaluate(
         f"Pictures: {len(study)}, {preprocessing.in_words()}. Means with 95 % bootstrap intervals, "
         f"in {folder}."
     )
+    if flipping.region == 1 and flipping.replacement == "uniform":
+        echo(
+            "Note: single pixels replaced by random colours favour noisy maps, which can beat "
+            "smooth ones that a person prefers; --region 8 or --replace blur asks more of them",
+            err=True,
+        )
     if len(found) < FEW:
         echo(f"Warning: intervals of fewer than {FEW} pictures are rough", err=True)
     doubt([row["flat"] for row in found], [row["class"] for row in found])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import warnings
 from typing import Any
 
 import click
@@ -11,6 +12,10 @@ from onnxlrp.cli.terminal import clean, echo
 from onnxlrp.errors import OnnxlrpError
 
 INTERRUPTED = 130
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    echo(f"Warning: {message}", err=True)
 
 
 class OneLineErrors(click.Group):
@@ -28,7 +33,9 @@ class OneLineErrors(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that `ctx` names."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                return super().invoke(ctx)
         except click.ClickException as error:
             vars(error)["message"] = clean(error.message)
             raise

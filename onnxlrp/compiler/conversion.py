@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -86,6 +87,11 @@ class Conversion:
     def outputs(self) -> list[tuple[str, str, tuple[int | str | None, ...]]]:
         """Name, type and shape of the explainer's outputs."""
         return [signature(value) for value in self.model.graph.outputs]
+
+    def warn(self) -> None:
+        """Hand what the user should know to Python's warnings."""
+        for warning in self.warnings:
+            warnings.warn(f"{self.composite.name}: {warning}", stacklevel=2)
 
     def to_proto(self) -> onnx.ModelProto:
         """Return the explainer as a protobuf, all weights in it."""

@@ -328,6 +328,7 @@ def _explainer(
     model: Path, composite: Composite, preprocessing: Preprocessing, threads: int | None
 ) -> Explainer:
     conversion = convert(model, composite, preprocessing=preprocessing)
+    conversion.warn()
     return Explainer(conversion.to_proto().SerializeToString(), threads=threads)
 
 

@@ -169,6 +169,11 @@ class Explainer:
         first = inputs[next(iter(contract.relevance))].shape
         self.batch = first[0] if isinstance(first[0], int) else None
 
+    def __repr__(self) -> str:
+        wanted = ", ".join(f"{name} {tensor}" for name, tensor in self.inputs.items())
+        classes = "" if self.classes is None else f", {self.classes} classes"
+        return f"Explainer({wanted} -> relevance of '{self.contract.score}'{classes})"
+
     def close(self) -> None:
         """Give the session's memory back; calls fail from then on."""
         self._session = None

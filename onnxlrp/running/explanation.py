@@ -48,7 +48,11 @@ class Account(NamedTuple):
 
     def in_words(self, name: str = "score") -> str:
         """Say it, calling the score by what the model's output is."""
-        share = "" if self.share is None else f" ({self.share:.1%} of the score)"
+        share = ""
+        if self.share is not None:
+            share = f" ({self.share:.1%} of the score"
+            beyond = self.share < 0 or self.share > 1.01
+            share += ": biases and stabilisers hold the difference)" if beyond else ")"
         return f"{name} {self.score:.4g}, relevance sums to {self.relevance:.4g}{share}"
 
 

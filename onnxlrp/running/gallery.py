@@ -59,6 +59,7 @@ def gallery(
     captions: dict[tuple[str, int], list[str]] = {}
     for composite in composites.values():
         conversion = convert(model, composite, preprocessing=preprocessing)
+        conversion.warn()
         with Explainer(conversion.to_proto().SerializeToString()) as run:
             items = collect(pictures, 3)
             names = [item.name for item in items]

@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 
 import click
 import pytest
@@ -85,3 +86,17 @@ def test_ctrl_c_ends_the_process_with_130():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "Interrupted\n")
+
+
+def test_warnings_are_lines_without_a_place_in_the_code():
+    @click.group(cls=OneLineErrors)
+    def main():
+        pass
+
+    @main.command()
+    def doubt():
+        warnings.warn("is that so?", stacklevel=1)
+
+    result = CliRunner().invoke(main, ["doubt"])
+    assert result.exit_code == 0
+    assert result.stderr == "Warning: is that so?\n"

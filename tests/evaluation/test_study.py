@@ -172,3 +172,9 @@ def test_maps_change_when_weights_are_shuffled(network):
     assert abs(steps[-1][1].mean()) < 0.6
     again = list(randomise(network, Composite.load("epsilon"), images))
     np.testing.assert_array_equal(steps[-1][1], again[-1][1])
+
+
+def test_a_line_that_matches_nothing_is_told(network):
+    """`LRN: identity` on a network without LRN is the same method under another name."""
+    with pytest.warns(UserWarning, match="epsilon; LRN: identity.*matches no node"):
+        judge(network, ("epsilon; LRN: identity",))

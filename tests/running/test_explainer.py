@@ -129,6 +129,11 @@ def test_behind_a_softmax_the_score_is_the_probability():
     np.testing.assert_allclose(explanation.score, np.exp(2) / (np.exp(1) + np.exp(2) + 1))
 
 
+def test_it_says_what_it_takes():
+    assert repr(Explainer(explainer())).startswith("Explainer(image float32 [")
+    assert repr(Explainer(explainer())).endswith("-> relevance of 'logits', 3 classes)")
+
+
 def test_a_path_works_as_well_as_bytes(tmp_path: Path):
     path = tmp_path / "explainer.onnx"
     path.write_bytes(explainer())

@@ -164,3 +164,9 @@ def test_values_that_no_picture_has_raise_one_warning(bundled):
 def test_flat_scores(scores, logits, flat):
     """Logits, probabilities of classes or their logarithm, and of labels that may all be right."""
     assert is_flat(np.array(scores, np.float32), logits) is flat
+
+
+def test_more_than_the_score_is_explained_in_words():
+    assert Account(2.0, 2.0, 1.0).in_words() == "score 2, relevance sums to 2 (100.0% of the score)"
+    assert "biases and stabilisers hold the difference" in Account(2.0, 2.2, 1.1).in_words()
+    assert "biases and stabilisers hold the difference" in Account(2.0, -2.2, -1.1).in_words()

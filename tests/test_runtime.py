@@ -1,0 +1,18 @@
+"""onnxruntime, and what may be wrong with it."""
+
+import pytest
+
+from onnxlrp import runtime
+
+
+@pytest.mark.parametrize("installed", [{"onnxruntime"}, {"onnxruntime-gpu"}])
+def test_one_package_of_onnxruntime_is_well(monkeypatch, recwarn, installed):
+    monkeypatch.setattr(runtime, "_installed", lambda name: name in installed)
+    runtime._warn_of_two.__wrapped__()
+    assert not recwarn
+
+
+def test_two_packages_of_onnxruntime_are_told_with_the_cure(monkeypatch):
+    monkeypatch.setattr(runtime, "_installed", lambda name: True)
+    with pytest.warns(UserWarning, match="both installed.*uninstall both, then pip install"):
+        runtime._warn_of_two.__wrapped__()
