@@ -235,6 +235,9 @@ def chosen_preprocessing(
         base = load_preprocessing(name)
     keys = ("resize", "crop", "scale", "mean", "std", "channels", "layout")
     changes = {key: options[key] for key in keys if options[key] is not None}
+    if isinstance(changes.get("resize"), tuple) and "crop" not in changes:
+        # A height and width are what is wanted, not what a preset's own crop is cut out of.
+        changes["crop"] = None
     if isinstance(changes.get("crop"), int):
         changes["crop"] = (changes["crop"], changes["crop"])
     if "scale" in changes:

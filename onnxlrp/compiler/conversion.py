@@ -26,9 +26,9 @@ from onnxlrp.graph.canonical import Network, Operation
 from onnxlrp.graph.gates import bounded_values
 from onnxlrp.graph.head import canonicalise
 from onnxlrp.graph.loading import load
-from onnxlrp.graph.shapes import signature
+from onnxlrp.graph.shapes import dims_of, signature
 from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.inputs.presets import doubts
+from onnxlrp.inputs.presets import doubts, misfits
 from onnxlrp.propagation.formulas import Parameter
 
 
@@ -197,6 +197,7 @@ def convert(
         (
             *loaded.notes,
             *doubts(loaded.model.metadata_props, preprocessing),
+            *misfits((dims_of(v.shape) for v in network.inputs if v.shape), preprocessing),
             *(f"{line.origin}: {why}" for line, why in unmatched(chosen, facts, assigned)),
             *_multiplied(assigned),
             *_bounded(network),

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnxlrp.errors import Obstacle, UnsupportedError
 from onnxlrp.graph.analysis import Facts
 from onnxlrp.graph.canonical import Operation
+from onnxlrp.graph.loading import OPSETS
 from onnxlrp.propagation.registry import OPERATORS, ObstacleError
 
 
@@ -22,7 +23,7 @@ class Obstacles:
         """Tell whether relevance can cross an operation, and remember why not."""
         problem: tuple[str, str] | None = None
         if operation.operator not in OPERATORS:
-            problem = "no rule is known for this operator", _advice(operation.node.domain)
+            problem = "no rule is known for this operator", _advice(operation.node)
         else:
             try:
                 OPERATORS[operation.operator].check(operation, self._facts.live)
@@ -58,11 +59,15 @@ class Obstacles:
 def obstacle_of(operation: Operation, graph: ir.Graph, reason: str, advice: str) -> Obstacle:
     """Name an operation that stands in the way."""
     node = operation.node
-    opset = graph.opset_imports.get(node.domain, 0)
+    imported = graph.meta.get(OPSETS, graph.opset_imports)
+    opset = imported.get(node.domain, 0)
     return Obstacle(operation.name, node.op_type, node.domain, opset, reason, advice)
 
 
-def _advice(domain: str) -> str:
+def _advice(node: ir.Node) -> str:
+    domain = node.domain
+    if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+        return "export the model without control flow: traced for one size of input, or simplified"
     if domain == "com.microsoft.nchwc" or domain == "com.microsoft":
         return "give the original model, not one optimised or quantised by onnxruntime"
     if domain == "ai.onnx.ml":

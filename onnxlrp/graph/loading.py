@@ -28,6 +28,9 @@ _MOST_FOLDED = 1 << 28
 METADATA_PREFIX = "onnxlrp."
 """What the keys of an explainer's metadata begin with."""
 
+OPSETS = "opsets"
+"""Where a graph keeps, in `meta`, the opsets that the model's file imports, before any lifting."""
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -81,9 +84,11 @@ def load(
     check_tensors(proto, folder)
     if dynamic_batch:
         free_batch(proto)
+    imported = {entry.domain: entry.version for entry in proto.opset_import}
     with malformed():
         proto, notes = prepare(proto)
         model = ir.from_proto(proto)
+        model.graph.meta[OPSETS] = imported
         ir.external_data.set_base_dir(model.graph, folder)
         _normalise(model)
     return LoadedModel(model, digest, tuple(notes))

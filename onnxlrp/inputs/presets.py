@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from onnxlrp.errors import InputError
 from onnxlrp.files import read_text
 from onnxlrp.inputs.preprocessing import Preprocessing
+
+Dim = int | str | None
 
 PRESETS: Mapping[str, Preprocessing] = {
     # torchvision's and timm's.
@@ -64,6 +66,40 @@ _RANGES = {
     "Normalized_0_1": (0.0, 1.0),
     "Normalized_1_1": (-1.0, 1.0),
 }
+
+
+def misfits(shapes: Iterable[Sequence[Dim]], chosen: Preprocessing | None) -> list[str]:
+    """Say where a preprocessing makes pictures of another shape than a model's inputs have.
+
+    Parameters
+    ----------
+    shapes : of the explained inputs; sizes that are not numbers fit any
+    chosen : what is about to be stored
+
+    """
+    said = []
+    for shape in shapes if chosen is not None else ():
+        assert chosen is not None
+        channels = 1 if chosen.channels == "grey" else 3
+        height, width = chosen.crop or (None, None)
+        made: tuple[Dim, ...] = (channels, height, width)
+        if chosen.layout == "NHWC":
+            made = (height, width, channels)
+        wanted = tuple(shape)[1:]
+        fits = len(wanted) == 3 and all(
+            a == b or not (isinstance(a, int) and isinstance(b, int))
+            for a, b in zip(made, wanted, strict=True)
+        )
+        if not fits:
+            said.append(
+                f"the preprocessing makes {_written(made)} of a picture, the model reads "
+                f"{_written(wanted)}: see --layout, --crop, --resize and --channels"
+            )
+    return said
+
+
+def _written(shape: Sequence[Dim]) -> str:
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
 def doubts(metadata: Mapping[str, str], chosen: Preprocessing | None) -> list[str]:

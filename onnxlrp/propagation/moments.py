@@ -204,6 +204,6 @@ def normalisation(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
         deviation = deviation + 1e-9
     factor = scale / deviation
     if uncentred:
-        return Diagonal(factor, bias), crossing.live_inputs
+        return Diagonal(x, factor, bias), crossing.live_inputs
     rest = -(factor * part)
     return Centred(factor + rest, rest, group, bias), crossing.live_inputs

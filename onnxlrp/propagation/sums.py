@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, affine_of, constant_of
+from onnxlrp.graph.shapes import broadcast
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Operands, Sign, Tensor, negative, positive
 from onnxlrp.propagation.formulas import Layer
@@ -90,20 +91,31 @@ def reduced_to(s: Tensor, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Diagonal(Layer):
-    """z = w x + bias, elementwise, with constant w."""
+    """z = w x + bias, elementwise and with broadcasting, w not of x.
 
-    diagonal = True
+    Attributes
+    ----------
+    x : the operand, for its shape
+    weights : of a shape that broadcasts with x's
+
+    """
+
+    x: Tensor
     weights: Tensor
     bias: Tensor
+
+    @property
+    def diagonal(self) -> bool:  # type: ignore[override]
+        return broadcast(self.x.shape, self.weights.shape) == self.x.shape
 
     def forward(self, x: Operands) -> Tensor:
         return x.parts[0] * self.weights
 
     def transpose(self, s: Tensor) -> Operands:
-        return Operands((s * self.weights,))
+        return Operands((reduced_to(s * self.weights, self.x),))
 
     def _with_weights(self, function: Callable[[Tensor], Tensor]) -> Diagonal:
-        return Diagonal(function(self.weights), self.bias.emitter.zero)
+        return Diagonal(self.x, function(self.weights), self.bias.emitter.zero)
 
     def by_sign(self, plus: float, minus: float) -> Layer:
         return self._with_weights(lambda w: positive(w) * plus + negative(w) * minus)
@@ -150,11 +162,7 @@ def _check_product(operation: Operation, live: frozenset[int]) -> None:
         )
     if operation.operator == "Div" and inputs[0] is not operation.inputs[0]:
         fail("it divides a constant by a value of the network", "no rule covers that")
-    other = [value for value in operation.inputs if value is not inputs[0]]
-    if any(value is not None and value.shape != inputs[0].shape for value in other):
-        shape, result = inputs[0].shape, operation.outputs[0].shape
-        if shape is None or result is None or len(shape) != len(result) or shape != result:
-            fail("it broadcasts its live operand", "expand the operand before")
+    static_shape(inputs[0])
 
 
 @layer("Mul", "Div", check=_check_product)
@@ -171,7 +179,7 @@ def scale(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
             if constant is None
             else emitter.constant((1 / constant.astype(np.float64)).astype(weights.dtype.numpy()))
         )
-    return Diagonal(weights, emitter.zero), [value]
+    return Diagonal(crossing.tensor(value), weights, emitter.zero), [value]
 
 
 def _check_batch_normalization(operation: Operation, live: frozenset[int]) -> None:
@@ -200,4 +208,4 @@ def batch_normalization(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
         emitter.constant(part.astype(x.dtype.numpy()).reshape(column), Sign.UNKNOWN)
         for part in affine
     )
-    return Diagonal(weights, bias), [value]
+    return Diagonal(x, weights, bias), [value]

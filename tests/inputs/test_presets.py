@@ -1,7 +1,8 @@
 import pytest
 
 from onnxlrp.errors import InputError
-from onnxlrp.inputs.presets import PRESETS, doubts, load_preprocessing
+from onnxlrp.inputs.preprocessing import Preprocessing
+from onnxlrp.inputs.presets import PRESETS, doubts, load_preprocessing, misfits
 
 
 def test_a_file_says_what_a_name_says(tmp_path):
@@ -35,3 +36,20 @@ def test_doubts_about_channels_and_range():
 
 def test_a_model_that_says_nothing_raises_no_doubt():
     assert doubts({"author": "me"}, None) == doubts({}, PRESETS["raw"]) == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shape", "fits"),
+    [
+        (Preprocessing(), (None, 3, 32, 32), True),
+        (Preprocessing(crop=(24, 24)), ("N", 3, "h", "w"), True),
+        (Preprocessing(crop=(24, 24)), (1, 3, 32, 32), False),
+        (Preprocessing(layout="NHWC"), (1, 3, 32, 32), False),
+        (Preprocessing(layout="NHWC"), (1, 32, 32, 3), True),
+        (Preprocessing(channels="grey"), (1, 3, 32, 32), False),
+        (Preprocessing(), (1, 10), False),
+        (None, (1, 10), True),
+    ],
+)
+def test_pictures_of_another_shape_than_the_models_are_told(chosen, shape, fits):
+    assert (misfits([shape], chosen) == []) is fits

@@ -86,3 +86,11 @@ def test_live_operands_share_in_proportion(op, rule, parameters):
     }
     expected = reference.explain(proto, {"x": x}, lambda n: rules[n.name], ["x"], "logits")
     close(explained.values["relevance"], expected["x"])
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "z-plus", "alpha-beta", "gamma", "flat", "w-square"])
+@pytest.mark.parametrize("operator", ["Mul", "Div"])
+def test_an_operand_that_a_constant_broadcasts(operator, rule):
+    """[N, 3, 1, 1] times [3, 4, 5]: an element of x has a contribution to each of its copies."""
+    weights = {"w": normal(3, 4, 5, seed=2) + 2}
+    crosses_as_defined(node(operator, ["x", "w"]), normal(2, 3, 1, 1, seed=1), rule, weights)
