@@ -11,6 +11,8 @@ import onnx.inliner
 from onnx import version_converter
 
 from onnxlrp.errors import ModelError, OnnxlrpError
+from onnxlrp.graph.bodies import MICROSOFT
+from onnxlrp.graph.expanding import expand, rename
 from onnxlrp.graph.tensors import SMALL, elements
 
 MINIMUM_OPSET = 18
@@ -76,8 +78,10 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
             if dim.dim_value < 0:
                 dim.ClearField("value")
     proto = _inline(proto)
+    if rename(proto.graph, opset) and MICROSOFT not in {e.domain for e in proto.opset_import}:
+        proto.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
     _check(proto)
-    proto = _lift(proto)
+    proto = expand(_lift(proto))
     proto = _infer(proto)
     put_back(proto.graph, weights)
     return proto, notes

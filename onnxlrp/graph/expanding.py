@@ -1,0 +1,98 @@
+"""Operators that have no rule, written out as what they compute."""
+
+from __future__ import annotations
+
+import onnx
+import onnx.inliner
+
+from onnxlrp.graph import attention, fused
+from onnxlrp.graph.bodies import BODIES, MICROSOFT, Call, written_out
+
+__all__ = ["attention", "expand", "fused", "rename"]
+
+_INLINED = (
+    *("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),
+    *("CastLike", "Shrink", "GreaterOrEqual", "LessOrEqual"),
+)
+"""Operators that onnx itself has a body for, which serves."""
+
+_LEAST = 18
+"""The opset of a model that has used no operator of ONNX's own so far."""
+
+_OLD = 17
+"""The first opset that has a LayerNormalization; onnxruntime's optimisers write it below, too."""
+
+
+def rename(graph: onnx.GraphProto, opset: int) -> bool:
+    """Give onnxruntime's operators that it puts into ONNX's domain its own; tell whether any."""
+    found = [
+        node
+        for node in graph.node
+        if node.domain in ("", "ai.onnx")
+        and (
+            node.op_type == "SimplifiedLayerNormalization"
+            or (node.op_type == "LayerNormalization" and opset < _OLD)
+        )
+    ]
+    for node in found:
+        node.domain = MICROSOFT
+    return bool(found)
+
+
+def expand(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Write out what can be; the rest stays, for there is nothing wrong with it as such.
+
+    What a body needs of shapes may be known only once what lies in front is written out.
+    """
+    while _written_out(proto):
+        pass
+    return _inlined(proto)
+
+
+def _key(node: onnx.NodeProto) -> str:
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+
+
+def _written_out(proto: onnx.ModelProto) -> bool:
+    """Replace the nodes that have bodies; tell whether there were any."""
+    graph = proto.graph
+    if not any(_key(node) in BODIES for node in graph.node):
+        return False
+    typed = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    types = {
+        value.name: value.type.tensor_type
+        for value in (*typed.input, *typed.output, *typed.value_info)
+        if value.type.tensor_type.HasField("shape")
+    }
+    for tensor in graph.initializer:
+        info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        types[tensor.name] = info.type.tensor_type
+    opset = next((e.version for e in proto.opset_import if e.domain in ("", "ai.onnx")), 0)
+    if not opset:
+        opset = _LEAST
+        proto.opset_import.append(onnx.helper.make_opsetid("", opset))
+    result: list[onnx.NodeProto] = []
+    changed = False
+    for node in graph.node:
+        body = written_out(Call(node, types, opset))
+        changed |= body is not None
+        result += [onnx.NodeProto.FromString(node.SerializeToString())] if body is None else body
+    del graph.node[:]
+    graph.node.extend(result)
+    return changed
+
+
+def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
+    if not any(_key(node) in _INLINED for node in proto.graph.node):
+        return proto
+    graph = proto.graph
+    typed = {value.name for value in (*graph.input, *graph.value_info)}
+    # The inliner asks for the types of all that a body reads, initializers not among them.
+    graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in graph.initializer
+        if tensor.name not in typed
+    )
+    return onnx.inliner.inline_selected_functions(
+        proto, [("", name) for name in _INLINED], exclude=False, inline_schema_functions=True
+    )

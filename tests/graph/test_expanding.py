@@ -1,0 +1,431 @@
+"""Operators that are written out: the outputs stay, and the map is that of the plain spelling."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import helper
+from support import close, explain, lines, node, normal, run
+
+N, T, C, H = 2, 5, 8, 2
+COMPOSITE = lines("Conv,Gemm,MatMul,Add,Mul,Sub,Div: epsilon", "MaxPool: winner-takes-all")
+
+
+def fused(operator, inputs, outputs="y", domain="com.microsoft", **attributes):
+    """Build a node of onnxruntime's own."""
+    made = [outputs] if isinstance(outputs, str) else outputs
+    return helper.make_node(operator, inputs, made, "fused", domain=domain, **attributes)
+
+
+def network(body, shape, weights, out=None, opset=18, **inputs):
+    """Build a network around what turns x into y, onnxruntime's operators among it."""
+    out = out or shape
+    size = int(np.prod(out[1:]))
+    weights = {**weights, "rows": np.array([-1, size]), "readout": normal(size, 3, seed=5)}
+    weights |= {"mix": normal(shape[-1], shape[-1], seed=3, scale=0.5)}
+    nodes = [
+        node("MatMul", ["image", "mix"], "x"),
+        *body,
+        node("Reshape", ["y", "rows"], "flat"),
+        node("Gemm", ["flat", "readout"], "logits"),
+    ]
+    used = {name for entry in nodes for name in entry.input}
+    values = [helper.make_tensor_value_info("image", 1, ["N", *shape[1:]])]
+    for name, array in inputs.items():
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        values.append(helper.make_tensor_value_info(name, kind, ["N", *array.shape[1:]]))
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        values,
+        [helper.make_tensor_value_info("logits", 1, ["N", 3])],
+        [onnx.numpy_helper.from_array(a, n) for n, a in weights.items() if n in used],
+    )
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def same(whole, plain, image, inputs=None, tolerance=1e-5):
+    """Compare two networks: outputs with onnxruntime's own run of the first, and both maps."""
+    feeds = {"image": image, **(inputs or {})}
+    first, second = (
+        explain(proto, COMPOSITE, feeds, target=[1] * len(image), inputs=["image"])
+        for proto in (whole, plain)
+    )
+    close(first.values["logits"], run(whole, feeds)["logits"], tolerance)
+    close(first.values["relevance"], second.values["relevance"], tolerance)
+
+
+W = {
+    "w": normal(C, C, seed=1),
+    "b": normal(C, seed=2),
+    "scale": normal(C, seed=3),
+    "shift": normal(C, seed=4),
+    "half": np.float32(0.5),
+    "alpha": np.float32(1.702),
+    "two": np.float32(2),
+    "eps": np.float32(1e-5),
+    "last": np.array([-1]),
+    "many": normal(C, 2 * C, seed=6),
+    "b2": normal(2 * C, seed=7),
+}
+RMS = [
+    node("Mul", ["s", "s"], "q"),
+    node("ReduceMean", ["q", "last"], "v"),
+    node("Add", ["v", "eps"], "ve"),
+    node("Sqrt", ["ve"], "d"),
+    node("Div", ["s", "d"], "n"),
+    node("Mul", ["n", "scale"]),
+]
+SUM = node("Add", ["x", "image"], "s")
+BIASED = node("Add", ["x", "b"], "s")
+LAYER = node("LayerNormalization", ["s", "scale", "shift"], epsilon=1e-5)
+
+FUSED = {
+    "Gelu": ([fused("Gelu", ["x"])], [node("Gelu", ["x"])]),
+    "BiasGelu": ([fused("BiasGelu", ["x", "b"])], [BIASED, node("Gelu", ["s"])]),
+    "FastGelu": ([fused("FastGelu", ["x"])], [node("Gelu", ["x"], approximate="tanh")]),
+    "FastGelu, bias": (
+        [fused("FastGelu", ["x", "b"])],
+        [BIASED, node("Gelu", ["s"], approximate="tanh")],
+    ),
+    "QuickGelu": (
+        [fused("QuickGelu", ["x"], alpha=1.702)],
+        [node("Mul", ["x", "alpha"], "t"), node("Sigmoid", ["t"], "g"), node("Mul", ["x", "g"])],
+    ),
+    "FusedMatMul": (
+        [fused("FusedMatMul", ["x", "w"], transB=1, alpha=0.5)],
+        [
+            node("Transpose", ["w"], "wt", perm=[1, 0]),
+            node("MatMul", ["x", "wt"], "m"),
+            node("Mul", ["m", "half"]),
+        ],
+    ),
+    "FusedMatMul of two live values": (
+        [fused("FusedMatMul", ["x", "image"], "p", transA=1), node("MatMul", ["image", "p"])],
+        [
+            node("Transpose", ["x"], "xt", perm=[0, 2, 1]),
+            node("MatMul", ["xt", "image"], "p"),
+            node("MatMul", ["image", "p"]),
+        ],
+    ),
+    "SkipLayerNormalization": (
+        [fused("SkipLayerNormalization", ["x", "image", "scale", "shift"], epsilon=1e-5)],
+        [SUM, LAYER],
+    ),
+    "SkipLayerNormalization, bias and sum": (
+        [
+            fused(
+                "SkipLayerNormalization",
+                ["x", "image", "scale", "shift", "b"],
+                ["n", "", "", "total"],
+                epsilon=1e-5,
+            ),
+            node("Add", ["n", "total"]),
+        ],
+        [
+            node("Add", ["x", "b"], "r"),
+            node("Add", ["r", "image"], "s"),
+            node("LayerNormalization", ["s", "scale", "shift"], "n", epsilon=1e-5),
+            node("Add", ["n", "s"]),
+        ],
+    ),
+    "SkipSimplifiedLayerNormalization": (
+        [fused("SkipSimplifiedLayerNormalization", ["x", "image", "scale"], epsilon=1e-5)],
+        [SUM, *RMS],
+    ),
+    "SimplifiedLayerNormalization": (
+        [SUM, fused("SimplifiedLayerNormalization", ["s", "scale"], domain="", epsilon=1e-5)],
+        [SUM, *RMS],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_onnxruntimes_fused_operators(name):
+    whole, plain = FUSED[name]
+    shape = (N, T, C)
+    same(
+        network(whole, shape, W),
+        network(plain, shape, W, opset=20 if "Gelu" in name else 18),
+        normal(*shape, seed=8),
+    )
+
+
+def test_layer_normalization_before_there_was_one():
+    """Below opset 17 onnxruntime has one of its own in ONNX's domain."""
+    shape = (N, T, C)
+    old = network([SUM, LAYER], shape, W, opset=13)
+    same(old, network([SUM, LAYER], shape, W), normal(*shape, seed=8))
+
+
+CONV = {"w": normal(4, 3, 3, 3, seed=1), "b": normal(4, seed=2), "z": normal(1, 4, 6, 6, seed=3)}
+ACTIVATIONS = {
+    "Relu": ([], {}),
+    "LeakyRelu": ([0.2], {"alpha": 0.2}),
+    "HardSigmoid": ([0.2, 0.4], {"alpha": 0.2, "beta": 0.4}),
+    "Tanh": ([], {}),
+    "Sigmoid": ([], {}),
+}
+
+
+@pytest.mark.parametrize("operator", ACTIVATIONS)
+def test_a_convolution_with_its_activation(operator):
+    numbers, attributes = ACTIVATIONS[operator]
+    given = {"activation_params": numbers} if numbers else {}
+    one = fused("FusedConv", ["x", "w", "b"], activation=operator, pads=[1] * 4, **given)
+    plain = [
+        node("Conv", ["x", "w", "b"], "c", pads=[1] * 4),
+        node(operator, ["c"], **attributes),
+    ]
+    shape, out = (N, 3, 6, 6), (N, 4, 6, 6)
+    same(
+        network([one], shape, CONV, out),
+        network(plain, shape, CONV, out),
+        normal(*shape, seed=8),
+    )
+
+
+def test_a_convolution_with_a_sum_and_bounds():
+    weights = {**CONV, "low": np.float32(0), "high": np.float32(6)}
+    inputs = ["x", "w", "b", "image4"]
+    body = [node("Concat", ["image", "first"], "image4", axis=1)]
+    cut = {"zero": np.array([0]), "one": np.array([1]), "axis": np.array([1])}
+    body = [node("Slice", ["image", "zero", "one", "axis"], "first"), *body]
+    whole = fused("FusedConv", inputs, activation="Relu", pads=[1] * 4)
+    plain = [
+        node("Conv", ["x", "w", "b"], "c", pads=[1] * 4),
+        node("Add", ["c", "image4"], "s"),
+        node("Relu", ["s"]),
+    ]
+    shape, out = (N, 3, 6, 6), (N, 4, 6, 6)
+    same(
+        network([*body, whole], shape, weights | cut, out),
+        network([*body, *plain], shape, weights | cut, out),
+        normal(*shape, seed=8),
+    )
+
+
+def test_a_gemm_with_its_activation():
+    whole = fused("FusedGemm", ["x", "w", "b"], transB=1, activation="LeakyRelu",
+                  activation_alpha=0.1)  # fmt: skip
+    plain = [
+        node("Gemm", ["x", "w", "b"], "g", transB=1),
+        node("LeakyRelu", ["g"], alpha=0.1),
+    ]
+    same(network([whole], (N, C), W), network(plain, (N, C), W), normal(N, C, seed=8))
+
+
+def test_onnxruntimes_own_optimiser(tmp_path):
+    """A network with attention, as onnxruntime writes it once it is optimised."""
+    shape = (N, T, C)
+    gelu = [
+        node("Div", ["h", "root"], "g1"),
+        node("Erf", ["g1"], "g2"),
+        node("Add", ["g2", "one"], "g3"),
+        node("Mul", ["h", "g3"], "g4"),
+        node("Mul", ["g4", "half"], "g"),
+    ]
+    body = [
+        node("MatMul", ["x", "many"], "m"),
+        node("Add", ["m", "b2"], "h"),
+        *gelu,
+        node("MatMul", ["g", "back"], "o"),
+        node("Add", ["o", "b"], "ob"),
+        node("Add", ["ob", "x"], "s"),
+        LAYER,
+    ]
+    weights = {**W, "root": np.float32(2**0.5), "one": np.float32(1), "back": normal(2 * C, C)}
+    plain = network(body, shape, weights, opset=17)
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    ort.InferenceSession(plain.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    whole = onnx.load(tmp_path / "fused.onnx")
+    assert {entry.domain for entry in whole.graph.node} == {"", "com.microsoft"}
+    same(whole, plain, normal(*shape, seed=8))
+
+
+HEADS = {
+    "q": ("image", "wq"),
+    "k": ("x", "wk"),
+    "v": ("x", "wv"),
+}
+PROJECTED = [node("MatMul", list(pair), name) for name, pair in HEADS.items()]
+ATTENTION = {
+    "wq": normal(C, C, seed=1),
+    "wk": normal(C, C, seed=2),
+    "wv": normal(C, C, seed=3),
+    "split": np.array([0, 0, H, -1]),
+    "few": np.array([0, 0, 1, -1]),
+    "join": np.array([0, 0, -1]),
+    "scale": np.float32((C // H) ** -0.5),
+    "cap": np.float32(2),
+    "seen": np.array([1, 1, 1, 1, 0], np.float32) * 0,
+    "tail": np.array([0, 0, 0, 0, -1e4], np.float32),
+    "future": np.triu(np.full((T, T), np.finfo(np.float32).min), 1),
+    "wf": normal(C, C // H, seed=4),
+    "wfv": normal(C, C // H, seed=5),
+}
+
+
+def spelt(*between, shares="scaled", scale="scale"):
+    """Attention as exporters write it, in nodes of its own."""
+    parts = []
+    for name, shape in (("q", "split"), ("k", "split"), ("v", "split")):
+        parts += [
+            node("Reshape", [name, shape], f"{name}r"),
+            node("Transpose", [f"{name}r"], f"{name}h", perm=[0, 2, 1, 3]),
+        ]
+    return [
+        *parts,
+        node("Transpose", ["kh"], "kt", perm=[0, 1, 3, 2]),
+        node("MatMul", ["qh", "kt"], "raw"),
+        node("Mul", ["raw", scale], "scaled"),
+        *between,
+        node("Softmax", [shares], "shares"),
+        node("MatMul", ["shares", "vh"], "mixed"),
+        node("Transpose", ["mixed"], "back", perm=[0, 2, 1, 3]),
+        node("Reshape", ["back", "join"]),
+    ]
+
+
+CAP = [
+    node("Div", ["scaled", "cap"], "c1"),
+    node("Tanh", ["c1"], "c2"),
+    node("Mul", ["c2", "cap"], "capped"),
+]
+ONNX_ATTENTION = {
+    "plain": ({}, [], spelt()),
+    "causal": (
+        {"is_causal": 1},
+        [],
+        spelt(node("Add", ["scaled", "future"], "masked"), shares="masked"),
+    ),
+    "masked": ({}, ["tail2"], spelt(node("Add", ["scaled", "tail2"], "masked"), shares="masked")),
+    "soft cap": ({"softcap": 2.0}, [], spelt(*CAP, shares="capped")),
+    "all": (
+        {"softcap": 2.0, "is_causal": 1},
+        ["tail2"],
+        spelt(
+            *CAP,
+            node("Add", ["capped", "tail2"], "m1"),
+            node("Add", ["m1", "future"], "m2"),
+            shares="m2",
+        ),
+    ),
+    "scaled": ({"scale": 0.7}, [], spelt(scale="own")),
+}
+
+
+@pytest.mark.parametrize("opset", [23, 24])
+@pytest.mark.parametrize("name", ONNX_ATTENTION)
+def test_attention_of_onnx(name, opset):
+    attributes, masks, plain = ONNX_ATTENTION[name]
+    weights = {**ATTENTION, "tail2": np.tile(ATTENTION["tail"], (T, 1)), "own": np.float32(0.7)}
+    whole = node("Attention", ["q", "k", "v", *masks], q_num_heads=H, kv_num_heads=H, **attributes)
+    shape = (N, T, C)
+    same(
+        network([*PROJECTED, whole], shape, weights, opset=opset),
+        network([*PROJECTED, *plain], shape, weights),
+        normal(*shape, seed=8),
+    )
+
+
+def test_attention_of_onnx_with_heads_apart():
+    """Four axes, and a mask that says which keys are seen."""
+    weights = {**ATTENTION, "mask": np.array([[True, True, True, True, False]] * T)}
+    before, after = spelt()[:6], spelt()[-2:]
+    whole = node("Attention", ["qh", "kh", "vh", "mask"], "mixed")
+    lowest = np.where(weights["mask"], 0, np.finfo(np.float32).min).astype(np.float32)
+    plain = spelt(node("Add", ["scaled", "lowest"], "masked"), shares="masked")
+    shape = (N, T, C)
+    same(
+        network([*PROJECTED, *before, whole, *after], shape, weights, opset=23),
+        network([*PROJECTED, *plain], shape, {**weights, "lowest": lowest}),
+        normal(*shape, seed=8),
+    )
+
+
+def test_queries_that_share_heads():
+    """Grouped-query attention is attention with heads repeated in the weights."""
+    size = C // H
+    projected = [
+        PROJECTED[0],
+        node("MatMul", ["x", "wf"], "k"),
+        node("MatMul", ["x", "wfv"], "v"),
+    ]
+    whole = node("Attention", ["q", "k", "v"], q_num_heads=H, kv_num_heads=1)
+    repeated = {name: np.tile(ATTENTION[given], (1, H)) for name, given in
+                (("wk", "wf"), ("wv", "wfv"))}  # fmt: skip
+    assert repeated["wk"].shape == (C, H * size)
+    shape = (N, T, C)
+    same(
+        network([*projected, whole], shape, ATTENTION, opset=23),
+        network([*PROJECTED, *spelt()], shape, {**ATTENTION, **repeated}),
+        normal(*shape, seed=8),
+    )
+
+
+def masked():
+    """What a mask of onnxruntime's adds to the scores."""
+    return [
+        node("Cast", ["mask"], "seen_f", to=1),
+        node("Sub", ["one", "seen_f"], "unseen"),
+        node("Mul", ["unseen", "filter"], "filtered"),
+        node("Unsqueeze", ["filtered", "axes"], "padding"),
+        node("Add", ["scaled", "padding"], "masked"),
+    ]
+
+
+MASK = {"one": np.float32(1), "filter": np.float32(-10000), "axes": np.array([1, 2])}
+SEEN = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], np.int32)
+
+
+@pytest.mark.parametrize(
+    ("packed", "mask"),
+    [(True, m) for m in ("none", "seen", "lengths", "unidirectional")]
+    + [(False, m) for m in ("none", "seen", "unidirectional")],
+)
+def test_attention_of_onnxruntime(packed, mask):
+    """With its projections as one matrix (Attention), or without (MultiHeadAttention)."""
+    weights = {**ATTENTION, **MASK, "b3": normal(3 * C, seed=9)}
+    weights["w3"] = np.concatenate([weights[w] for w in ("wq", "wk", "wv")], axis=1)
+    for i, name in enumerate("qkv"):
+        weights[f"b{name}"] = weights["b3"][i * C : (i + 1) * C]
+    extra = {"unidirectional": 1} if mask == "unidirectional" else {}
+    wanted = "mask" if mask in ("seen", "lengths") else ""
+    if packed:
+        inputs = ["x", "w3", "b3", wanted]
+        whole = [fused("Attention", inputs, num_heads=H, **extra)]
+    else:
+        made = [node("MatMul", ["x", f"w{n}"], n) for n in "qkv"]
+        whole = [
+            *made,
+            fused("MultiHeadAttention", ["q", "k", "v", "b3", wanted], num_heads=H, **extra),
+        ]
+    plain = [
+        entry
+        for n in "qkv"
+        for entry in (
+            node("MatMul", ["x", f"w{n}"], f"{n}_"),
+            node("Add", [f"{n}_", f"b{n}"], n),
+        )
+    ]
+    if wanted:
+        plain += spelt(*masked(), shares="masked")
+    elif extra:
+        plain += spelt(node("Add", ["scaled", "future"], "masked"), shares="masked")
+    else:
+        plain += spelt()
+    given = {"mask": SEEN} if wanted else {}
+    whole_given = {"mask": SEEN.sum(axis=1).astype(np.int32)} if mask == "lengths" else given
+    shape = (N, T, C)
+    image = normal(*shape, seed=8)
+    results = []
+    for body, more in ((whole, whole_given), (plain, given)):
+        proto = network(body, shape, weights, **more)
+        done = explain(proto, COMPOSITE, {"image": image, **more}, [1, 1], inputs=["image"])
+        close(done.values["logits"], run(proto, {"image": image, **more})["logits"])
+        results.append(done.values["relevance"])
+    close(*results)
