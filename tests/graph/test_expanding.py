@@ -7,8 +7,13 @@ import pytest
 from onnx import helper
 from support import close, explain, lines, node, normal, run
 
+import onnxlrp
+from onnxlrp.errors import UnsupportedError
+
 N, T, C, H = 2, 5, 8, 2
-COMPOSITE = lines("Conv,Gemm,MatMul,Add,Mul,Sub,Div: epsilon", "MaxPool: winner-takes-all")
+COMPOSITE = lines(
+    "Conv,Gemm,MatMul,Add,Mul,Sub,Div,ReduceSum: epsilon", "MaxPool: winner-takes-all"
+)
 
 
 def fused(operator, inputs, outputs="y", domain="com.microsoft", **attributes):
@@ -429,3 +434,168 @@ def test_attention_of_onnxruntime(packed, mask):
         close(done.values["logits"], run(proto, {"image": image, **more})["logits"])
         results.append(done.values["relevance"])
     close(*results)
+
+
+CIRCLE = np.arange(7)[:, None] * np.array([0.3, 1.1])
+ROTARY = {
+    "cos": np.cos(CIRCLE).astype(np.float32),
+    "sin": np.sin(CIRCLE).astype(np.float32),
+    "cos_5": np.cos(CIRCLE[:5])[None].astype(np.float32),
+    "sin_5": np.sin(CIRCLE[:5])[None].astype(np.float32),
+    "places": np.arange(5)[None],
+    "split": np.array([0, 0, H, -1]),
+    "join": np.array([0, 0, -1]),
+    "pairs": np.array([0, 0, 0, 2, 2]),
+    "alone": np.array([0, 0, 0, 4]),
+    "last": np.array([-1]),
+    "cos_h": np.cos(CIRCLE[:5])[None, None].astype(np.float32),
+    "sin_h": np.sin(CIRCLE[:5])[None, None].astype(np.float32),
+}
+
+
+def rotated(interleaved):
+    """Rotary embedding as it is written out by hand, of heads of 4."""
+    pairs = [
+        node("Reshape", ["h", "pairs"], "hp"),
+        helper.make_node("Split", ["hp"], ["a1", "b1"], "cut", axis=-1, num_outputs=2),
+        node("Squeeze", ["a1", "last"], "a"),
+        node("Squeeze", ["b1", "last"], "b"),
+    ]
+    halves = [helper.make_node("Split", ["h"], ["a", "b"], "cut", axis=-1, num_outputs=2)]
+    joined = [
+        node("Unsqueeze", ["re", "last"], "re1"),
+        node("Unsqueeze", ["im", "last"], "im1"),
+        node("Concat", ["re1", "im1"], "two", axis=-1),
+        node("Reshape", ["two", "alone"], "whole"),
+    ]
+    return [
+        node("Reshape", ["x", "split"], "r"),
+        node("Transpose", ["r"], "h", perm=[0, 2, 1, 3]),
+        *(pairs if interleaved else halves),
+        node("Mul", ["a", "cos_h"], "ac"),
+        node("Mul", ["b", "sin_h"], "bs"),
+        node("Sub", ["ac", "bs"], "re"),
+        node("Mul", ["a", "sin_h"], "as"),
+        node("Mul", ["b", "cos_h"], "bc"),
+        node("Add", ["as", "bc"], "im"),
+        *(joined if interleaved else [node("Concat", ["re", "im"], "whole", axis=-1)]),
+        node("Transpose", ["whole"], "back", perm=[0, 2, 1, 3]),
+        node("Reshape", ["back", "join"]),
+    ]
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("written", ["onnx", "onnx, positions", "onnxruntime"])
+def test_rotary_embedding(written, interleaved):
+    attributes = {"interleaved": interleaved, "num_heads": H}
+    whole = {
+        "onnx": node("RotaryEmbedding", ["x", "cos_5n", "sin_5n"], **attributes),
+        "onnx, positions": node("RotaryEmbedding", ["x", "cos", "sin", "places_n"], **attributes),
+        "onnxruntime": fused("RotaryEmbedding", ["x", "places_n", "cos", "sin"], **attributes),
+    }[written]
+    weights = {f"{name}_n": np.repeat(ROTARY[name], N, axis=0) for name in ("places",)}
+    weights |= {f"{name}n": np.repeat(ROTARY[name], N, axis=0) for name in ("cos_5", "sin_5")}
+    shape = (N, T, C)
+    opset = 23 if "onnx" in written and written != "onnxruntime" else 18
+    same(
+        network([whole], shape, ROTARY | weights, opset=opset),
+        network(rotated(interleaved), shape, ROTARY),
+        normal(*shape, seed=8),
+    )
+
+
+NO_KERNEL = {
+    "BiasAdd": (
+        fused("BiasAdd", ["x", "b", "image"]),
+        [BIASED, node("Add", ["s", "image"])],
+    ),
+    "BiasSoftmax": (
+        fused("BiasSoftmax", ["x", "b"], axis=-1, is_inner_broadcast=1),
+        [BIASED, node("Softmax", ["s"], axis=-1)],
+    ),
+    "GemmFastGelu": (
+        fused("GemmFastGelu", ["x", "w", "b"]),
+        [
+            node("MatMul", ["x", "w"], "m"),
+            node("Add", ["m", "b"], "s"),
+            node("Gelu", ["s"], approximate="tanh"),
+        ],
+    ),
+    "BiasSplitGelu": (
+        fused("BiasSplitGelu", ["wide", "b2"]),
+        [
+            node("Add", ["wide", "b2"], "s"),
+            helper.make_node("Split", ["s"], ["l", "r"], "cut", axis=-1, num_outputs=2),
+            node("Gelu", ["r"], "g"),
+            node("Mul", ["l", "g"]),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_KERNEL)
+def test_operators_that_a_processor_has_no_kernel_for(name):
+    whole, plain = NO_KERNEL[name]
+    front = [node("MatMul", ["x", "many"], "wide")] if "wide" in whole.input else []
+    shape = (N, T, C)
+    image = normal(*shape, seed=8)
+    first, second = (
+        explain(network([*front, *body], shape, W, opset=20), COMPOSITE, {"image": image}, [1, 1])
+        for body in ([whole], plain)
+    )
+    close(first.values["logits"], second.values["logits"])
+    close(first.values["relevance"], second.values["relevance"])
+
+
+INLINED = {
+    "ReduceL2": (
+        [node("ReduceL2", ["x", "last"], "d"), node("Div", ["x", "d"])],
+        [node("LpNormalization", ["x"])],
+    ),
+    "ReduceLogSumExp": (
+        [node("ReduceLogSumExp", ["x", "last"], "d"), node("Sub", ["x", "d"])],
+        [node("LogSoftmax", ["x"])],
+    ),
+    "ReduceSumSquare": (
+        [node("ReduceSumSquare", ["x", "last"], "d"), node("Mul", ["x", "d"])],
+        [
+            node("Mul", ["x", "x"], "q"),
+            node("ReduceSum", ["q", "last"], "d"),
+            node("Mul", ["x", "d"]),
+        ],
+    ),
+    "ReduceL1": (
+        [node("ReduceL1", ["x", "last"], "d"), node("Add", ["x", "d"])],
+        [
+            node("Abs", ["x"], "q"),
+            node("ReduceSum", ["q", "last"], "d"),
+            node("Add", ["x", "d"]),
+        ],
+    ),
+    "CastLike": (
+        [node("CastLike", ["x", "half"], "d"), node("Relu", ["d"])],
+        [node("Relu", ["x"])],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INLINED)
+def test_operators_that_onnx_has_a_body_for(name):
+    whole, plain = INLINED[name]
+    shape = (N, T, C)
+    same(network(whole, shape, W), network(plain, shape, W), normal(*shape, seed=8))
+
+
+def test_what_no_body_covers_is_refused_by_name():
+    """A cache of keys and values; a memory layout of onnxruntime's own."""
+    shape = (N, T, C)
+    past = {name: normal(N, H, 3, C // H, seed=1) for name in ("past_k", "past_v")}
+    whole = node("Attention", ["q", "k", "v", "", "past_k", "past_v"], q_num_heads=H,
+                 kv_num_heads=H)  # fmt: skip
+    cached = network([*PROJECTED, whole], shape, ATTENTION | past, opset=23)
+    inner = fused("Conv", ["x", "w"], domain="com.microsoft.nchwc")
+    blocked = network([inner], (N, 3, 6, 6), CONV, (N, 4, 4, 4))
+    blocked.opset_import.append(helper.make_opsetid("com.microsoft.nchwc", 1))
+    for proto, message in ((cached, "Attention"), (blocked, "not one optimised")):
+        with pytest.raises(UnsupportedError, match=message):
+            onnxlrp.convert(proto, COMPOSITE)
