@@ -7,6 +7,7 @@ import onnx.inliner
 
 from onnxlrp.graph import attention, fused
 from onnxlrp.graph.bodies import BODIES, MICROSOFT, Call, written_out
+from onnxlrp.graph.shapes import inferred
 
 __all__ = ["attention", "expand", "fused", "rename"]
 
@@ -58,7 +59,7 @@ def _written_out(proto: onnx.ModelProto) -> bool:
     graph = proto.graph
     if not any(_key(node) in BODIES for node in graph.node):
         return False
-    typed = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    typed = inferred(proto).graph
     types = {
         value.name: value.type.tensor_type
         for value in (*typed.input, *typed.output, *typed.value_info)

@@ -13,6 +13,7 @@ from onnx import version_converter
 from onnxlrp.errors import ModelError, OnnxlrpError
 from onnxlrp.graph.bodies import MICROSOFT
 from onnxlrp.graph.expanding import expand, rename
+from onnxlrp.graph.shapes import inferred
 from onnxlrp.graph.tensors import SMALL, elements
 
 MINIMUM_OPSET = 18
@@ -283,29 +284,27 @@ def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
     bare.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, names))
     for value in bare.graph.output:
         value.ClearField("type")
-    bare = onnx.shape_inference.infer_shapes(
-        bare, check_type=True, strict_mode=True, data_prop=True
-    )
+    bare = inferred(bare, strict=True)
     made = {name for node in graph.node for name in node.output}
-    inferred = {value.name: value for value in (*bare.graph.value_info, *bare.graph.output)}
+    found = {value.name: value for value in (*bare.graph.value_info, *bare.graph.output)}
     for name, value in declared.items():
-        known = inferred.get(name)
+        known = found.get(name)
         if known is None or not known.HasField("type"):
             # Of values that do not exist, too, something may be said.
             if known is not None or name in made:
-                inferred[name] = value
+                found[name] = value
         else:
             _fill(known.type.tensor_type, value.type.tensor_type)
-    for value in inferred.values():
+    for value in found.values():
         if any(dim.dim_value < 0 for dim in value.type.tensor_type.shape.dim):
             raise ModelError(
                 f"the model is malformed: '{value.name}' has axes of a length below 0; what a "
                 "window or a slice reads is larger than what there is"
             )
     del graph.value_info[:], graph.output[:]
-    graph.output.extend(inferred.pop(name) for name in names)
+    graph.output.extend(found.pop(name) for name in names)
     # onnx_ir knows no dictionaries.
-    graph.value_info.extend(v for v in inferred.values() if v.type.HasField("tensor_type"))
+    graph.value_info.extend(v for v in found.values() if v.type.HasField("tensor_type"))
     return proto
 
 

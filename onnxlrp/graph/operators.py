@@ -25,6 +25,7 @@ class Fact(Flag):
     JOINS_BOUNDS : so they do where all its inputs' do
     ROUNDS : its products or long sums have to be rounded
     CHANNELS_SECOND : its bias, [channels], belongs to axis 1
+    SHAPED : its result has the type and shape of its first input, which onnx cannot tell
 
     """
 
@@ -39,6 +40,7 @@ class Fact(Flag):
     JOINS_BOUNDS = auto()
     ROUNDS = auto()
     CHANNELS_SECOND = auto()
+    SHAPED = auto()
 
 
 _ACTIVATION = Fact.CARRIES_SIGN | Fact.ZERO
@@ -114,8 +116,8 @@ FACTS: Mapping[str, Fact] = MappingProxyType(
         "LayerNormalization": _LAYER,
         "RMSNormalization": _LAYER,
         "InstanceNormalization": _LAYER,
-        "GroupNormalization": _LAYER,
-        "MeanVarianceNormalization": _LAYER,
+        "GroupNormalization": _LAYER | Fact.SHAPED,
+        "MeanVarianceNormalization": _LAYER | Fact.SHAPED,
         "LpNormalization": _LAYER,
         "MatrixProduct": Fact.ROUNDS,
         "Mixture": Fact.ROUNDS,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import onnx
 import onnx_ir as ir
+
+from onnxlrp.graph.operators import Fact, has
 
 Dim = int | str | None
 
@@ -31,6 +34,23 @@ def alike(left: Sequence[Dim], right: Sequence[Dim]) -> bool:
     return len(left) == len(right) and all(
         a == b or (isinstance(a, int) + isinstance(b, int) < 2 and 1 not in (a, b))
         for a, b in zip(left, right, strict=True)
+    )
+
+
+def inferred(proto: onnx.ModelProto, strict: bool = False) -> onnx.ModelProto:
+    """Return a copy that has been through onnx's shape inference, its nodes not to be used.
+
+    Operators that onnx cannot infer, though their result has their first input's shape, are written
+    as Identity there.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for node in copy.graph.node:
+        if node.domain in ("", "ai.onnx") and has(node.op_type, Fact.SHAPED):
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
+    return onnx.shape_inference.infer_shapes(
+        copy, check_type=strict, strict_mode=strict, data_prop=True
     )
 
 

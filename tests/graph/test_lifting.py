@@ -9,6 +9,7 @@ from support import close, explain, lines, node, normal, run
 import onnxlrp
 from onnxlrp.errors import OnnxlrpError
 from onnxlrp.graph.loading import load
+from onnxlrp.graph.shapes import dims_of
 
 X = {"x": ["N", 6]}
 PICTURE = {"x": ["N", 3, 8, 8]}
@@ -252,3 +253,24 @@ def test_a_model_that_onnx_does_not_lift(monkeypatch):
     np.testing.assert_array_equal(got.values["y"], run(proto, {"x": x})["y"])
     with pytest.raises(OnnxlrpError, match="cannot lift the model from opset 12"):
         load(unchecked([node("MatMul", ["x", "w"])], opset=12))
+
+
+@pytest.mark.parametrize(
+    ("operator", "others", "attributes"),
+    [
+        ("GroupNormalization", ["c", "c"], {"num_groups": 2}),
+        ("MeanVarianceNormalization", [], {}),
+    ],
+)
+def test_shapes_behind_what_onnx_cannot_infer(operator, others, attributes):
+    """The result has its first input's shape, also where onnx fails or says nothing."""
+    inputs = [helper.make_tensor_value_info("x", 1, ["N", 4, 5, 5])]
+    nodes = [
+        helper.make_node(operator, ["x", *others], ["n"], **attributes),
+        helper.make_node("MaxPool", ["n"], ["y"], kernel_shape=[2, 2]),
+    ]
+    ones = [onnx.numpy_helper.from_array(np.ones(4, np.float32), "c")] if others else []
+    outputs = [helper.make_tensor_value_info("y", 1, None)]
+    graph = helper.make_graph(nodes, "test", inputs, outputs, ones)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    assert dims_of(load(proto).model.graph.outputs[0].shape) == ("N", 4, 4, 4)
