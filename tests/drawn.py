@@ -147,6 +147,19 @@ class Growing:
             ends.append(self.number(0, kernel - 1))
         return {**result, "pads": begins + ends}
 
+    def automatic(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        """Draw auto_pad in place of pads where all runtimes agree about it."""
+        kernel, strides = attributes["kernel_shape"], attributes["strides"]
+        narrow = all(stride <= size for stride, size in zip(strides, kernel, strict=True))
+        dense = max(attributes.get("dilations", [1])) == 1
+        kind = self.one_of("NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
+        known = not self.free or max(strides) == 1
+        if kind == "NOTSET" or not (narrow and dense and known):
+            return attributes
+        return {k: v for k, v in attributes.items() if k not in ("pads", "dilations")} | {
+            "auto_pad": kind
+        }
+
     def ceil_mode(self) -> int:
         """Draw it where onnx's shape inference and runtimes agree about the size."""
         return self.number(0, 1) if self.opset >= 22 else 0
@@ -227,15 +240,16 @@ def convolution(g: Growing, x: str) -> str:
     scale = (inputs * kernel[0] * kernel[1]) ** -0.5
     weight = g.normal(outputs, inputs, *kernel, scale=scale)
     bias = g.bias(outputs)
+    attributes = g.automatic(attributes)
     pad, normalise = g.one_of("", "", "", "Pad"), g.one_of("", "", "BatchNormalization")
     whole = node("Conv", [x, "", *bias], "", **attributes, group=groups)
     z = x
-    if pad:
+    if pad and "pads" in attributes:
         pads = attributes.pop("pads")
         amounts = [0, 0, *pads[:2], 0, 0, *pads[2:]]
         z = g.add("Pad", [x, g.constant(amounts)], defined=False)
     weight_name = g.constant(weight)
-    merged = bool(pad or normalise)
+    merged = z != x or bool(normalise)
     z = g.add("Conv", [z, weight_name, *bias], not merged, **attributes, group=groups)
     whole.name = g.nodes[-1].name
     if normalise:
@@ -277,14 +291,19 @@ def activation(g: Growing, x: str) -> str:
 
 
 def max_pool(g: Growing, x: str) -> str:
-    return g.add("MaxPool", [x], **g.windows(g.shape(x)[2:]), ceil_mode=g.ceil_mode())
+    attributes = g.automatic(g.windows(g.shape(x)[2:]))
+    ceil = {"ceil_mode": g.ceil_mode()} if "pads" in attributes else {}
+    return g.add("MaxPool", [x], **attributes, **ceil)
 
 
 def average_pool(g: Growing, x: str) -> str:
     attributes = g.windows(g.shape(x)[2:])
     if g.opset < 19:
         del attributes["dilations"]
-    counts = {"count_include_pad": g.number(0, 1), "ceil_mode": g.ceil_mode()}
+    attributes = g.automatic(attributes)
+    counts = {"count_include_pad": g.number(0, 1)}
+    if "pads" in attributes:
+        counts["ceil_mode"] = g.ceil_mode()
     return g.add("AveragePool", [x], **attributes, **counts)
 
 

@@ -139,7 +139,7 @@ def test_the_explainer_computes_the_definition(data):
 
 
 @pytest.mark.slow
-@settings(REPEATABLE, max_examples=300)
+@settings(REPEATABLE, max_examples=3000)
 @given(st.data())
 def test_the_explainer_computes_the_definition_of_many(data):
     compare(random_case(data))

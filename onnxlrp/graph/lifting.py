@@ -73,8 +73,12 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     weights = set_aside(proto.graph)
     _sort(proto.graph)
     notes = _leave_out(proto.graph)
+    constant = {tensor.name for tensor in proto.graph.initializer}
     for value in proto.graph.input:
         for dim in value.type.tensor_type.shape.dim:
+            empty = dim.HasField("dim_value") and dim.dim_value == 0
+            if empty and value.name not in constant:
+                raise ModelError(f"input '{value.name}' has an axis of size 0: it holds nothing")
             # Some exporters' way of writing a size that is not known.
             if dim.dim_value < 0:
                 dim.ClearField("value")
@@ -153,6 +157,10 @@ def _check(proto: onnx.ModelProto) -> None:
     for tensor in unknown:
         tensor.shape.SetInParent()
     onnx.checker.check_model(proto)
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR and not attribute.t.data_type:
+                raise ModelError(f"attribute '{attribute.name}' of {node.name} is an empty tensor")
     for tensor in unknown:
         tensor.ClearField("shape")
 

@@ -16,6 +16,7 @@ from onnxlrp.propagation.linear import WeightedLayer, check_weights, merged, wit
 from onnxlrp.propagation.registry import (
     Crossing,
     fail,
+    known_channels,
     layer,
     only_first_live,
 )
@@ -219,6 +220,9 @@ class TransposedConvolution(WeightedLayer):
 def _check_convolution(operation: Operation, live: frozenset[int]) -> None:
     only_first_live(operation, live)
     check_weights(operation)
+    for end in (operation.inputs[0], operation.outputs[0]):
+        assert end is not None
+        known_channels(end)
     value = operation.inputs[1]
     assert value is not None
     assert value.shape is not None
@@ -229,6 +233,8 @@ def _check_convolution(operation: Operation, live: frozenset[int]) -> None:
     assert x.shape is not None
     channels, per_group = dims_of(x.shape)[1], sizes[1]
     assert isinstance(per_group, int)
+    if len(x.shape) != len(sizes):
+        fail(f"its weight has {len(sizes)} axes, its input {len(x.shape)}", "the model is invalid")
     if isinstance(channels, int) and channels != per_group * operation.attributes.get("group", 1):
         fail(f"its weights do not fit an input of {channels} channels", "the model is invalid")
     bias = constant_of(operation.input(2))
@@ -264,6 +270,9 @@ def convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
 def _check_transposed(operation: Operation, live: frozenset[int]) -> None:
     only_first_live(operation, live)
     check_weights(operation)
+    for end in (operation.inputs[0], operation.outputs[0]):
+        assert end is not None
+        known_channels(end)
     automatic = operation.attributes.get("auto_pad", "NOTSET")
     if automatic not in ("NOTSET", "VALID") or "output_shape" in operation.attributes:
         fail(

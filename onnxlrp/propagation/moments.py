@@ -21,6 +21,7 @@ from onnxlrp.propagation.formulas import Layer
 from onnxlrp.propagation.registry import (
     Crossing,
     fail,
+    known_channels,
     layer,
     only_first_live,
     require_constant,
@@ -120,6 +121,8 @@ def _check(operation: Operation, live: frozenset[int]) -> None:
     value = operation.inputs[0]
     assert value is not None
     static_shape(value)
+    if operation.operator in ("InstanceNormalization", "GroupNormalization"):
+        known_channels(value)
     for index, what in ((1, "scale"), (2, "bias")):
         require_constant(operation, index, what)
     if operation.operator == "LpNormalization" and operation.attributes.get("p", 2) != 2:

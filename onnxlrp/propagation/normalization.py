@@ -21,9 +21,9 @@ from onnxlrp.propagation.registry import (
     Crossing,
     Relevance,
     fail,
+    known_channels,
     only_first_live,
     operator,
-    static_shape,
 )
 
 _DEFAULTS = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0}
@@ -33,10 +33,7 @@ def _check(operation: Operation, live: frozenset[int]) -> None:
     only_first_live(operation, live)
     value = operation.inputs[0]
     assert value is not None
-    static_shape(value)
-    assert value.shape is not None
-    if not isinstance(value.shape[1], int):
-        fail("its number of channels is not known", "export the model with fixed channels")
+    known_channels(value)
     if int(operation.attributes["size"]) < 1:
         fail("its size is below 1", "the model is invalid")
     for name, default in _DEFAULTS.items():

@@ -19,6 +19,7 @@ from onnxlrp.propagation.registry import (
     Relevance,
     cross_by_rule,
     fail,
+    known_channels,
     layer,
     only_first_live,
     operator,
@@ -107,7 +108,8 @@ def mean(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     """Build the layer of a mean or sum over whole axes."""
     operation = crossing.operation
     x = crossing.input(0)
-    keepdims = operation.operator == "GlobalAveragePool" or bool(crossing.attribute("keepdims", 1))
+    # Of numbers other than 1, onnxruntime keeps no axes.
+    keepdims = operation.operator == "GlobalAveragePool" or crossing.attribute("keepdims", 1) == 1
     weight = 1.0 if operation.operator == "ReduceSum" else None
     built = Mean(x, crossing.output(), _axes(operation), keepdims, weight, crossing.emitter.zero)
     return built, crossing.live_inputs
@@ -219,7 +221,7 @@ def _check_window(operation: Operation, live: frozenset[int]) -> None:
     only_first_live(operation, live)
     for value in (operation.inputs[0], operation.outputs[0]):
         assert value is not None
-        static_shape(value)
+        known_channels(value)
     window = window_of(operation, operation.attributes["kernel_shape"])
     automatic = str(operation.attributes.get("auto_pad", "NOTSET"))
     wide = any(s > k for s, k in zip(window.strides, window.kernel, strict=True))

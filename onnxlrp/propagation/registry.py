@@ -257,6 +257,24 @@ def static_shape(value: ir.Value) -> None:
         )
 
 
+def known_channels(value: ir.Value) -> None:
+    """Check that a value's rank, and its size along axis 1, are known.
+
+    Raises
+    ------
+    ObstacleError
+        If they are not.
+
+    """
+    static_shape(value)
+    assert value.shape is not None
+    if len(value.shape) < 2 or not isinstance(value.shape[1], int):
+        raise ObstacleError(
+            f"the number of channels of '{value.name}' is not known",
+            "export the model with fixed channels",
+        )
+
+
 def require_constant(operation: Operation, index: int, what: str) -> None:
     """Check that an input is absent or an initializer.
 

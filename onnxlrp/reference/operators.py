@@ -120,7 +120,7 @@ def reduced_axes(a: Attributes, rank: int, axes: Array | None) -> tuple[int, ...
 
 def _reduce(a: Attributes, x: Array, axes: Array | None, mean: bool) -> Array:
     over = reduced_axes(a, x.ndim, axes)
-    total = np.sum(x, axis=over, keepdims=bool(a.get("keepdims", 1)))
+    total = np.sum(x, axis=over, keepdims=a.get("keepdims", 1) == 1)
     return np.asarray(total / math.prod(x.shape[i] for i in over) if mean else total)
 
 
