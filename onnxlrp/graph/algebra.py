@@ -35,8 +35,11 @@ _FUNCTIONS = {"Erf": "erf", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "s
 _POSITIVE = ("exp", "count", "sigmoid", "softplus")
 
 
+_MOST_VALUES = 64
+
+
 class TooLargeError(Exception):
-    """A polynomial of more terms than any operator has."""
+    """More terms, or more values in between, than any operator has."""
 
 
 def number(value: float) -> Polynomial:
@@ -216,6 +219,7 @@ class Algebra:
         self.x = x
         self._constant_of = constant_of
         self._known: dict[ir.Value, Polynomial] = {x: X}
+        self._seen = 0
         self.opened: list[ir.Node] = []
 
     def of(self, value: ir.Value | None) -> Polynomial:
@@ -223,6 +227,9 @@ class Algebra:
         if value is None:
             return frozenset()
         if value not in self._known:
+            self._seen += 1
+            if self._seen > _MOST_VALUES:
+                raise TooLargeError
             found = self._constant(value)
             node = value.producer()
             if found is None and node is not None:

@@ -102,12 +102,13 @@ def written_out(call: Call) -> list[onnx.NodeProto] | None:
         f'<domain: "{MICROSOFT}", opset_import: ["" : {call.opset}]> body ({", ".join(given)}) => '
         f"({', '.join(made)}) {{ {text} }}"
     )
-    stem = call.node.name or call.node.output[0]
+    # Values have names of their own, nodes need not.
+    stem = f"{next(filter(None, call.node.output))}/{call.node.op_type}"
     names = {"": ""}
     names.update(zip(given, [*call.node.input, *[""] * len(given)], strict=False))
     names.update((a, b) for a, b in zip(made, call.node.output, strict=False) if b)
     for inner in function.node:
-        inner.name = f"{stem}/{inner.output[0]}"
+        inner.name = f"{call.node.name or stem}/{inner.output[0]}"
         for field in (inner.input, inner.output):
             field[:] = [names.setdefault(name, f"{stem}/{name}") for name in field]
     return list(function.node)

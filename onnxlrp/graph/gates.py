@@ -2,9 +2,10 @@
 
 A *gate* scales a signal and carries none of its own: it is kept between two numbers by how it is
 computed (Sigmoid, Softmax, Tanh, Erf, ... of anything), or it normalises (something divided by the
-root of a statistic). So x sigmoid(x), x (1 + erf(x)), squeeze-and-excitation and
-(x - mean) / deviation are each a `Gate`, softmax(q k) @ v is a `Mixture`; where neither operand is
-more of a gate than the other, it is a `Product` or a `MatrixProduct`.
+root of a statistic). So squeeze-and-excitation, gated linear units, and what is only nearly one of
+the activations and normalisations that `spellings` knows are each a `Gate`, softmax(q k) @ v is a
+`Mixture`; where neither operand is more of a gate than the other, it is a `Product` or a
+`MatrixProduct`.
 """
 
 from __future__ import annotations

@@ -133,10 +133,10 @@ def _spelled(
         return None
     seen = Algebra(x, constant_of)
     try:
-        polynomial = seen.of(output)
-    except algebra.TooLargeError:
+        matched = next(_matches(seen, seen.of(output)), None)
+    # Of numbers that overflow no operator is made.
+    except (algebra.TooLargeError, ArithmeticError, ValueError):
         return None
-    matched = next(_matches(seen, polynomial), None)
     if matched is None or not _same_shape(output, x, seen):
         return None
     operator, attributes, *affine = matched

@@ -2,13 +2,16 @@
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import helper
 from support import close, explain, lines, node, normal, run
 
 import onnxlrp
+from onnxlrp.audit import check
 from onnxlrp.errors import UnsupportedError
+from onnxlrp.graph.loading import load
 
 N, T, C, H = 2, 5, 8, 2
 COMPOSITE = lines(
@@ -19,7 +22,7 @@ COMPOSITE = lines(
 def fused(operator, inputs, outputs="y", domain="com.microsoft", **attributes):
     """Build a node of onnxruntime's own."""
     made = [outputs] if isinstance(outputs, str) else outputs
-    return helper.make_node(operator, inputs, made, "fused", domain=domain, **attributes)
+    return helper.make_node(operator, inputs, made, f"fused_{made[0]}", domain=domain, **attributes)
 
 
 def network(body, shape, weights, out=None, opset=18, **inputs):
@@ -599,3 +602,70 @@ def test_what_no_body_covers_is_refused_by_name():
     for proto, message in ((cached, "Attention"), (blocked, "not one optimised")):
         with pytest.raises(UnsupportedError, match=message):
             onnxlrp.convert(proto, COMPOSITE)
+
+
+def test_the_audit_recomputes_what_was_written_out():
+    shape = (N, T, C)
+    body = [
+        *PROJECTED,
+        fused("MultiHeadAttention", ["q", "k", "v"], "a", num_heads=H),
+        fused("SkipLayerNormalization", ["a", "x", "scale", "shift"], "n", epsilon=1e-5),
+        fused("BiasGelu", ["n", "b"]),
+    ]
+    proto = network(body, shape, {**W, **ATTENTION, "scale": W["scale"]})
+    audit = check(proto, onnxlrp.convert(proto, COMPOSITE, inputs=["image"]).to_proto())
+    assert audit.passed
+    crossed = [operation for layer in audit.layers for operation in layer.operations]
+    assert {o.operator for o in crossed} >= {"LayerNormalization", "Gelu", "Softmax", "Mixture"}
+    assert [o.skipped for o in crossed if o.skipped] == []
+
+
+def outputs_stay(proto, feeds):
+    """Compare what onnxruntime computes of a model before and after it was loaded."""
+    loaded = ir.to_proto(load(proto).model)
+    assert {entry.domain for entry in loaded.graph.node} == {""}
+    after = run(loaded, feeds)
+    for name, array in run(proto, feeds).items():
+        np.testing.assert_allclose(after[name], array, atol=1e-5)
+
+
+@pytest.mark.parametrize("segments", [True, False])
+@pytest.mark.parametrize("mask", [True, False])
+def test_embedding_with_its_normalisation(segments, mask):
+    tables = {name: normal(9, C, seed=i) for i, name in enumerate(("words", "places", "kinds"))}
+    inputs = ["ids", "kind" if segments else "", "words", "places", "kinds" if segments else ""]
+    embed = fused(
+        "EmbedLayerNormalization",
+        [*inputs, "scale", "shift", "mask" if mask else ""],
+        ["y", "index"],
+        epsilon=1e-5,
+    )
+    used = [name for name in ("ids", "kind", "mask") if name in embed.input]
+    constants = {**tables, "scale": W["scale"], "shift": W["shift"]}
+    graph = helper.make_graph(
+        [embed],
+        "test",
+        [helper.make_tensor_value_info(name, 6, ["N", T]) for name in used],
+        [helper.make_tensor_value_info(n, t, None) for n, t in (("y", 1), ("index", 6))],
+        [onnx.numpy_helper.from_array(a, n) for n, a in constants.items() if n in embed.input],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    random = np.random.default_rng(0)
+    feeds = {"ids": random.integers(0, 9, (N, T)), "kind": random.integers(0, 2, (N, T))}
+    feeds["mask"] = SEEN
+    outputs_stay(proto, {name: feeds[name].astype(np.int32) for name in used})
+
+
+def test_pooling_with_channels_last():
+    pool = fused("NhwcMaxPool", ["x"], kernel_shape=[2, 2], strides=[2, 2], pads=[1, 0, 0, 1])
+    graph = helper.make_graph(
+        [pool],
+        "test",
+        [helper.make_tensor_value_info("x", 2, ["N", 5, 6, 3])],
+        [helper.make_tensor_value_info("y", 2, None)],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    x = np.random.default_rng(0).integers(0, 255, (N, 5, 6, 3)).astype(np.uint8)
+    outputs_stay(proto, {"x": x})

@@ -286,3 +286,42 @@ def test_what_others_read_stays_an_operation(behind):
         "LayerNormalization",
         behind.split("=")[-1].split()[0],
     ]
+
+
+def test_a_long_chain_is_looked_at_and_left():
+    """No operator is as long, and following it to its end would take for ever."""
+    steps_of = [f"y{k + 2} = Add t{k} y{k}; t{k + 1} = Tanh y{k + 2}" for k in range(600)]
+    text = "y0 = Relu x; y1 = Tanh x; t0 = Tanh y1; " + "; ".join(steps_of) + "; y = Add t600 y601"
+    assert found(network(steps(text))) == []
+
+
+def test_numbers_that_overflow():
+    text = "a = Add x large; e = Exp a; s = ReduceSum e last; y = Div e s"
+    proto = network(steps(text), large=np.float32(1e4))
+    assert found(proto) in ([], ["Softmax"])
+
+
+def test_half_precision():
+    """With the moments in float32, as mixed precision is exported."""
+    text = (
+        "xf = Cast x; m = ReduceMean xf last; c = Sub xf m; q = Mul c c; v = ReduceMean q last;"
+        "w = Add v eps; s = Sqrt w; d = Div c s; n = Mul d scale; k = Add n bias; y = Cast k"
+    )
+    body = steps(text)
+    for entry, kind in ((body[0], 1), (body[-1], 10)):
+        entry.attribute.append(onnx.helper.make_attribute("to", kind))
+    front = [node("Cast", ["x16"], "x", to=10)]
+    around = [node("Identity", ["x32"], "x16"), *front, *body]
+    around[-1].output[0] = "y16"
+    proto = network(
+        [*steps("x32 = Relu x"), *rename(around), node("Cast", ["y16"], to=1)],
+    )
+    assert found(proto) == ["LayerNormalization"]
+
+
+def rename(nodes):
+    """Call x what is cast to half precision, beside the network's own x."""
+    for entry in nodes:
+        entry.input[:] = ["half_x" if name == "x" else name for name in entry.input]
+        entry.output[:] = ["half_x" if name == "x" else name for name in entry.output]
+    return nodes
