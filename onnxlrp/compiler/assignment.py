@@ -12,7 +12,7 @@ from onnxlrp.compiler.composite import Composite, Line
 from onnxlrp.compiler.obstacles import Obstacles
 from onnxlrp.errors import CompositeError
 from onnxlrp.graph.analysis import Facts, reachable
-from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Network, Operation
+from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Network, Operation, constant_of
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.propagation.formulas import Parameter
 from onnxlrp.propagation.registry import OPERATORS, Operator, live_inputs
@@ -175,7 +175,9 @@ def _until_layers(
                 continue
             seen.add(there)
             if isinstance(there, Operation):
-                if there.operator in EXPLICIT_WEIGHTS:
+                if there.operator in EXPLICIT_WEIGHTS or (
+                    there.operator == "Gather" and (constant_of(there.inputs[0]) is not None)
+                ):
                     met.add(there)
                     continue
                 crossed.add(there)

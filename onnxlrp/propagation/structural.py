@@ -164,11 +164,11 @@ def slice_(crossing: Crossing) -> Result:
         if not isinstance(size, int):
             continue
         kept = range(*slice(start, end, step).indices(size))
-        relevance = _place(relevance, axis, kept, size)
+        relevance = place(relevance, axis, kept, size)
     return [(value, Relevance(relevance, crossing.incoming.grounded))]
 
 
-def _place(tensor: Tensor, axis: int, kept: range, size: int) -> Tensor:
+def place(tensor: Tensor, axis: int, kept: range, size: int) -> Tensor:
     """Scatter along one axis to the positions of a range, with zeros between."""
     if kept.step < 0:
         tensor = layout.slice(tensor, [-1], [-(1 << 62)], [axis], [-1])

@@ -152,6 +152,19 @@ def add(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     return Sum(x, tuple(signs), bias), inputs
 
 
+def _check_negative(operation: Operation, live: frozenset[int]) -> None:
+    for value in live_inputs(operation, live):
+        static_shape(value)
+
+
+@layer("Neg", check=_check_negative, default="norm")
+def negate(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
+    """Build the sum of one operand with weight -1."""
+    inputs = crossing.live_inputs
+    x = Operands(tuple(crossing.tensor(value) for value in inputs))
+    return Sum(x, (-1,), crossing.emitter.zero), inputs
+
+
 def _check_product(operation: Operation, live: frozenset[int]) -> None:
     static_shape(operation.outputs[0])
     inputs = live_inputs(operation, live)

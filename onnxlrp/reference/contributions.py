@@ -214,9 +214,10 @@ def _product(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> Iter
 
 
 def _sum(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> Iterator[Block]:
-    """Add, Sub and Sum: identity weights on the live operands; the constant ones are the bias."""
+    """Sums: weights 1 and -1 on the live operands; the constant ones are the bias."""
     operands = [v for v in inputs if v is not None]
-    signs = [-1.0 if node.op_type == "Sub" and t == 1 else 1.0 for t in range(len(operands))]
+    flipped = {"Sub": 1, "Neg": 0}.get(node.op_type)
+    signs = [-1.0 if t == flipped else 1.0 for t in range(len(operands))]
     shape = np.broadcast_shapes(*(v.shape for v in operands))
     bias, columns, start = np.zeros(shape), [], 0
     for v, sign, alive in zip(operands, signs, live, strict=True):
@@ -276,6 +277,7 @@ _LAYERS: dict[str, Callable[[onnx.NodeProto, Inputs, Sequence[bool]], Iterator[B
     "BatchNormalization": _batch_normalization,
     "Add": _sum,
     "Sub": _sum,
+    "Neg": _sum,
     "Sum": _sum,
     "Mul": _scaling,
     "Div": _scaling,

@@ -40,7 +40,7 @@ PASSED_ON = frozenset(ACTIVATIONS) | {"Identity", "Dropout", "Cast"}
 
 STRUCTURAL = {
     *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Pad"),
-    *("Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"),
+    *("Gather", "Where", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"),
 }
 """Operators that only move elements; relevance goes back to where its element came from."""
 
@@ -164,7 +164,7 @@ def _structural(
         if v is not None and alive:
             tracers[t] = np.arange(start, start + v.size).reshape(v.shape)
             start += v.size
-        elif v is not None and node.op_type == "Concat":
+        elif v is not None and (node.op_type == "Concat" or (node.op_type == "Where" and t > 0)):
             tracers[t] = np.full(v.shape, constant)
     if node.op_type == "Pad":
         tracers[2:3] = [np.array(constant)]
@@ -238,6 +238,13 @@ def propagate(
     layer
         The way to the contributions of a linear layer, ``gathered`` or ``probed``.
     """
+    if node.op_type == "Gather" and live[1] and not live[0]:
+        # A token: its row of the table is what it contributes.
+        (r,), indices = relevance, inputs[1]
+        assert r is not None
+        assert indices is not None
+        row = tuple(range(indices.ndim, r.ndim))
+        return Propagated([None, r.sum(axis=row)], *[np.zeros(_samples(r.shape))] * 2)
     if node.op_type in STRUCTURAL:
         return _structural(node, inputs, relevance, live)
     r, at = relevance[0], list(live).index(True)

@@ -346,6 +346,7 @@ _NUMERIC: dict[str, Callable[..., Any]] = ACTIVATIONS | {
     "BatchNormalization": _batch_normalization,
     "Add": lambda a, x, y: x + y,
     "Sub": lambda a, x, y: x - y,
+    "Neg": lambda a, x: -x,
     "Mul": lambda a, x, y: x * y,
     "Div": lambda a, x, y: x / y,
     "Pow": lambda a, x, y: x**y,

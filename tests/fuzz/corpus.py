@@ -1,4 +1,4 @@
-"""What once ended in a traceback, or in an explainer that did not run: a sound model, and its fault."""
+"""What once ended in a traceback, or in an explainer that did not run: a model, and its fault."""
 
 from collections.abc import Callable
 

@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from fuzz.mutations import mutated_model
 
 import onnxlrp
 
@@ -103,3 +105,16 @@ def _run(path: Path, feeds: dict[str, Any]) -> dict[str, Any] | None:
         return dict(zip(names, session.run(None, feeds), strict=True))
     except Exception:
         return None
+
+
+def wrong_among(start: int, end: int) -> list[str]:
+    """Try a range of seeds, in whatever process this is; return what did not hold."""
+    wrong = []
+    for seed in range(start, end):
+        with TemporaryDirectory() as folder:
+            try:
+                converts_or_says_why(mutated_model(seed), Path(folder))
+            # Whatever it is, it is what this looks for.
+            except BaseException as error:
+                wrong.append(f"seed {seed}: {type(error).__name__}: {error}")
+    return wrong

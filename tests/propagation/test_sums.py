@@ -94,3 +94,8 @@ def test_an_operand_that_a_constant_broadcasts(operator, rule):
     """[N, 3, 1, 1] times [3, 4, 5]: an element of x has a contribution to each of its copies."""
     weights = {"w": normal(3, 4, 5, seed=2) + 2}
     crosses_as_defined(node(operator, ["x", "w"]), normal(2, 3, 1, 1, seed=1), rule, weights)
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "norm", "z-plus", "alpha-beta", "flat"])
+def test_a_sign_is_a_weight(rule):
+    crosses_as_defined(node("Neg", ["x"]), normal(2, 3, 4, seed=1), rule)
