@@ -21,7 +21,7 @@ import onnxlrp
 from onnxlrp.compiler.composite import available
 from onnxlrp.demo import PREPROCESSING
 from onnxlrp.drawing.heatmap import heatmap
-from onnxlrp.propagation import formulas, normalization, pooling
+from onnxlrp.propagation import formulas, normalization, pooling, products
 from onnxlrp.propagation.registry import OPERATORS
 
 HERE = Path(__file__).parent
@@ -41,6 +41,12 @@ is spread evenly over the connected inputs).
 
 **Stabiliser.** Called `epsilon` for the epsilon rule and `stabiliser` for all others, as zennit
 has two.
+
+**Products.** A product of two live values is a `Gate` where one operand is bounded by how it is
+computed (Sigmoid, Softmax, Tanh, ...) or divides, a `Mixture` where it is a matrix product by such
+(attention), else a `Product` or `MatrixProduct`. Layer-, RMS-, Instance-, Group-, MeanVariance- and
+LpNormalization are linear once their deviation is fixed, and take every rule for linear layers
+(Achtibat et al. 2024, prop. 3.4).
 
 **Where peers are wrong or undefined.** A plain `+` in zennit gives both branches all relevance;
 here a sum shares in proportion. zennit takes the first layer in definition order; here it is
@@ -66,20 +72,25 @@ def rules() -> dict[str, tuple[Callable[..., Any], Mapping[str, Any], str]]:
     }
     for name, maximum in maxima.items():
         found[f"MaxPool {name}"] = maximum, OPERATORS["MaxPool"].rules[name], f"MaxPool: {name}"
+    for name, treatment in products.TREATMENTS.items():
+        found[f"product {name}"] = treatment, OPERATORS["Mixture"].rules[name], ""
+    found["Softmax taylor"] = products.softmax, OPERATORS["Softmax"].rules["taylor"], ""
     return found
 
 
 def text() -> str:
     """Return docs/rules.md."""
     parts = [INTRODUCTION, "## Rules\n"]
-    for name, (formula, defaults, _) in rules().items():
+    for name, (formula, defaults, line) in rules().items():
         docstring = inspect.getdoc(formula) or ""
         for label in ("Equals:", "Use:"):
             assert label in docstring, f"{name} does not say {label}"
         given = ", ".join(f"`{key} = {value}`" for key, value in defaults.items()) or "none"
         body = re.sub(r"\n(Equals|Use):", r"\n- **\1:**", docstring)
         file = f"rules/{name.replace(' ', '_')}.png"
-        parts.append(f"### {name}\n\n{body}\n- **Parameters:** {given}\n\n![{name}]({file})\n")
+        # The demo's network has no products.
+        shown = f"\n![{name}]({file})\n" if line else ""
+        parts.append(f"### {name}\n\n{body}\n- **Parameters:** {given}\n{shown}")
     parts.append("## Composites\n")
     for composite in available():
         parts.append(
@@ -128,7 +139,8 @@ def main() -> None:
         described.write_text(text(), "utf-8")
     base = onnxlrp.Composite.load("epsilon_plus")
     for name, (_, _, line) in rules().items():
-        draw(name, base.with_lines([line]))
+        if line:
+            draw(name, base.with_lines([line]))
     for composite in available():
         draw(f"composite_{composite.name}", composite)
 

@@ -30,21 +30,37 @@ from onnxlrp.propagation.sums import reduced_to
 Result = Sequence[tuple[ir.Value, Relevance]]
 
 
-def _shares(operation: Operation, rule: str) -> dict[int, float]:
-    """Which part of the relevance each operand answers for, by its place.
+def signal(operation: Operation) -> dict[int, float]:
+    """All relevance is the signal's; the gate is held fixed.
 
-    `signal`: all of it is the signal's, the gate is held fixed (Arras et al. 2017; for attention
-    weights Ali et al. 2022, CP-LRP). `uniform`: half each, the product expanded towards (0, 0) and
-    divided by its sum (Binder et al. 2016, eqs. 3 and 7; Achtibat et al. 2024, prop. 3.3).
+    The product expanded in its signal alone. Of a mixture s @ v, all is v's.
+
+    Equals: Arras et al. 2017 (signal-take-all) on gates; Ali et al. 2022 (CP-LRP) on attention
+    weights. x sigmoid(x) passes relevance on, as an activation does.
+    Use: gates by default: shared evenly, relevance explodes through squeeze-and-excitation.
     """
-    if rule == "signal":
-        return {int(operation.attributes["signal"]): 1.0}
+    return {int(operation.attributes["signal"]): 1.0}
+
+
+def uniform(operation: Operation) -> dict[int, float]:
+    """R / 2 for each operand; of a matrix product, shared out among its elements by epsilon.
+
+    First-order Taylor expansion towards (0, 0), divided by its own sum (Binder et al. 2016, eqs. 3
+    and 7): R_A = A (R/2 / stab(A B) Bᵀ) elementwise.
+
+    Equals: Achtibat et al. 2024 (AttnLRP, prop. 3.3); LXT `matmul`, but for the sign of epsilon.
+    Use: products and attention by default.
+    """
     return {0: 0.5, 1: 0.5}
 
 
+TREATMENTS = {"signal": signal, "uniform": uniform}
+"""Which part of the relevance each operand of a product answers for, by its place."""
+
+
 def _receivers(operation: Operation, live: frozenset[int], rule: str) -> Sequence[ir.Value]:
-    values = operation.inputs
-    return [value for place in _shares(operation, rule) if (value := values[place]) is not None]
+    places = TREATMENTS[rule](operation)
+    return [value for place in places if (value := operation.inputs[place]) is not None]
 
 
 def _check(operation: Operation, live: frozenset[int]) -> None:
@@ -56,7 +72,7 @@ def _elementwise(crossing: Crossing) -> Result:
     """Hand each operand its part: its one contribution to an output is the whole of it."""
     incoming, inputs = crossing.incoming, crossing.operation.inputs
     result = []
-    for place, part in _shares(crossing.operation, crossing.rule).items():
+    for place, part in TREATMENTS[crossing.rule](crossing.operation).items():
         value = inputs[place]
         assert value is not None
         tensor = reduced_to(incoming.tensor * part, crossing.tensor(value))
@@ -90,7 +106,7 @@ def _matrices(crossing: Crossing) -> Result:
     operation = crossing.operation
     tensors = [crossing.input(0), crossing.input(1)]
     result: list[tuple[ir.Value, Relevance]] = []
-    for place, part in _shares(operation, crossing.rule).items():
+    for place, part in TREATMENTS[crossing.rule](operation).items():
         value = operation.inputs[place]
         assert value is not None
         built = Dense(
@@ -128,6 +144,9 @@ def softmax(crossing: Crossing) -> Result:
 
     First-order Taylor expansion at x; what the expansion has beside x_i is a bias and keeps its
     share. Where s_i = 0 (masked out, x_i = -inf) there is nothing to explain.
+
+    Equals: LXT `softmax`.
+    Use: inside networks; a softmax at the end is set aside.
     """
     value = crossing.operation.inputs[0]
     assert value is not None
