@@ -32,7 +32,7 @@ from onnxlrp.graph.algebra import (
     times,
 )
 from onnxlrp.graph.operators import operator_of
-from onnxlrp.graph.shapes import dims_of
+from onnxlrp.graph.shapes import Dim, dims_of
 
 Array = np.ndarray[Any, Any]
 
@@ -142,7 +142,7 @@ def _spelled(
     operator, attributes, *affine = matched
     nodes = tuple(sorted(_between(x, output), key=order.__getitem__))
     try:
-        scale, shift = (_evaluated(p, constant_of, len(x.shape)) for p in affine or (None, None))
+        scale, shift = (_evaluated(p, constant_of, seen.sizes) for p in affine or (None, None))
     except ValueError:
         return None
     return Spelled(operator, x, node, nodes, attributes, scale, shift)
@@ -162,7 +162,7 @@ def _between(x: ir.Value, output: ir.Value) -> set[ir.Node]:
 
 
 def _same_shape(output: ir.Value, x: ir.Value, seen: Algebra) -> bool:
-    """Whether nothing in between has broadcast x to a larger shape."""
+    """Whether no Expand in between has broadcast x to a larger shape."""
     assert output.shape is not None
     if all(a == b is not None for a, b in zip(dims_of(output.shape), seen.sizes, strict=True)):
         return True
@@ -174,17 +174,28 @@ def _producer(value: ir.Value | None) -> ir.Node | None:
     return None if value is None else value.producer()
 
 
-def _evaluated(polynomial: Polynomial | None, constant_of: ConstantOf, rank: int) -> Array | None:
-    """Return the value of a polynomial in constants, with all axes of x; None for none."""
+def _evaluated(
+    polynomial: Polynomial | None, constant_of: ConstantOf, sizes: Sequence[Dim]
+) -> Array | None:
+    """Return the value of a polynomial in constants, with all axes of x; None for none.
+
+    Raises
+    ------
+    ValueError
+        If a constant would broadcast x to a larger shape.
+
+    """
     if polynomial is None:
         return None
+    rank = len(sizes)
     total = np.zeros((1,) * rank)
     for monomial, factor in polynomial:
         term = np.full((1,) * rank, factor)
         for value, exponent in algebra.constants_of(monomial).items():
             array = constant_of(value)
             assert array is not None
-            if array.ndim > rank:
+            padded = (1,) * (rank - array.ndim) + array.shape
+            if any(n not in (1, size) for n, size in zip(padded, sizes, strict=True)):
                 raise ValueError
             term = term * array.astype(np.float64) ** exponent
         total = total + term

@@ -288,6 +288,23 @@ def test_what_others_read_stays_an_operation(behind):
     ]
 
 
+def test_a_constant_that_is_larger_than_what_is_normalised():
+    """Its sum has as many rows as the constant, and the normalisation ends in front of it."""
+    text = SPELLINGS["layer, bare"][1].replace("y =", "n =") + "; y = Add n rows5"
+    proto = network(steps(text), rows5=normal(2, 3, C, seed=7))
+    several = [o for o in operations(load(proto).model.graph) if o.operator == "LayerNormalization"]
+    assert [o.name for o in several] == ["node_n"]
+
+
+def test_shares_that_are_written_out_mix():
+    """What a softmax makes of scores is a mixture's weights, however it is spelt."""
+    text = SPELLINGS["softmax, stable"][1].replace("y =", "p =")
+    body = [node("Transpose", ["x"], "t", perm=[0, 2, 1]), node("MatMul", ["x", "t"], "xx")]
+    body += [*steps(text.replace(" x", " xx")), node("MatMul", ["p", "x"])]
+    conversion = onnxlrp.convert(network(body), COMPOSITE)
+    assert {entry.name: entry.operator for entry in conversion.nodes}["node_y"] == "Mixture"
+
+
 def test_a_long_chain_is_looked_at_and_left():
     """No operator is as long, and following it to its end would take for ever."""
     steps_of = [f"y{k + 2} = Add t{k} y{k}; t{k + 1} = Tanh y{k + 2}" for k in range(600)]
