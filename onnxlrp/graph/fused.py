@@ -228,12 +228,11 @@ def _embed(call: Call) -> Lines:
         yield integers("front", 0)
         yield "length = Shape<start=1, end=2>(ids)"
         yield "p = Slice(places, zero, length, front)"
-    yield "a = Add(w, p)"
+    # Sums of three in the order of transformers' BERT, for the stabiliser sees the first two.
     if call.has(1):
         yield "k = Gather(kinds, segments)"
-        yield "total = Add(a, k)"
-    else:
-        yield "total = Identity(a)"
+        yield "a = Add(w, k)"
+    yield f"total = Add({'a' if call.has(1) else 'w'}, p)"
     epsilon = f"{call.get('epsilon', 1e-12):.9e}"
     yield f"y = LayerNormalization<axis=-1, epsilon={epsilon}>(total, scale, shift)"
     if call.wants(1) and call.has(7):
