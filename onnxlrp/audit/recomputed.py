@@ -182,8 +182,9 @@ class _Walk:
         except (NotImplementedError, KeyError, ValueError, TypeError) as error:
             return f"the reference does not cover {rule.name} on {operation.operator}: {error}"
         self._account(operation, relevance, done)
-        rounded = has(operation.operator, Fact.ROUNDS)
         step = max(rounding_of(value) for value in operation.inputs)
+        # In half precision even a sum of two loses digits that float32 would keep.
+        rounded = has(operation.operator, Fact.ROUNDS) or step > np.finfo(np.float32).eps
         for index, value in enumerate(operation.inputs):
             part = done.relevance[index]
             if value is None or part is None or id(value) not in self.written.facts.relevant:

@@ -382,3 +382,23 @@ def test_parameters_are_read_back_as_they_were_written():
         "bias": "absorb",
         "stabiliser": 1e-6,
     }
+
+
+def test_a_sum_that_cancels_in_half_precision_is_no_fault():
+    """Its result is rounded, which moves what is divided by it more than float32 would."""
+    weights = {
+        "w": normal(6, 40, seed=1),
+        "v": -normal(6, 40, seed=1) + normal(6, 40, seed=2, scale=0.02),
+        "u": normal(40, 3, seed=3),
+    }
+    weights = {name: array.astype(np.float16) for name, array in weights.items()}
+    body = [
+        node("MatMul", ["x", "w"], "a"),
+        node("MatMul", ["x", "v"], "b"),
+        node("Add", ["a", "b"], "s"),
+        node("MatMul", ["s", "u"], "logits"),
+    ]
+    proto = model(body, {"x": ["N", 6]}, ["logits"], weights, dtype=onnx.TensorProto.FLOAT16)
+    audit = check(proto, onnxlrp.convert(proto, "epsilon").to_proto(), random=4)
+    assert layer(audit, "node_s").difference > 2**-10
+    assert audit.passed
