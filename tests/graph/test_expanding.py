@@ -669,3 +669,43 @@ def test_pooling_with_channels_last():
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     x = np.random.default_rng(0).integers(0, 255, (N, 5, 6, 3)).astype(np.uint8)
     outputs_stay(proto, {"x": x})
+
+
+def test_the_map_of_tokens_is_that_of_the_plain_embedding():
+    weights = {name: normal(9, C, seed=i) for i, name in enumerate(("words", "places", "kinds"))}
+    weights |= {"scale": W["scale"], "shift": W["shift"], "places_5": weights["places"][:T]}
+    weights |= {"rows": np.array([-1, T * C]), "readout": normal(T * C, 3, seed=5)}
+    inputs = ["ids", "kind", "words", "places", "kinds", "scale", "shift"]
+    whole = [fused("EmbedLayerNormalization", inputs, ["y", ""], epsilon=1e-5)]
+    plain = [
+        node("Gather", ["words", "ids"], "w"),
+        node("Gather", ["kinds", "kind"], "k"),
+        node("Add", ["w", "k"], "a"),
+        node("Add", ["a", "places_5"], "s"),
+        LAYER,
+    ]
+    random = np.random.default_rng(0)
+    feeds = {"ids": random.integers(0, 9, (N, T)), "kind": random.integers(0, 2, (N, T))}
+    feeds = {name: array.astype(np.int32) for name, array in feeds.items()}
+    results = []
+    for body in (whole, plain):
+        nodes = [
+            *body,
+            node("Reshape", ["y", "rows"], "flat"),
+            node("Gemm", ["flat", "readout"], "logits"),
+        ]
+        read = {name for entry in nodes for name in entry.input}
+        graph = helper.make_graph(
+            nodes,
+            "test",
+            [helper.make_tensor_value_info(name, 6, ["N", T]) for name in feeds],
+            [helper.make_tensor_value_info("logits", 1, ["N", 3])],
+            [onnx.numpy_helper.from_array(a, n) for n, a in weights.items() if n in read],
+        )
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+        proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        done = explain(proto, COMPOSITE, feeds, target=[1, 2], inputs=["ids"])
+        close(done.values["logits"], run(proto, feeds)["logits"])
+        results.append(done.values["relevance"])
+    assert results[0].shape == (N, T)
+    close(*results)
