@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
-from onnxlrp.graph.shapes import dims_of
+from onnxlrp.graph.shapes import Dim, dims_of
 from onnxlrp.propagation import layout
-from onnxlrp.propagation.expression import Tensor
+from onnxlrp.propagation.expression import Sign, Tensor
 from onnxlrp.propagation.registry import (
     Crossing,
     Relevance,
@@ -129,29 +130,73 @@ def split(crossing: Crossing) -> Result:
     return [(value, Relevance(result, all(incoming.grounded for incoming in known)))]
 
 
+@dataclass(frozen=True)
+class Cut:
+    """What a Slice takes of one axis; a start and end that are computed stand in the graph.
+
+    Attributes
+    ----------
+    axis, step : of the cut
+    start, end : numbers, or None where they are computed
+    position : among the starts and ends
+
+    """
+
+    axis: int
+    step: int
+    start: int | None
+    end: int | None
+    position: int
+
+    def kept(self, size: Dim) -> range | None:
+        """Return the places that are kept of an axis; None where that is not known."""
+        if self.start is None or self.end is None or not isinstance(size, int):
+            return None
+        return range(*slice(self.start, self.end, self.step).indices(size))
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the axis is kept, however long it is."""
+        return self.step == 1 and self.start == 0 and self.end is not None and self.end >= 1 << 30
+
+
 def _check_slice(operation: Operation, live: frozenset[int]) -> None:
     _check_shapes(operation, live)
-    for index, what in enumerate(("starts", "ends", "axes", "steps"), 1):
+    for index, what in ((3, "axes"), (4, "steps")):
         require_constant(operation, index, what)
     value = operation.inputs[0]
     assert value is not None
     assert value.shape is not None
     sizes = dims_of(value.shape)
-    for axis, start, end, step in _bounds(operation, len(sizes)):
-        whole = start == 0 and end >= 1 << 30 and step == 1
-        if not whole and not isinstance(sizes[axis], int):
-            fail(f"it cuts axis {axis}, whose size is symbolic", "export that size as a number")
+    for cut in _cuts(operation, len(sizes)):
+        if cut.step != 1 and cut.kept(sizes[cut.axis]) is None:
+            fail(
+                f"it cuts axis {cut.axis} in steps of {cut.step}, with computed bounds or of a "
+                "symbolic size",
+                "export that size as a number",
+            )
 
 
-def _bounds(operation: Operation, rank: int) -> list[tuple[int, int, int, int]]:
-    """(axis, start, end, step) of every axis that a Slice cuts."""
+def _cuts(operation: Operation, rank: int) -> list[Cut]:
+    """What a Slice takes of every axis that it cuts."""
     starts, ends, axes, steps = (constant_of(operation.input(i)) for i in range(1, 5))
-    assert starts is not None
-    assert ends is not None
-    count = len(starts)
-    chosen = range(count) if axes is None else [int(axis) % rank for axis in axes]
-    by = [1] * count if steps is None else [int(step) for step in steps]
-    return [(axis, int(starts[i]), int(ends[i]), by[i]) for i, axis in enumerate(chosen)]
+    given = operation.inputs[1]
+    known = next((len(bounds) for bounds in (axes, starts, ends) if bounds is not None), None)
+    if known is None:
+        if given is None or given.shape is None or not isinstance(given.shape[0], int):
+            fail("the number of axes that it cuts is not known", "export it with constant axes")
+        known = int(given.shape[0])
+    chosen = range(known) if axes is None else [int(axis) % rank for axis in axes]
+    return [
+        Cut(
+            axis,
+            1 if steps is None else int(steps[i]),
+            None if starts is None else int(starts[i]),
+            None if ends is None else int(ends[i]),
+            i,
+        )
+        for i, axis in enumerate(chosen)
+    ]
 
 
 @operator("Slice", check=_check_slice)
@@ -159,13 +204,35 @@ def slice_(crossing: Crossing) -> Result:
     """Put relevance back where it was cut from; the rest gets none."""
     value = _data(crossing)
     x, relevance = crossing.tensor(value), crossing.incoming.tensor
-    for axis, start, end, step in _bounds(crossing.operation, x.rank):
-        size = x.shape[axis]
-        if not isinstance(size, int):
+    for cut in _cuts(crossing.operation, x.rank):
+        size, kept = x.shape[cut.axis], cut.kept(x.shape[cut.axis])
+        if cut.whole:
             continue
-        kept = range(*slice(start, end, step).indices(size))
-        relevance = place(relevance, axis, kept, size)
+        if kept is not None and isinstance(size, int):
+            relevance = place(relevance, cut.axis, kept, size)
+        else:
+            relevance = _put_back(relevance, x, cut, crossing.tensor(crossing.operation.inputs[1]))
     return [(value, Relevance(relevance, crossing.incoming.grounded))]
+
+
+def _put_back(relevance: Tensor, x: Tensor, cut: Cut, starts: Tensor) -> Tensor:
+    """Pad a cut of step 1 by what its bounds come to, once they are computed."""
+    emitter = x.emitter
+    size, length = layout.size(x, cut.axis), layout.size(relevance, cut.axis)
+    long = emitter.vector([size])
+    nothing = emitter.constant(np.zeros(1, np.int64))
+    start = layout.slice(starts, [cut.position], [cut.position + 1], [0])
+    behind = emitter.where(
+        emitter.compare("Less", start, nothing), start + long, start, Sign.UNKNOWN
+    )
+    below = emitter.where(emitter.compare("Less", behind, nothing), nothing, behind, Sign.UNKNOWN)
+    begin = emitter.where(emitter.compare("Less", long, below), long, below, Sign.UNKNOWN)
+    begins: list[int | Tensor] = [0] * x.rank
+    ends: list[int | Tensor] = [0] * x.rank
+    begins[cut.axis] = begin
+    ends[cut.axis] = long - (begin + emitter.vector([length]))
+    shape = (*relevance.shape[: cut.axis], x.shape[cut.axis], *relevance.shape[cut.axis + 1 :])
+    return layout.pad(relevance, begins, ends, shape)
 
 
 def place(tensor: Tensor, axis: int, kept: range, size: int) -> Tensor:
@@ -190,8 +257,9 @@ def place(tensor: Tensor, axis: int, kept: range, size: int) -> Tensor:
 
 def _check_pad(operation: Operation, live: frozenset[int]) -> None:
     _check_shapes(operation, live)
-    require_constant(operation, 1, "pads")
     require_constant(operation, 3, "axes")
+    if constant_of(operation.input(1)) is None and operation.input(3) is not None:
+        fail("its pads are computed for some axes only", "export them as constants")
     mode = operation.attributes.get("mode", "constant")
     if mode != "constant":
         fail(f"mode '{mode}' repeats elements", "only constant padding is supported")
@@ -203,7 +271,12 @@ def pad(crossing: Crossing) -> Result:
     value = _data(crossing)
     x, relevance = crossing.tensor(value), crossing.incoming.tensor
     amounts, axes = (constant_of(crossing.operation.input(i)) for i in (1, 3))
-    assert amounts is not None
+    if amounts is None:
+        back = -crossing.input(1)
+        result = crossing.emitter.node(
+            "Pad", relevance, back, shape=x.shape, dtype=relevance.dtype, mode="constant"
+        )
+        return [(value, Relevance(result, crossing.incoming.grounded))]
     chosen = range(x.rank) if axes is None else [int(axis) % x.rank for axis in axes]
     begins, ends = [0] * x.rank, [0] * x.rank
     for position, axis in enumerate(chosen):

@@ -111,3 +111,83 @@ def test_split_joins_its_parts(sizes):
     rule = ("epsilon", {})
     expected = reference.explain(proto, {"x": x}, lambda _: rule, ["x"], "logits")
     close(explained.values["relevance"], expected["x"])
+
+
+COMPUTED = {
+    "half of the rows": ([1], [0], "half", None),
+    "from the middle on": ([1], "half", [99], None),
+    "all but the last row": ([1], [0], [-1], None),
+    "a negative start, computed": ([2], "minus", [99], None),
+    "beyond the end": ([1], [0], "double", None),
+}
+
+
+@pytest.mark.parametrize("cut", COMPUTED)
+def test_bounds_that_are_computed_from_a_shape(cut):
+    """TorchScript writes windows so: sizes are symbols, and bounds come from Shape."""
+    axes, start, end, _ = COMPUTED[cut]
+    weights = {
+        "at": np.array([axes[0]]),
+        "two": np.array([2]),
+        "axes": np.array(axes),
+        "s": np.array([0] if isinstance(start, str) else start),
+        "e": np.array([0] if isinstance(end, str) else end),
+        "m": np.array([1, 2], INT),
+        "w": normal(3, 2, seed=2),
+    }
+    body = [
+        node("Shape", ["x"], "shape"),
+        node("Gather", ["shape", "at"], "size"),
+        node("Div", ["size", "two"], "half"),
+        node("Neg", ["half"], "minus"),
+        node("Mul", ["size", "two"], "double"),
+        node(
+            "Slice",
+            [
+                "x",
+                start if isinstance(start, str) else "s",
+                end if isinstance(end, str) else "e",
+                "axes",
+            ],
+        ),
+        node("ReduceSum", ["y", "m"], "f", keepdims=0),
+        node("Gemm", ["f", "w"], "logits"),
+    ]
+    used = {name for one in body for name in one.input}
+    weights = {name: array for name, array in weights.items() if name in used}
+    proto = model(body, {"x": ["N", "rows", "columns", 3]}, ["logits"], weights)
+    x = normal(2, 5, 4, 3, seed=1)
+    explained = explain(proto, lines("*: epsilon"), {"x": x}, target=[1, 0])
+    numbers = {"half": x.shape[axes[0]] // 2, "double": 2 * x.shape[axes[0]]}
+    numbers["minus"] = -numbers["half"]
+    bounds = slice(*(numbers[b] if isinstance(b, str) else b[0] for b in (start, end)))
+    kept = np.zeros_like(x)
+    place = (slice(None), bounds) if axes == [1] else (slice(None), slice(None), bounds)
+    kept[place] = x[place]
+    close(explained.values["relevance"], kept * weights["w"].T[[1, 0]][:, None, None, :], 1e-4)
+
+
+def test_padding_that_is_computed():
+    weights = {
+        "seven": np.array([7]),
+        "at": np.array([1]),
+        "before": np.zeros(4, INT),
+        "after": np.zeros(2, INT),
+        "m": np.array([1, 2], INT),
+        "w": normal(3, 2, seed=2),
+    }
+    body = [
+        node("Shape", ["x"], "shape"),
+        node("Gather", ["shape", "at"], "size"),
+        node("Sub", ["seven", "size"], "missing"),
+        node("Concat", ["before", "zero1", "missing", "after"], "pads", axis=0),
+        node("Pad", ["x", "pads"]),
+        node("ReduceSum", ["y", "m"], "f", keepdims=0),
+        node("Gemm", ["f", "w"], "logits"),
+    ]
+    weights["zero1"] = np.zeros(1, INT)
+    proto = model(body, {"x": ["N", "rows", "columns", 3]}, ["logits"], weights)
+    x = normal(2, 5, 4, 3, seed=1)
+    explained = explain(proto, lines("*: epsilon"), {"x": x}, target=[1, 0])
+    expected = x * weights["w"].T[[1, 0]][:, None, None, :]
+    close(explained.values["relevance"], expected, 1e-4)
