@@ -220,21 +220,19 @@ class TransposedConvolution(WeightedLayer):
 def _check_convolution(operation: Operation, live: frozenset[int]) -> None:
     only_first_live(operation, live)
     check_weights(operation)
-    for end in (operation.inputs[0], operation.outputs[0]):
-        assert end is not None
-        known_channels(end)
-    value = operation.inputs[1]
-    assert value is not None
-    assert value.shape is not None
-    sizes = dims_of(value.shape)
-    window_of(operation, [size for size in sizes[2:] if isinstance(size, int)])
-    x = operation.inputs[0]
+    x, weights = operation.inputs[0], operation.inputs[1]
     assert x is not None
+    assert weights is not None
+    known_channels(x)
+    known_channels(operation.outputs[0])
     assert x.shape is not None
+    assert weights.shape is not None
+    sizes, rank = dims_of(weights.shape), len(x.shape)
+    if len(sizes) != rank:
+        fail(f"its weight has {len(sizes)} axes, its input {rank}", "the model is invalid")
+    window_of(operation, [size for size in sizes[2:] if isinstance(size, int)])
     channels, per_group = dims_of(x.shape)[1], sizes[1]
     assert isinstance(per_group, int)
-    if len(x.shape) != len(sizes):
-        fail(f"its weight has {len(sizes)} axes, its input {len(x.shape)}", "the model is invalid")
     if isinstance(channels, int) and channels != per_group * operation.attributes.get("group", 1):
         fail(f"its weights do not fit an input of {channels} channels", "the model is invalid")
     bias = constant_of(operation.input(2))

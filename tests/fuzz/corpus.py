@@ -18,6 +18,10 @@ def _kernel_of_another_rank(proto: onnx.ModelProto) -> None:
     kernel.dims.append(1)
 
 
+def _kernel_that_is_a_row(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].input[1] = "g"
+
+
 def _keepdims_eight(proto: onnx.ModelProto) -> None:
     mean = next(node for node in proto.graph.node if node.op_type == "ReduceMean")
     mean.attribute[0].i = 8
@@ -40,6 +44,7 @@ def _escape_sequence(proto: onnx.ModelProto) -> None:
 CORPUS: dict[str, tuple[int, Callable[[onnx.ModelProto], None]]] = {
     "a channel count that is a symbol": (PICTURES, _symbolic_channels),
     "a kernel with one axis too many": (PICTURES, _kernel_of_another_rank),
+    "a kernel that is a row of numbers": (PICTURES, _kernel_that_is_a_row),
     "keepdims that is neither 0 nor 1": (ATTENTION, _keepdims_eight),
     "an attribute that is an empty tensor": (ATTENTION, _empty_attribute),
     "an axis of size 0": (ATTENTION, _nothing_along_an_axis),

@@ -1,6 +1,7 @@
 """Models with faults in their fields or bytes: an explainer that runs as its model, or one line."""
 
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 from fuzz.corpus import CORPUS, case
@@ -26,7 +27,7 @@ def test_some_mutations(start, tmp_path):
 def test_twenty_thousand_mutations():
     size = 500
     starts = range(10_000, 30_000, size)
-    with ProcessPoolExecutor(2, max_tasks_per_child=4) as pool:
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         found = pool.map(wrong_among, starts, [start + size for start in starts])
         wrong = [line for lines in found for line in lines]
     assert not wrong, "\n".join(wrong)
