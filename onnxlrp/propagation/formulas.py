@@ -89,6 +89,24 @@ class Layer(ABC):
         return x.map(lambda part: layout.filled(part, value))
 
 
+class ReweightedLayer(Layer):
+    """A layer whose form stays when a function is applied to its weights."""
+
+    @abstractmethod
+    def with_weights(self, function: Callable[[Tensor], Tensor]) -> Layer:
+        """Return the operator with a function applied to its weights, without bias."""
+
+    def by_sign(self, plus: float, minus: float) -> Layer:
+        return self.with_weights(lambda w: positive(w) * plus + negative(w) * minus)
+
+    @property
+    def ones(self) -> Layer:
+        return self.with_weights(lambda w: w.emitter.scalar(1.0, w))
+
+    def power(self, exponent: int) -> Layer:
+        return self.with_weights(lambda w: w**exponent)
+
+
 class UniformLayer(Layer):
     """A layer whose weights are positive and alike: its own positive part, and its own ones."""
 

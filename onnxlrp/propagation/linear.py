@@ -9,8 +9,8 @@ import numpy as np
 
 from onnxlrp.graph.canonical import Array, Operation, constant_of
 from onnxlrp.graph.shapes import Dim
-from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor, negative, positive
-from onnxlrp.propagation.formulas import Layer
+from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor
+from onnxlrp.propagation.formulas import Layer, ReweightedLayer
 from onnxlrp.propagation.registry import (
     Crossing,
     require_constant,
@@ -19,7 +19,7 @@ from onnxlrp.propagation.registry import (
 
 
 @dataclass(frozen=True)
-class WeightedLayer(Layer):
+class WeightedLayer(ReweightedLayer):
     """A layer of one input with explicit weights.
 
     Attributes
@@ -39,21 +39,14 @@ class WeightedLayer(Layer):
     z: Tensor
 
     def with_weights(self, function: Callable[[Tensor], Tensor]) -> WeightedLayer:
-        """Return the operator with a function applied to its weights, without bias."""
         zero = self.bias.emitter.zero
         return replace(self, weights=function(self.weights), twin=function(self.twin), bias=zero)
-
-    def by_sign(self, plus: float, minus: float) -> Layer:
-        return self.with_weights(lambda w: positive(w) * plus + negative(w) * minus)
 
     @property
     def ones(self) -> Layer:
         return self.with_weights(
             lambda w: w.emitter.constant(np.ones(w.shape, w.dtype.numpy()), Sign.NON_NEGATIVE)
         )
-
-    def power(self, exponent: int) -> Layer:
-        return self.with_weights(lambda w: w**exponent)
 
     @property
     def emitter(self) -> Emitter:

@@ -16,8 +16,8 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation
 from onnxlrp.propagation import layout
-from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor, negative, positive
-from onnxlrp.propagation.formulas import Layer
+from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor
+from onnxlrp.propagation.formulas import Layer, ReweightedLayer
 from onnxlrp.propagation.registry import (
     Crossing,
     fail,
@@ -72,7 +72,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Centred(Layer):
+class Centred(ReweightedLayer):
     """z_k = own_k x_k + rest_k sum of the others of its group, + bias.
 
     With own = c (1 - 1/D) and rest = -c/D it is c (x - mean); what the rules make of weights keeps
@@ -101,19 +101,9 @@ class Centred(Layer):
         # A group may reach over samples.
         return super().filled(x, value).map(lambda part: layout.expand(part, self.group.x))
 
-    def _with_weights(self, function: Callable[[Tensor], Tensor]) -> Centred:
+    def with_weights(self, function: Callable[[Tensor], Tensor]) -> Centred:
         zero = self.bias.emitter.zero
         return replace(self, own=function(self.own), rest=function(self.rest), bias=zero)
-
-    def by_sign(self, plus: float, minus: float) -> Layer:
-        return self._with_weights(lambda w: positive(w) * plus + negative(w) * minus)
-
-    @property
-    def ones(self) -> Layer:
-        return self._with_weights(lambda w: w.emitter.scalar(1.0, w))
-
-    def power(self, exponent: int) -> Layer:
-        return self._with_weights(lambda w: w**exponent)
 
 
 def _check(operation: Operation, live: frozenset[int]) -> None:

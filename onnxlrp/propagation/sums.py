@@ -11,8 +11,8 @@ import onnx_ir as ir
 from onnxlrp.graph.canonical import Operation, affine_of, constant_of
 from onnxlrp.graph.shapes import broadcast
 from onnxlrp.propagation import layout
-from onnxlrp.propagation.expression import Operands, Sign, Tensor, negative, positive
-from onnxlrp.propagation.formulas import Layer
+from onnxlrp.propagation.expression import Operands, Sign, Tensor
+from onnxlrp.propagation.formulas import Layer, ReweightedLayer
 from onnxlrp.propagation.registry import (
     Crossing,
     fail,
@@ -90,7 +90,7 @@ def reduced_to(s: Tensor, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Diagonal(Layer):
+class Diagonal(ReweightedLayer):
     """z = w x + bias, elementwise and with broadcasting, w not of x.
 
     Attributes
@@ -114,18 +114,8 @@ class Diagonal(Layer):
     def transpose(self, s: Tensor) -> Operands:
         return Operands((reduced_to(s * self.weights, self.x),))
 
-    def _with_weights(self, function: Callable[[Tensor], Tensor]) -> Diagonal:
+    def with_weights(self, function: Callable[[Tensor], Tensor]) -> Diagonal:
         return Diagonal(self.x, function(self.weights), self.bias.emitter.zero)
-
-    def by_sign(self, plus: float, minus: float) -> Layer:
-        return self._with_weights(lambda w: positive(w) * plus + negative(w) * minus)
-
-    @property
-    def ones(self) -> Layer:
-        return self._with_weights(lambda w: w.emitter.scalar(1.0, w))
-
-    def power(self, exponent: int) -> Layer:
-        return self._with_weights(lambda w: w**exponent)
 
 
 def _check_sum(operation: Operation, live: frozenset[int]) -> None:

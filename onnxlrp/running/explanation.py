@@ -286,5 +286,5 @@ class Explanation:
 
 def title(label: str, account: Account) -> str:
     """Head a sheet: what is explained, its score, and the share of it that the map holds."""
-    share = "" if account.share is None else f" · {account.share:.1%} accounted for"
+    share = "" if account.share is None else f" · relevance sums to {account.share:.1%} of it"
     return f"{label} · score {account.score:.4g}{share}"
