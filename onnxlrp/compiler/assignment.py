@@ -85,13 +85,14 @@ def assign(
         )
     crossed = [operation for operation in facts.operations if operation in result]
     narrowed = replace(facts, operations=crossed, relevant=facts.relevant & reached)
-    bounded = {
-        op: replace(
-            result[op],
-            parameters=with_bounds(op, result[op].parameters, network, preprocessing),
+    bounded = {}
+    for operation in crossed:
+        chosen = result[operation]
+        origin = "" if chosen.line is None else chosen.line.origin
+        parameters = with_bounds(
+            operation, chosen.parameters, network, facts.live, preprocessing, origin
         )
-        for op in crossed
-    }
+        bounded[operation] = replace(chosen, parameters=parameters)
     return narrowed, bounded
 
 

@@ -236,9 +236,16 @@ def cross_by_rule(
     ]
 
 
-def channel_axis(operator: str, rank: int) -> int:
-    """Return the axis of an operator's input along which its channels, or features, lie."""
-    return rank - 1 if rank == 2 or operator in ("MatMul", "Gemm") else 1
+def channel_axis(operation: Operation, value: ir.Value) -> int:
+    """Return the axis of a live input, of known rank, along which its channels, or features, lie.
+
+    Those of a matrix product are what it sums over.
+    """
+    assert value.shape is not None
+    rank = len(value.shape)
+    if operation.operator == "MatMul" and value is not operation.inputs[0]:
+        return rank - 2
+    return rank - 1 if rank == 2 or operation.operator in ("MatMul", "Gemm") else 1
 
 
 def static_shape(value: ir.Value) -> None:

@@ -80,12 +80,14 @@ def _samples(shape: Sequence[int]) -> int:
     return shape[0] if shape else 1
 
 
-def _channels(node: onnx.NodeProto, v: Array) -> Array:
+def _channels(node: onnx.NodeProto, v: Array, index: int) -> Array:
     """Return the channel of every element: its place on axis 1, or on the last of fewer axes.
 
-    The features of a matrix product are those that it sums over.
+    The features of a matrix product are those that it sums over: of its second operand, rows.
     """
     axis = 1 if v.ndim > 2 and node.op_type != "MatMul" else v.ndim - 1
+    if node.op_type == "MatMul" and index == 1 and v.ndim > 1:
+        axis = v.ndim - 2
     return np.indices(v.shape)[axis] if v.ndim else np.zeros((), dtype=np.int64)
 
 
@@ -101,7 +103,9 @@ def _linear(
     values = live_values(inputs, live)
     # The element that index -1 finds is the padding: zero, and what it receives is dropped.
     x = np.concatenate([*(v.reshape(-1) for v in values), [0.0]])
-    channel = np.concatenate([*(_channels(node, v).reshape(-1) for v in values), [0]])
+    places = [index for index, alive in enumerate(live) if alive and inputs[index] is not None]
+    channels = (_channels(node, v, i).reshape(-1) for v, i in zip(values, places, strict=True))
+    channel = np.concatenate([*channels, [0]])
     r_in, r_out = np.zeros_like(x), relevance.reshape(-1)
     samples = _samples(relevance.shape)
     bias, stabiliser = np.zeros(samples), np.zeros(samples)

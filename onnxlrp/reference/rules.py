@@ -191,7 +191,7 @@ def _z_box(c: Contributions, low: Bound, high: Bound, stabiliser: float = 1e-6) 
 
 def _per_input(bound: Bound, c: Contributions) -> Array:
     numbers: Array = np.asarray(bound, dtype=np.float64)
-    return numbers if numbers.ndim == 0 else numbers[c.channel]
+    return numbers if numbers.size == 1 else numbers[c.channel]
 
 
 def _zero(c: Contributions, stabiliser: float = 0.0) -> Shares:
