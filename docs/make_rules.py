@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 import onnxlrp
-from onnxlrp.compiler.composite import available
+from onnxlrp.compiler.composite import DOMAINS, available
 from onnxlrp.demo import PREPROCESSING
 from onnxlrp.drawing.heatmap import heatmap
 from onnxlrp.propagation import formulas, normalization, pooling, products
@@ -85,12 +85,15 @@ def text() -> str:
         docstring = inspect.getdoc(formula) or ""
         for label in ("Equals:", "Use:"):
             assert label in docstring, f"{name} does not say {label}"
-        given = ", ".join(f"`{key} = {value}`" for key, value in defaults.items()) or "none"
+        given = "; ".join(
+            f"`{key} = {value}`" + (f", {DOMAINS[key][0]}" if key in DOMAINS else "")
+            for key, value in defaults.items()
+        )
         body = re.sub(r"\n(Equals|Use):", r"\n- **\1:**", docstring)
         file = f"rules/{name.replace(' ', '_')}.png"
         # The demo's network has no products.
         shown = f"\n![{name}]({file})\n" if line else ""
-        parts.append(f"### {name}\n\n{body}\n- **Parameters:** {given}\n{shown}")
+        parts.append(f"### {name}\n\n{body}\n- **Parameters:** {given or 'none'}\n{shown}")
     parts.append("## Composites\n")
     for composite in available():
         parts.append(

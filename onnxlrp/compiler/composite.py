@@ -17,6 +17,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 
 from onnxlrp.errors import CompositeError, InputError
@@ -372,33 +373,45 @@ def _check_parameter(key: str, value: Any, place: str) -> None:
         numbers = value if isinstance(value, list | tuple) else [value]
         if value != FROM_PREPROCESSING and not (numbers and all(map(_is_number, numbers))):
             raise CompositeError(
-                f"{place}: '{key}' must be a number, a list of numbers (one per channel), or "
+                f"{place}: '{key}' must be a finite number, a list of them (one per channel), or "
                 f"'{FROM_PREPROCESSING}'"
             )
         return
     if not _is_number(value) and _is_number(kinds[key]):
-        raise CompositeError(f"{place}: '{key}' must be a finite number, not {value!r}")
-    if key in _DOMAINS:
-        domain, holds = _DOMAINS[key]
+        raise CompositeError(
+            f"{place}: '{key}' must be a finite number that float32 holds, not {_shown(value)}"
+        )
+    if key in DOMAINS:
+        domain, holds = DOMAINS[key]
         if not holds(value):
-            raise CompositeError(f"{place}: '{key}' must be {domain}, not {value!r}")
+            raise CompositeError(f"{place}: '{key}' must be {domain}, not {_shown(value)}")
 
 
-_DOMAINS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "epsilon": ("greater than 0", lambda value: value > 0),
-    "stabiliser": ("greater than 0", lambda value: value > 0),
+_TINY, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+
+DOMAINS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    # Anything less is 0 to float32, or to a runtime without denormal numbers.
+    "epsilon": ("greater than 0 (at least 1.2e-38)", lambda value: value >= _TINY),
+    "stabiliser": ("greater than 0 (at least 1.2e-38)", lambda value: value >= _TINY),
     "gamma": ("0 or more", lambda value: value >= 0),
     "alpha": ("0 or more", lambda value: value >= 0),
     "beta": ("0 or more", lambda value: value >= 0),
     "power": ("a whole number from 1 on", lambda value: isinstance(value, int) and value >= 1),
 }
-"""What a parameter's number may be: in words, and as a test."""
+"""What a parameter's number may be: in words, and as a test. All are numbers that float32 holds."""
 
 
 def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONG else text[:_LONG] + "..."
+
+
+_LONG = 60
+"""Letters of a value that a message shows."""
 
 
 def _inline(text: str, origin: str) -> Line:
@@ -441,6 +454,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     for written in (value, f"[{value}]"):
         try:
             return key, tomllib.loads(f"value = {written}")["value"]
-        except tomllib.TOMLDecodeError:
+        # Also numbers of thousands of digits.
+        except ValueError:
             continue
     return key, value

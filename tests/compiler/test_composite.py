@@ -255,7 +255,17 @@ def test_a_composite_survives_as_text(tmp_path):
         ("[[rules]]\nrule = 'gamma'\ngamma = nan\n", r"my\.toml:3: 'gamma' must be a finite"),
         ("[[rules]]\nrule = 'gamma'\ngamma = -2\n", r"my\.toml:3: 'gamma' must be 0 or more"),
         ("[[rules]]\nrule = 'beta'\nbeta = inf\n", r"my\.toml:3: 'beta' must be a finite"),
-        ("[[rules]]\nrule = 'z-box'\nlow = []\n", r"my\.toml:3: 'low' must be a number"),
+        ("[[rules]]\nrule = 'z-box'\nlow = []\n", r"my\.toml:3: 'low' must be a finite number"),
+        (
+            "[[rules]]\nrule = 'epsilon'\nepsilon = 1e-60\n",
+            r"my\.toml:3: 'epsilon' must be greater",
+        ),
+        ("[[rules]]\nrule = 'gamma'\ngamma = 1e39\n", r"my\.toml:3: 'gamma' .* float32 holds"),
+        (f"[[rules]]\nrule = 'gamma'\ngamma = 1{400 * '0'}\n", r"my\.toml:3: 'gamma' .* 1000"),
+        (
+            "[parameters]\nhigh = [1, -4e38]\n[[rules]]\nrule = 'z-box'\n",
+            r"my\.toml:2: 'high' must",
+        ),
         ("[[rules]]\nrule = 'epsilon'\nbias = 'keep'\n", r"my\.toml:3: bias must be one of"),
         ("[[rules]]\nrule = 'epsilon'\npower = 1.5\n", r"my\.toml:3: 'power' must be a whole"),
         ("[parameters]\ngain = 1\n[[rules]]\nrule = 'epsilon'\n", r"my\.toml:2: no rule takes"),
@@ -275,7 +285,12 @@ def test_an_unknown_composite_lists_those_that_ship():
 
 
 @pytest.mark.parametrize(
-    "line", ["Conv flat", "Conv:", "Conv: ", "Conv: nonsense", "Conf: flat", "Conv: flat x"]
+    "line",
+    [
+        *("Conv flat", "Conv:", "Conv: ", "Conv: nonsense", "Conf: flat", "Conv: flat x"),
+        "Conv: gamma gamma=1" + 5000 * "0",
+    ],
+    ids=lambda line: line[:20],
 )
 def test_mistakes_in_lines(line):
     with pytest.raises(CompositeError, match=r"--rule|KEY=VALUE"):
