@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -182,8 +183,7 @@ def _round_down(graph: ir.Graph) -> bool:
             continue
         if any(missing):
             values = {name: attribute.value for name, attribute in node.attributes.items()}
-            rank, kernel = len(missing), values["kernel_shape"]
-            pads = list(values.get("pads") or [0] * (2 * rank))
+            rank, kernel, pads = len(missing), values["kernel_shape"], _pads(values)
             ends = [pads[rank + i] + missing[i] for i in range(rank)]
             # onnxruntime takes no padding as long as the window.
             if values.get("count_include_pad") or any(
@@ -191,6 +191,7 @@ def _round_down(graph: ir.Graph) -> bool:
             ):
                 continue
             node.attributes["pads"] = ir.AttrInt64s("pads", [*pads[:rank], *ends])
+            node.attributes.pop("auto_pad", None)
         del node.attributes["ceil_mode"]
         for later in graph:
             for value in later.outputs:
@@ -208,7 +209,10 @@ def _missing(node: ir.Node, sizes: Sequence[Dim]) -> list[int] | None:
     """
     values = {name: attribute.value for name, attribute in node.attributes.items()}
     rank = len(sizes)
-    pads = values.get("pads") or [0] * (2 * rank)
+    # How often a window fits that is padded to fit is no question of rounding.
+    if str(values.get("auto_pad", "")).startswith("SAME"):
+        return None
+    pads = _pads(values)
     strides, dilations = (values.get(name) or [1] * rank for name in ("strides", "dilations"))
     missing, miscounted = [0] * rank, False
     for i, size in enumerate(sizes):
@@ -222,6 +226,13 @@ def _missing(node: ir.Node, sizes: Sequence[Dim]) -> list[int] | None:
         else:
             miscounted = miscounted or up > down
     return None if any(missing) and not miscounted else missing
+
+
+def _pads(attributes: Mapping[str, Any]) -> list[int]:
+    """Return the padding of a pooling that is not padded to fit."""
+    none = [0] * (2 * len(attributes["kernel_shape"]))
+    written = attributes.get("auto_pad", "NOTSET") == "NOTSET"
+    return list(attributes.get("pads") or none) if written else none
 
 
 def _name(graph: ir.Graph) -> None:

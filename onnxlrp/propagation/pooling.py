@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
-from onnxlrp.graph.shapes import Dim
+from onnxlrp.graph.shapes import Dim, dims_of
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Operands, Sign, Tensor
 from onnxlrp.propagation.formulas import Layer, UniformLayer
@@ -231,6 +231,24 @@ def _check_window(operation: Operation, live: frozenset[int]) -> None:
             "padded otherwise by onnxruntime than ONNX says",
             "write its padding out as pads",
         )
+    if not operation.attributes.get("ceil_mode", 0):
+        _check_fit(operation, window)
+
+
+def _check_fit(operation: Operation, window: Window) -> None:
+    """Check that a window fits: ONNX has no output where none does, onnxruntime has one."""
+    value = operation.inputs[0]
+    assert value is not None
+    assert value.shape is not None
+    for size, begin, end, reach in zip(
+        dims_of(value.shape)[2:], window.begins, window.ends, window.reach, strict=True
+    ):
+        if isinstance(size, int) and size + begin + end <= reach:
+            fail(
+                f"its window spans {reach + 1} elements, but its padded input has "
+                f"{size + begin + end}",
+                "use a smaller window or a larger picture",
+            )
 
 
 @layer("AveragePool", check=_check_window)
@@ -293,11 +311,11 @@ def proportional(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
 def winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """All of a window's relevance goes to its first maximum, in row-major order.
 
-    The window's positions are visited in order. What is left of the relevance goes to a position
-    that holds the maximum, and nothing is left for later ones. No index is ever computed:
-    scattering by index is slow, and TensorRT has no MaxPool with indices. A large window is
-    visited axis by axis: its first maximum is in the first row that holds the maximum, and there
-    the first.
+    That is in the first row that holds the maximum, and there the first: relevance goes to a row,
+    then to an element, k + k positions instead of k k. Along an axis, positions are visited in
+    order: what is left of the relevance goes to one that holds the maximum, and nothing is left
+    for later ones. No index is ever computed: scattering by index is slow, and TensorRT has no
+    MaxPool with indices.
 
     Equals: torch's gradient, which zennit takes. LRP Toolbox splits ties equally.
     Use: by default.
@@ -306,38 +324,45 @@ def winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]
     value = operation.inputs[0]
     assert value is not None
     x, y = crossing.input(0), crossing.output()
+    rest, grounded = crossing.incoming.tensor, crossing.incoming.grounded
     window = window_of(operation, operation.attributes["kernel_shape"])
-    steps = [(x, window, y)]
-    if np.prod(window.kernel) > _LARGE and not operation.attributes.get("ceil_mode", 0):
-        steps = _by_axis(x, window, y)
-    rest = crossing.incoming.tensor
-    for pooled, along, maxima in reversed(steps):
+    if _sees_all(window, x, y):
+        return [(value, Relevance(_to_first(x, rest, 2), grounded))]
+    ceil_mode = int(operation.attributes.get("ceil_mode", 0))
+    for pooled, along, maxima in reversed(_by_axis(x, window, y, ceil_mode)):
         rest = _to_winners(pooled, along, maxima, rest)
-    return [(value, Relevance(rest, crossing.incoming.grounded))]
+    return [(value, Relevance(rest, grounded))]
 
 
-_LARGE = 25
-"""Positions of a window from which on it is visited axis by axis, at the cost of a pool each."""
+def _sees_all(window: Window, x: Tensor, y: Tensor) -> bool:
+    """Tell whether there is one window, and all of the input is known to lie in it."""
+    return all(
+        isinstance(size, int) and outputs == dilation == 1 and size <= kernel - begin
+        for size, outputs, kernel, dilation, begin in zip(
+            x.shape[2:], y.shape[2:], window.kernel, window.dilations, window.begins, strict=True
+        )
+    )
 
 
-def _by_axis(x: Tensor, window: Window, y: Tensor) -> list[tuple[Tensor, Window, Tensor]]:
+def _by_axis(
+    x: Tensor, window: Window, y: Tensor, ceil_mode: int
+) -> list[tuple[Tensor, Window, Tensor]]:
     """Pool along one axis after the other, the last first: what is pooled, how, and its maxima."""
     steps = []
-    for place, axis in reversed(list(enumerate(window.axes))):
-        along = window.along(place)
-        shape = (*x.shape[:axis], y.shape[axis], *x.shape[axis + 1 :])
-        maxima = (
-            y
-            if place == 0
-            else x.emitter.node(
+    for place in reversed(window.moving or [0]):
+        axis, along = window.axes[place], window.along(place)
+        maxima = y
+        if place != min(window.moving, default=0):
+            shape = (*x.shape[:axis], y.shape[axis], *x.shape[axis + 1 :])
+            maxima = x.emitter.node(
                 "MaxPool",
                 x,
                 shape=shape,
                 dtype=x.dtype,
                 sign=x.sign,
+                ceil_mode=ceil_mode,
                 **along.attributes(),
             )
-        )
         steps.append((x, along, maxima))
         x = maxima
     return steps
@@ -420,20 +445,29 @@ def global_max_pool(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """Give the first maximum over the last axes, in row-major order, all relevance."""
     value = crossing.operation.inputs[0]
     assert value is not None
-    x, incoming = crossing.input(0), crossing.incoming.tensor
-    emitter, int64 = x.emitter, ir.DataType.INT64
-    kept = x.shape[: x.rank - len(_axes(crossing.operation))]
+    x = crossing.input(0)
+    kept = x.rank - len(_axes(crossing.operation))
+    result = _to_first(x, crossing.incoming.tensor, kept)
+    return [(value, Relevance(result, crossing.incoming.grounded))]
+
+
+def _to_first(x: Tensor, relevance: Tensor, kept: int) -> Tensor:
+    """Give the first maximum over all axes but the first `kept`, in row-major order, all."""
+    emitter, int64, front = x.emitter, ir.DataType.INT64, x.shape[:kept]
     # 0 copies a size, known or not.
-    rows, column = ([0] * len(kept) + [size] for size in (-1, 1))
-    flat = emitter.node("Reshape", x, emitter.vector(rows), shape=(*kept, None), dtype=x.dtype)
-    winner = emitter.node("ArgMax", flat, shape=(*kept, 1), dtype=int64, axis=-1, keepdims=1)
+    rows, column = ([0] * kept + [size] for size in (-1, 1))
+    flat = emitter.node("Reshape", x, emitter.vector(rows), shape=(*front, None), dtype=x.dtype)
+    winner = emitter.node("ArgMax", flat, shape=(*front, 1), dtype=int64, axis=-1, keepdims=1)
     count = emitter.node("Squeeze", emitter.vector([layout.size(flat, -1)]), shape=(), dtype=int64)
     first, step = (emitter.constant(np.array(number, np.int64)) for number in (0, 1))
     numbers = emitter.node("Range", first, count, step, shape=(None,), dtype=int64)
-    given = emitter.node(
-        "Reshape", incoming, emitter.vector(column), shape=(*kept, 1), dtype=incoming.dtype
+    share = emitter.node(
+        "Reshape", relevance, emitter.vector(column), shape=(*front, 1), dtype=relevance.dtype
     )
-    wins = emitter.compare("Equal", numbers, winner)
-    shares = emitter.where(wins, given, emitter.scalar(0.0, given), Sign.UNKNOWN)
-    result = emitter.node("Reshape", shares, layout.sizes(x), shape=x.shape, dtype=x.dtype)
-    return [(value, Relevance(result, crossing.incoming.grounded))]
+    nothing = emitter.scalar(0.0, share)
+    # Neither before the winner nor behind it: of Equal there is no CUDA kernel from opset 19 on.
+    for loses in (
+        emitter.compare("Less", *pair) for pair in ((numbers, winner), (winner, numbers))
+    ):
+        share = emitter.where(loses, nothing, share, Sign.UNKNOWN)
+    return emitter.node("Reshape", share, layout.sizes(x), shape=x.shape, dtype=x.dtype)

@@ -53,8 +53,13 @@ class Window:
             return None
         return replace(self, begins=begins, ends=ends)
 
+    @property
+    def moving(self) -> list[int]:
+        """Places of the spatial axes along which an output is more than the element it lies at."""
+        return [place for place in range(len(self.kernel)) if self.along(place) != self.along(-1)]
+
     def along(self, place: int) -> Window:
-        """Return the same along one spatial axis, and single elements along the others."""
+        """Return the same along one spatial axis (-1: none), and single elements along others."""
 
         def only(values: tuple[int, ...], other: int) -> tuple[int, ...]:
             return tuple(v if i == place else other for i, v in enumerate(values))

@@ -278,6 +278,26 @@ def test_one_axis_may_gain_a_window_and_another_not(operator, tmp_path):
     explained.conversion.save(tmp_path / "e.onnx")
 
 
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
+def test_padding_that_is_not_read_does_not_count(operator):
+    """With auto_pad VALID, one row of windows of 1 by 2, and (9 - 2) / 4 + 1 = 3 in it, rounded."""
+    pool = node(
+        operator,
+        ["x"],
+        "p",
+        kernel_shape=[1, 2],
+        strides=[3, 4],
+        auto_pad="VALID",
+        ceil_mode=1,
+    )
+    body = [pool, node("GlobalAveragePool", ["p"], "g"), node("Flatten", ["g"], "logits")]
+    proto = model(body, {"x": ["N", 3, 3, 9]}, ["logits"], {})
+    x = np.abs(normal(2, 3, 3, 9))
+    explained = explain(proto, "epsilon", {"x": x}, inside=["p"])
+    assert explained.relevance("p").shape == (2, 3, 1, 3)
+    np.testing.assert_allclose(explained.values["logits"], run(proto, {"x": x})["logits"], 1e-6)
+
+
 def test_the_model_is_never_overwritten(tmp_path, monkeypatch):
     onnx.save(small(), tmp_path / "m.onnx")
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from support import close, crosses_as_defined, explain, lines, model, node, normal
 
 from onnxlrp import UnsupportedError, convert, reference
@@ -34,12 +35,18 @@ WINDOWS = {
     "1-D": ((2, 2, 9), {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}),
     "3-D": ((1, 2, 4, 5, 4), {"kernel_shape": [2, 3, 2], "strides": [2, 2, 1]}),
     "large": ((1, 2, 12, 9), {"kernel_shape": [7, 5], "strides": [2, 1], "pads": [3, 2, 3, 1]}),
+    "large ceil": ((1, 2, 14, 13), {"kernel_shape": [6, 7], "strides": [3, 4], "ceil_mode": 1}),
+    "rows only": ((1, 2, 5, 6), {"kernel_shape": [3, 1], "pads": [1, 0, 1, 0]}),
+    "elements": ((1, 2, 5, 6), {"kernel_shape": [1, 1]}),
+    "every other element": ((1, 2, 5, 6), {"kernel_shape": [1, 1], "strides": [2, 1]}),
     "large dilated": (
         (1, 2, 13, 14),
         {"kernel_shape": [3, 9], "dilations": [4, 1], "strides": [3, 2], "pads": [2, 0, 1, 4]},
     ),
     "large 3-D": ((1, 1, 5, 6, 4), {"kernel_shape": [4, 3, 3], "strides": [1, 2, 1]}),
     "whole map": ((2, 2, 8, 6), {"kernel_shape": [8, 6]}),
+    "whole padded map": ((2, 2, 5, 6), {"kernel_shape": [7, 7], "pads": [1, 0, 1, 1]}),
+    "most of the map": ((2, 2, 5, 6), {"kernel_shape": [3, 6], "strides": [3, 1]}),
     "dilated": ((1, 2, 8, 8), {"kernel_shape": [2, 3], "dilations": [3, 2], "strides": [2, 1]}),
 }
 SIZES = [(0,), (), (0, 2, 3, 4)]
@@ -203,9 +210,31 @@ def test_what_runtimes_pad_otherwise_is_refused(operator, attributes):
         convert(proto, lines("AveragePool: norm", "*: norm"))
 
 
-def test_a_large_window_is_visited_axis_by_axis():
-    """56 + 56 positions instead of 3136."""
-    tested = node("MaxPool", ["x"], kernel_shape=[56, 56])
-    proto = model([tested, node("Flatten", ["y"], "f")], {"x": ["N", 2, 56, 56]}, ["f"], {})
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("attributes", [{"auto_pad": "VALID"}, {"dilations": [2, 1]}])
+def test_a_window_that_does_not_fit_is_refused(operator, attributes):
+    """ONNX has no output there; onnxruntime has one, of what it sees of the window."""
+    tested = node(operator, ["x"], kernel_shape=[4, 2], strides=[4, 1], **attributes)
+    graph = helper.make_graph(
+        [tested, node("GlobalAveragePool", ["y"], "g")],
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 3, 9])],
+        [helper.make_tensor_value_info("g", TensorProto.FLOAT, None)],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    with pytest.raises(UnsupportedError, match=r"spans [47] elements, but its padded input has 3"):
+        convert(proto, lines("AveragePool: norm", "*: norm"))
+
+
+@pytest.mark.parametrize(
+    ("size", "attributes", "most"),
+    [(57, {}, 1000), (60, {"strides": [3, 3], "ceil_mode": 1}, 1000), (56, {}, 30)],
+    ids=["two places", "ceil", "whole map"],
+)
+def test_a_large_window_is_visited_axis_by_axis(size, attributes, most):
+    """56 + 56 positions instead of 3136; a map seen whole has one maximum."""
+    tested = node("MaxPool", ["x"], kernel_shape=[56, 56], **attributes)
+    body = [tested, node("Flatten", ["y"], "f")]
+    proto = model(body, {"x": ["N", 2, size, size]}, ["f"], {})
     explainer = convert(proto, lines("MaxPool: winner-takes-all")).to_proto()
-    assert len(explainer.graph.node) < 1000
+    assert len(explainer.graph.node) < most
