@@ -19,6 +19,7 @@ from onnxlrp.compiler.assignment import Assignment, assign, kinds_of, unmatched
 from onnxlrp.compiler.batching import prove_batch
 from onnxlrp.compiler.composite import Composite
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
+from onnxlrp.compiler.start import number_of
 from onnxlrp.compiler.walk import propagate
 from onnxlrp.errors import InputError
 from onnxlrp.graph.analysis import analyse, non_negative
@@ -172,6 +173,7 @@ def convert(
         has no bounds.
 
     """
+    target = number_of(target)
     loaded = load(model, dynamic_batch)
     network = canonicalise(loaded.model.graph, output, inputs)
     facts = analyse(network)

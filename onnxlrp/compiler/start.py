@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,25 @@ from onnxlrp.propagation.expression import Emitter, Sign, Tensor
 
 MOST_CLASSES = 1 << 24
 """Classes up to which an explainer is written: it holds their numbers."""
+
+
+def number_of(target: object) -> int | Literal["top"] | None:
+    """Read which class a caller wants; numpy's whole numbers are as good as Python's.
+
+    Raises
+    ------
+    InputError
+        If it is neither a whole number, nor "top", nor None.
+
+    """
+    if target is None or target == "top":
+        return "top" if target is not None else None
+    try:
+        return operator.index(target)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(
+            f"target {target!r} is neither the number of a class nor 'top', nor None"
+        ) from None
 
 
 def check_target(target: int | Literal["top"] | None, network: Network) -> int | None:
@@ -36,9 +56,8 @@ def check_target(target: int | Literal["top"] | None, network: Network) -> int |
         raise ModelError(
             f"'{score.name}' has {classes} classes; 1 to {MOST_CLASSES} can be explained"
         )
-    if isinstance(target, int) and not (
-        target >= 0 and (not isinstance(classes, int) or target < classes)
-    ):
+    most = classes if isinstance(classes, int) else MOST_CLASSES
+    if isinstance(target, int) and not 0 <= target < most:
         raise InputError(
             f"target {target} is not a class; '{score.name}' has classes 0 to "
             f"{classes - 1 if isinstance(classes, int) else '?'}; use 'top' for the best scoring"

@@ -34,7 +34,7 @@ def free_batch(proto: onnx.ModelProto) -> None:
             continue
         name = node.input[1]
         shape = onnx.numpy_helper.to_array(constants[name]).copy() if name in constants else None
-        if shape is not None and shape.size and shape[0] == 1:
+        if shape is not None and shape.ndim == 1 and shape.size and shape[0] == 1:
             # 0 copies the input's own size, and stays right when another entry is -1.
             shape[0] = 0
             # A constant may be read elsewhere, too.

@@ -93,8 +93,9 @@ def explained_inputs(
     ]
     if not chosen:
         raise ModelError(
-            f"no input looks like an image, signal or table (numbers, at least two axes); inputs: "
-            f"{listing}; name one with --input if it is to be explained all the same"
+            f"no input that the score '{score.name}' depends on looks like an image, signal or "
+            f"table (numbers, at least two axes); inputs: {listing}; name one with --input if it "
+            "is to be explained all the same"
         )
     return chosen
 

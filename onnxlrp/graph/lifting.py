@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from graphlib import CycleError, TopologicalSorter
 
@@ -21,6 +21,7 @@ MINIMUM_OPSET = 18
 
 # From here on, what changed up to opset 18 is written out in `_lift_reductions`.
 _NEARLY = 13
+_WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool")
 _REDUCTIONS = {
     *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"),
     *("ReduceMin", "ReduceProd", "ReduceSumSquare"),
@@ -70,6 +71,12 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
             f"the model uses opset {opset}, but the installed onnx knows opsets up to {newest}; "
             "run `pip install --upgrade onnx`"
         )
+    for entry in proto.opset_import:
+        if entry.version < 1:
+            raise ModelError(
+                f"the model is malformed: it imports version {entry.version} of the operators of "
+                f"'{entry.domain or 'ai.onnx'}'"
+            )
     weights = set_aside(proto.graph)
     _sort(proto.graph)
     notes = _leave_out(proto.graph)
@@ -86,6 +93,7 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     if rename(proto.graph, opset) and MICROSOFT not in {e.domain for e in proto.opset_import}:
         proto.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
     _check(proto)
+    _check_slices(proto)
     proto = expand(_lift(proto))
     proto = _infer(proto)
     put_back(proto.graph, weights)
@@ -303,17 +311,44 @@ def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
                 found[name] = value
         else:
             _fill(known.type.tensor_type, value.type.tensor_type)
-    for value in found.values():
-        if any(dim.dim_value < 0 for dim in value.type.tensor_type.shape.dim):
-            raise ModelError(
-                f"the model is malformed: '{value.name}' has axes of a length below 0; what a "
-                "window or a slice reads is larger than what there is"
-            )
+    _check_lengths(graph, found.values())
     del graph.value_info[:], graph.output[:]
     graph.output.extend(found.pop(name) for name in names)
     # onnx_ir knows no dictionaries.
     graph.value_info.extend(v for v in found.values() if v.type.HasField("tensor_type"))
     return proto
+
+
+def _check_lengths(graph: onnx.GraphProto, values: Iterable[onnx.ValueInfoProto]) -> None:
+    """Check that no axis has a length below 0, and of what windows make none has length 0."""
+    windows = {name for node in graph.node if node.op_type in _WINDOWS for name in node.output}
+    for value in values:
+        least = 1 if value.name in windows else 0
+        dims = value.type.tensor_type.shape.dim
+        if any(dim.HasField("dim_value") and dim.dim_value < least for dim in dims):
+            raise ModelError(
+                f"the model is malformed: '{value.name}' has axes of a length below {least}; what "
+                "a window or a slice reads is larger than what there is"
+            )
+
+
+def _check_slices(proto: onnx.ModelProto) -> None:
+    """Check the lengths that each Slice reads, for onnx ends the process where one is below 0.
+
+    The nodes up to each are inferred on their own, and once.
+    """
+    if not any(node.op_type == "Slice" for node in proto.graph.node):
+        return
+    part = onnx.ModelProto()
+    part.CopyFrom(proto)
+    del part.graph.node[:], part.graph.value_info[:], part.graph.output[:]
+    for node in proto.graph.node:
+        if node.op_type == "Slice":
+            made = part.graph
+            part = inferred(part)
+            _check_lengths(made, part.graph.value_info)
+            del part.graph.node[:]
+        part.graph.node.append(node)
 
 
 def _fill(known: onnx.TypeProto.Tensor, declared: onnx.TypeProto.Tensor) -> None:

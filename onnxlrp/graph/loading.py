@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +88,30 @@ def load(
     if dynamic_batch:
         free_batch(proto)
     imported = {entry.domain: entry.version for entry in proto.opset_import}
-    with malformed():
+    with malformed(), _unlogged():
         proto, notes = prepare(proto)
         model = ir.from_proto(proto)
         model.graph.meta[OPSETS] = imported
         ir.external_data.set_base_dir(model.graph, folder)
         _normalise(model)
     return LoadedModel(model, digest, tuple(notes))
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep what onnx_ir and onnxscript log for their developers off the user's terminal.
+
+    Values that they could not fold or infer are judged by what is known of them afterwards.
+    """
+    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _parse(path: Path) -> tuple[onnx.ModelProto, str]:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
 from onnxlrp.graph.operators import Fact, has
+from onnxlrp.graph.shapes import broadcast, dims_of
 from onnxlrp.propagation.registry import (
     Crossing,
     ObstacleError,
@@ -17,10 +18,29 @@ from onnxlrp.propagation.registry import (
 )
 
 
+def _check_activation(operation: Operation, live: frozenset[int]) -> None:
+    x, others = operation.inputs[0], operation.inputs[1:]
+    if any(value is not None and id(value) in live for value in others):
+        raise ObstacleError(
+            "its slope or its bounds depend on the explained input", "only constants are supported"
+        )
+    if operation.operator != "PRelu" or x is None or x.shape is None:
+        return
+    slope = others[0]
+    if slope is None or slope.shape is None:
+        return
+    # onnxruntime computes it, of another shape than onnx infers.
+    if broadcast(dims_of(x.shape), dims_of(slope.shape)) != dims_of(x.shape):
+        raise ObstacleError(
+            f"its slope of shape {list(dims_of(slope.shape))} does not broadcast to its input",
+            "export the model again: ONNX broadcasts a slope in one direction only",
+        )
+
+
 @operator(
     "Relu", "LeakyRelu", "PRelu", "Elu", "Celu", "Selu", "Tanh", "Erf", "Gelu", "HardSwish",
     "Softsign", "ThresholdedRelu", "Mish", "Identity", "Dropout", "Abs", "Swish",
-    "Sigmoid", "HardSigmoid", "Softplus", "Clip", "Cast",
+    "Sigmoid", "HardSigmoid", "Softplus", "Clip", "Cast", check=_check_activation,
 )  # fmt: skip
 def activation(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """R_in = R_out (zennit `Pass`)."""

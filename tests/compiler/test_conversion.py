@@ -53,7 +53,13 @@ def test_a_class_that_does_not_exist_is_an_error_and_not_an_empty_map(target):
         explain(small(), EPSILON, {"x": X}, target)
 
 
-@pytest.mark.parametrize(("target", "same_as"), [("top", -1), (1, 1)])
+@pytest.mark.parametrize("target", [3, -1, 2**70, 0.5, "last"])
+def test_a_target_that_is_none_is_not_written_in(target):
+    with pytest.raises(onnxlrp.OnnxlrpError, match=f"target '?{target}'? is n"):
+        onnxlrp.convert(small(), EPSILON, target=target)
+
+
+@pytest.mark.parametrize(("target", "same_as"), [("top", -1), (1, 1), (np.int64(1), 1)])
 def test_a_target_can_be_written_in(target, same_as):
     conversion = onnxlrp.convert(small(), EPSILON, target=target)
     assert [name for name, _, _ in conversion.inputs] == ["x"]

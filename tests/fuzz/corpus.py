@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import onnx
-from fuzz.mutations import seeds
+from fuzz.seeds import seeds
 from onnx import AttributeProto, helper
 
-PICTURES, ATTENTION = 0, 1
+PICTURES, ATTENTION, OLD = 0, 1, 4
 
 
 def _symbolic_channels(proto: onnx.ModelProto) -> None:
@@ -41,6 +41,26 @@ def _escape_sequence(proto: onnx.ModelProto) -> None:
     proto.opset_import.append(helper.make_opsetid(proto.graph.node[0].domain, 1))
 
 
+def _smaller_than_a_window(proto: onnx.ModelProto) -> None:
+    """onnx infers a length of -1, and ends the process when it slices that."""
+    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 1
+
+
+def _as_large_as_nothing(proto: onnx.ModelProto) -> None:
+    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 2
+
+
+def _slope_with_a_batch(proto: onnx.ModelProto) -> None:
+    """onnxruntime computes three samples of one."""
+    slope = next(tensor for tensor in proto.graph.initializer if tensor.name == "slope")
+    slope.dims.append(1)
+
+
+def _version_below_one(proto: onnx.ModelProto) -> None:
+    """onnxruntime fuses products of a transposed operand, and then has no such operator."""
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", -1))
+
+
 CORPUS: dict[str, tuple[int, Callable[[onnx.ModelProto], None]]] = {
     "a channel count that is a symbol": (PICTURES, _symbolic_channels),
     "a kernel with one axis too many": (PICTURES, _kernel_of_another_rank),
@@ -48,6 +68,10 @@ CORPUS: dict[str, tuple[int, Callable[[onnx.ModelProto], None]]] = {
     "keepdims that is neither 0 nor 1": (ATTENTION, _keepdims_eight),
     "an attribute that is an empty tensor": (ATTENTION, _empty_attribute),
     "an axis of size 0": (ATTENTION, _nothing_along_an_axis),
+    "an input below a window, in front of a slice": (OLD, _smaller_than_a_window),
+    "an input of which a window leaves nothing": (OLD, _as_large_as_nothing),
+    "a slope with more axes than its input": (OLD, _slope_with_a_batch),
+    "a version of operators below 1": (ATTENTION, _version_below_one),
     "a domain that commands the terminal": (PICTURES, _escape_sequence),
 }
 

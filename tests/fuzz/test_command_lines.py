@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from fuzz.mutations import command_line, seeds
 from fuzz.properties import bounded
+from fuzz.seeds import seeds
+from fuzz.words import command_line
 from PIL import Image
 
 import onnxlrp

@@ -6,8 +6,9 @@ from importlib import resources
 
 import numpy as np
 import pytest
-from fuzz.mutations import mutated_bytes, mutated_json, mutated_text
+from fuzz.mutations import mutated_bytes
 from fuzz.properties import bounded
+from fuzz.words import mutated_json, mutated_text
 from PIL import Image
 
 from onnxlrp.compiler.composite import Composite, available

@@ -1,23 +1,24 @@
 """Models with faults in their fields or bytes: an explainer that runs as its model, or one line."""
 
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-
 import pytest
 from fuzz.corpus import CORPUS, case
-from fuzz.mutations import mutated_model
-from fuzz.properties import converts_or_says_why, wrong_among
+from fuzz.isolation import faults
+from fuzz.mutations import mutated_model, options
+from fuzz.properties import attempt, converts_or_says_why, surroundings
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_what_was_found(name, tmp_path):
-    converts_or_says_why(case(name), tmp_path)
+@pytest.mark.parametrize("folded", [False, True])
+def test_what_was_found(name, folded, tmp_path):
+    converts_or_says_why(case(name), tmp_path, fold_weights=folded)
 
 
 @pytest.mark.parametrize("start", range(0, 200, 50))
 def test_some_mutations(start, tmp_path):
+    surroundings(tmp_path)
     said = [
-        converts_or_says_why(mutated_model(seed), tmp_path) for seed in range(start, start + 50)
+        converts_or_says_why(mutated_model(seed), tmp_path, **options(seed))
+        for seed in range(start, start + 50)
     ]
     assert "converted" in said
     assert len(set(said)) > 10
@@ -25,9 +26,5 @@ def test_some_mutations(start, tmp_path):
 
 @pytest.mark.slow
 def test_twenty_thousand_mutations():
-    size = 500
-    starts = range(10_000, 30_000, size)
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        found = pool.map(wrong_among, starts, [start + size for start in starts])
-        wrong = [line for lines in found for line in lines]
+    wrong = faults(attempt, range(10_000, 30_000))
     assert not wrong, "\n".join(wrong)

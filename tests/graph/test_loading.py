@@ -223,6 +223,21 @@ def test_a_freed_batch_takes_masks():
     close(halved, whole * np.array([[1], [0.5]]), 1e-6)
 
 
+def test_a_freed_batch_of_a_model_with_a_table_for_a_shape():
+    proto = model([node("MatMul", ["x", "w"], "logits")], {"x": [1, 6]}, ["logits"], {"w": W["w"]})
+    proto.graph.node[0].op_type = "Reshape"
+    with pytest.raises(ModelError, match="malformed"):
+        load(proto, dynamic_batch=True)
+
+
+def test_libraries_say_nothing_of_what_they_cannot_fold(caplog):
+    """An LRN of a constant row, which onnxscript's folder logs, and Python prints."""
+    body = [BODY[0], node("LRN", ["row"], "c", size=3), node("Add", ["z", "c"], "logits")]
+    proto = model(body, {"x": ["N", 6]}, ["logits"], {"w": W["w"], "row": normal(5)})
+    load(proto)
+    assert not caplog.records
+
+
 def test_a_batch_that_cannot_be_freed_is_refused():
     """For one sample the transpose and the reshape undo each other; for two they do not."""
     body = [
