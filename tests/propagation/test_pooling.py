@@ -6,6 +6,7 @@ from onnx import TensorProto, helper
 from support import close, crosses_as_defined, explain, lines, model, node, normal
 
 from onnxlrp import UnsupportedError, convert, reference
+from onnxlrp.errors import OnnxlrpError
 
 WINDOWS = {
     "2x2": ((2, 3, 6, 6), {"kernel_shape": [2, 2], "strides": [2, 2]}),
