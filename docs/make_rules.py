@@ -21,7 +21,7 @@ import onnxlrp
 from onnxlrp.compiler.composite import DOMAINS, available
 from onnxlrp.demo import PREPROCESSING
 from onnxlrp.drawing.heatmap import heatmap
-from onnxlrp.propagation import formulas, normalization, pooling, products
+from onnxlrp.propagation import formulas, moments, normalization, pooling, products
 from onnxlrp.propagation.registry import OPERATORS
 
 HERE = Path(__file__).parent
@@ -47,6 +47,14 @@ computed (Sigmoid, Softmax, Tanh, ...) or divides, a `Mixture` where it is a mat
 (attention), else a `Product` or `MatrixProduct`. Layer-, RMS-, Instance-, Group-, MeanVariance- and
 LpNormalization are linear once their deviation is fixed, and take every rule for linear layers
 (Achtibat et al. 2024, prop. 3.4).
+
+**`taylor`, one strategy for all that multiplies** (Binder et al. 2016, eqs. 8 to 10, 3 and 7):
+expand the layer at x to first order, towards a point where part of x is gone; give what is left
+there to who is left, and to each other its slope times its value; divide by the sum. On LRN this is
+the seed paper. Caffe's normalisation within channels and GDN are recognised and are an `LRN` too.
+On x / |x| and the normalisations by deviation it is the same formula, everything being a neighbour.
+On a `Gate` or `Mixture` it is `signal`, on a `Product` or `MatrixProduct` `uniform`, on a softmax
+AttnLRP's rule, which leaves out the division (`bias = "absorb"`).
 
 **Where peers are wrong or undefined.** A plain `+` in zennit gives both branches all relevance;
 here a sum shares in proportion. zennit takes the first layer in definition order; here it is
@@ -74,6 +82,8 @@ def rules() -> dict[str, tuple[Callable[..., Any], Mapping[str, Any], str]]:
         found[f"MaxPool {name}"] = maximum, OPERATORS["MaxPool"].rules[name], f"MaxPool: {name}"
     for name, treatment in products.TREATMENTS.items():
         found[f"product {name}"] = treatment, OPERATORS["Mixture"].rules[name], ""
+    own = OPERATORS["LayerNormalization"].rules["taylor"]
+    found["normalisation taylor"] = moments.taylor, own, ""
     found["Softmax taylor"] = products.softmax, OPERATORS["Softmax"].rules["taylor"], ""
     return found
 

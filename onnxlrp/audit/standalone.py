@@ -87,6 +87,8 @@ def _take_attributes(node: onnx.NodeProto, operation: Operation) -> None:
 
 def _lrn(operation: Operation) -> onnx.NodeProto:
     wanted = dict(operation.attributes)
+    if "window" in wanted:
+        raise NotRecomputableError("its window is not along the channels, as that of ONNX's LRN is")
     size, before, after = wanted["size"], wanted.pop("before"), wanted.pop("after")
     if (before, after) != ((size - 1) // 2, size // 2):
         raise NotRecomputableError(

@@ -32,7 +32,10 @@ _TOLERANCE = 5e-4
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FUNCTIONS = {"Erf": "erf", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus"}
-_POSITIVE = ("exp", "count", "sigmoid", "softplus")
+_POSITIVE = ("exp", "count", "sigmoid", "softplus", "window")
+
+WINDOWS = ("AveragePool", "Conv")
+"""Operators that add up what lies around each element."""
 
 
 _MOST_VALUES = 64
@@ -303,6 +306,8 @@ class Algebra:
             return log(self.of(first))
         if operator in ("Clip", "Relu", "Min", "Max", "HardSigmoid"):
             return self._clipped(node)
+        if operator in WINDOWS:
+            return self._over_window(node)
         return self._regrouped(node) if operator == "Reshape" else self._reduced(node)
 
     def _clipped(self, node: ir.Node) -> Polynomial | None:
@@ -360,6 +365,15 @@ class Algebra:
         if operator == "ReduceLogSumExp":
             return log(summed(exp(inner), along, count))
         return summed(inner, along, count) if operator == "ReduceSum" else None
+
+    def _over_window(self, node: ir.Node) -> Polynomial | None:
+        """Return a sum of squares over a window around each element, its weights constant."""
+        weights = [self._constant_of(value) for value in node.inputs[1:3]]
+        if any(array is None or (array < 0).any() for array in weights):
+            return None
+        if not alike(self.of(node.inputs[0]), times(X, X)):
+            return None
+        return base("window", node) if self._has_my_shape(node.outputs[0]) else None
 
     def _regrouped(self, node: ir.Node) -> Polynomial | None:
         """Return x normalised in groups of channels, as InstanceNormalization does it."""

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxlrp.graph.local_response import recognise_lrn
 from onnxlrp.graph.operators import operator_of
-from onnxlrp.graph.spellings import recognise
+from onnxlrp.graph.spellings import Spelled, recognise
 
 Array = np.ndarray[Any, Any]
 
@@ -101,19 +101,7 @@ def operations(graph: ir.Graph) -> list[Operation]:
     result: list[Operation] = []
     # A pattern is recognised by its last node, which stands after those it swallows.
     patterns = {found.node: found for node in graph if (found := _lrn(node)) is not None}
-    patterns |= {
-        found.node: Operation(
-            found.node,
-            found.operator,
-            (found.x,),
-            (found.node.outputs[0],),
-            found.attributes,
-            found.nodes,
-            found.scale,
-            found.shift,
-        )
-        for found in recognise(graph, constant_of)
-    }
+    patterns |= {found.node: _spelled(found) for found in recognise(graph, constant_of)}
     for found in patterns.values():
         merged.update(node for node in found.nodes if _only_within(node, found.nodes))
     for node in graph:
@@ -138,6 +126,21 @@ def _lrn(node: ir.Node) -> Operation | None:
     if found is None:
         return None
     return Operation(node, "LRN", (found.x,), (node.outputs[0],), found.attributes, found.nodes)
+
+
+def _spelled(found: Spelled) -> Operation:
+    attributes, scale, shift = found.attributes, found.scale, found.shift
+    if "window" in attributes:
+        window = _single(attributes["window"])
+        own = constant_of(window.input(2))
+        assert shift is not None
+        if own is not None:
+            shift = shift + attributes["alpha"] * own.reshape(-1, *(1,) * (shift.ndim - 2))
+        attributes, scale, shift = {**attributes, "window": window, "bias": shift}, None, None
+    output = found.node.outputs[0]
+    return Operation(
+        found.node, found.operator, (found.x,), (output,), attributes, found.nodes, scale, shift
+    )
 
 
 def _only_within(node: ir.Node, nodes: Sequence[ir.Node]) -> bool:

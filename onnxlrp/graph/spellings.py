@@ -97,7 +97,7 @@ def _dominators(graph: ir.Graph) -> Mapping[ir.Value, ir.Value]:
     flow: nx.DiGraph[ir.Value | ir.Graph] = nx.DiGraph()
     flow.add_node(graph)
     for node in graph:
-        crossed = operator_of(node) in _CROSSED
+        crossed = operator_of(node) in _CROSSED or _sums_squares(node)
         live = [v for v in _data(node) if v.const_value is None] if crossed else []
         flow.add_edges_from((graph, v) for v in live if v.producer() is None)
         sources: Sequence[ir.Value | ir.Graph] = live or [graph]
@@ -108,6 +108,16 @@ def _dominators(graph: ir.Graph) -> Mapping[ir.Value, ir.Value]:
         for value, nearest in found.items()
         if isinstance(value, ir.Value) and isinstance(nearest, ir.Value)
     }
+
+
+def _sums_squares(node: ir.Node) -> bool:
+    """Whether a window may add up squares, as some normalisations do."""
+    square = _producer(node.inputs[0]) if operator_of(node) in algebra.WINDOWS else None
+    if square is None:
+        return False
+    return operator_of(square) == "Pow" or (
+        operator_of(square) == "Mul" and square.inputs[0] is square.inputs[1]
+    )
 
 
 def _data(node: ir.Node) -> list[ir.Value]:
@@ -217,6 +227,8 @@ def _matches(seen: Algebra, polynomial: Polynomial) -> Iterator[Match]:
         yield from _softmax(seen, polynomial)
     if "log" in kinds:
         yield from _softmax(seen, polynomial)
+    if any(e < 0 and b[0] in ("of", "window") for m, _ in polynomial for b, e in m):
+        yield from _local_response(polynomial)
     if "groups" in kinds:
         yield from _group_normalisation(seen, polynomial)
     if kinds & {"erf", "tanh", "sigmoid", "clip"}:
@@ -284,6 +296,26 @@ def _normalisation(seen: Algebra, polynomial: Polynomial) -> Iterator[Match]:
             continue
         attributes = {"epsilon": epsilon / spreads, **_placed(axes, seen.rank)}
         yield operator, attributes, times(scale, number(parts * spreads**-0.5)), shift
+
+
+def _local_response(polynomial: Polynomial) -> Iterator[Match]:
+    """x / (bias + alpha (sum of x^2 over a window))^beta."""
+    if len(polynomial) != 1:
+        return
+    ((monomial, factor),) = polynomial
+    divisors = [(b, e) for b, e in monomial if b[0] in ("of", "window") and e < 0]
+    if factor != 1 or monomial - {*divisors} != {(("x",), 1.0)} or len(divisors) != 1:
+        return
+    ((divisor, exponent),) = divisors
+    inner = divisor[1] if divisor[0] == "of" else base(*divisor)
+    windows = {b for m, _ in inner for b, _ in m if b[0] == "window"}
+    if len(windows) != 1:
+        return
+    (window,) = windows
+    inside = frozenset((m, f) for m, f in inner if window in dict(m))
+    alpha, offset = ratio(inside, base(*window)), inner - inside
+    if alpha is not None and all(b[0] == "constant" for m, _ in offset for b, _ in m):
+        yield "LRN", {"alpha": alpha, "beta": -exponent, "window": window[1]}, number(1), offset
 
 
 def _minus(left: Polynomial, right: Polynomial) -> Polynomial:

@@ -1,7 +1,8 @@
 """Layers that normalise by their own mean and deviation.
 
 The deviation is a gate: it is held fixed, and what is left is linear, c (x - mean) + bias, on which
-every rule for linear layers works (Achtibat et al. 2024, prop. 3.4; Ali et al. 2022).
+every rule for linear layers works (Achtibat et al. 2024, prop. 3.4; Ali et al. 2022). Or it is
+expanded as the seed paper expands LRN's (`taylor`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation
 from onnxlrp.propagation import layout
+from onnxlrp.propagation.divisive import Divisive, taylor_shares
 from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor
-from onnxlrp.propagation.formulas import Layer, ReweightedLayer
+from onnxlrp.propagation.formulas import Layer, ReweightedLayer, apply_rule
 from onnxlrp.propagation.registry import (
     Crossing,
+    Relevance,
     fail,
     known_channels,
     layer,
@@ -59,6 +62,18 @@ class Group:
                 unknown.append(layout.cast(size, self.x.dtype, Sign.NON_NEGATIVE))
         return math.prod(unknown, start=total) if unknown else total
 
+    @property
+    def part(self) -> float | Tensor:
+        """Return 1 / count."""
+        count = self.count
+        return 1 / count if isinstance(count, int) else self.x.emitter.scalar(1.0, self.x) / count
+
+    def others(self, tensor: Tensor) -> Tensor:
+        """Sum over all others of each element's group; exactly 0 where all others are."""
+        if tensor.is_zero:
+            return tensor
+        return replace(self.total(tensor) - tensor, sign=tensor.sign)
+
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over each group, in a shape that broadcasts to x's."""
         if self.groups is None:
@@ -86,16 +101,10 @@ class Centred(ReweightedLayer):
 
     def forward(self, x: Operands) -> Tensor:
         (part,) = x.parts
-        return self.own * part + self.rest * self._others(part)
+        return self.own * part + self.rest * self.group.others(part)
 
     def transpose(self, s: Tensor) -> Operands:
-        return Operands((s * self.own + self._others(s * self.rest),))
-
-    def _others(self, tensor: Tensor) -> Tensor:
-        """Sum over all others of each element's group; exactly 0 where all others are."""
-        if tensor.is_zero:
-            return tensor
-        return replace(self.group.total(tensor) - tensor, sign=tensor.sign)
+        return Operands((s * self.own + self.group.others(s * self.rest),))
 
     def filled(self, x: Operands, value: float | Sequence[float]) -> Operands:
         # A group may reach over samples.
@@ -140,6 +149,8 @@ def _group(crossing: Crossing) -> Group:
 _EXACT = ("LpNormalization", "MeanVarianceNormalization")
 """Operators that add nothing to the mean of squares."""
 
+_FLOOR = 1e-9
+
 
 def _factors(crossing: Crossing, group: Group) -> tuple[Tensor, Tensor]:
     """Scale and bias of an operator, in shapes that broadcast to its input's."""
@@ -175,28 +186,103 @@ def _written(emitter: Emitter, factor: np.ndarray[Any, Any], x: Tensor) -> Tenso
     return emitter.constant(np.asarray(factor.astype(x.dtype.numpy())))
 
 
+@dataclass(frozen=True)
+class _Terms:
+    """What a normalisation computes: scale * part / deviation + bias.
+
+    Attributes
+    ----------
+    group : what is normalised together
+    part : x, or x - mean where `centred`
+    centred : whether the mean is taken off
+    weight : of each square in the sum that divides
+    squares : that sum
+    epsilon : that is added to it
+    scale, bias : of shapes that broadcast to x's
+
+    """
+
+    group: Group
+    part: Tensor
+    centred: bool
+    weight: float | Tensor
+    squares: Tensor
+    epsilon: float
+    scale: Tensor
+    bias: Tensor
+
+
+def _terms(crossing: Crossing) -> _Terms:
+    x, group = crossing.input(0), _group(crossing)
+    operator = crossing.operation.operator
+    scale, bias = _factors(crossing, group)
+    centred = operator not in ("RMSNormalization", "LpNormalization")
+    part = x - group.total(x) * group.part if centred else x
+    weight = 1.0 if operator == "LpNormalization" else group.part
+    epsilon = 0.0 if operator in _EXACT else float(crossing.attribute("epsilon", 1e-5))
+    squares = group.total(part**2) * weight
+    return _Terms(group, part, centred, weight, squares, epsilon, scale, bias)
+
+
+def taylor(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """First-order Taylor shares of x / deviation, as for LRN, everything being a neighbour.
+
+    Binder et al. 2016, eqs. 8 to 10, 3 and 7 (`divisive.taylor_shares`, with beta = 1/2); scale and
+    bias behind the division, and the mean in front of it, are linear and take the epsilon rule.
+
+    Equals: no peer; LRN's `taylor` where the two are the same function.
+    Use: to treat a deviation as the paper treats LRN's denominator instead of holding it fixed.
+    """
+    terms, x = _terms(crossing), crossing.input(0)
+    emitter, parameters = crossing.emitter, crossing.parameters
+    # x / |x| where everything is 0 is 0, and no 0 / 0.
+    floor = terms.epsilon or _FLOOR**2
+    squared = terms.part**2
+    u = squared * terms.weight + floor
+    others = terms.group.others(squared) * terms.weight
+    total = u + others
+    deviation = emitter.elementwise("Sqrt", total, sign=Sign.NON_NEGATIVE)
+    unit = terms.part / deviation
+
+    def crossed(built: Layer, at: Tensor, relevance: Tensor) -> Tensor:
+        result, accounts, _ = apply_rule(
+            built, Operands((at,)), relevance, "epsilon", parameters, crossing.stand_ins
+        )
+        crossing.accounts.extend(accounts)
+        return result.parts[0]
+
+    relevance = crossing.incoming.tensor
+    if not terms.bias.is_zero:
+        relevance = crossed(Diagonal(x, terms.scale, terms.bias), unit, relevance)
+    divisive = Divisive(
+        terms.part, squared, 0.5, terms.weight, u, others, total,
+        lambda tensor: terms.group.others(tensor) * terms.weight,
+    )  # fmt: skip
+    relevance = taylor_shares(divisive, relevance)
+    if terms.centred:
+        rest = emitter.scalar(-1.0, x) * terms.group.part
+        centring = Centred(rest + 1.0, rest, terms.group, emitter.zero)
+        relevance = crossed(centring, x, relevance)
+    value = crossing.operation.inputs[0]
+    assert value is not None
+    return [(value, Relevance(relevance, parameters["bias"] != "distribute"))]
+
+
 @layer(
     "LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization",
     "MeanVarianceNormalization", "LpNormalization", check=_check, default="epsilon",
+    beside={"taylor": (taylor, {"epsilon": 1e-6, "bias": "absorb"})},
 )  # fmt: skip
 def normalisation(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     """Build what is left of a normalisation once its deviation is fixed."""
-    emitter, x, group = crossing.emitter, crossing.input(0), _group(crossing)
-    operator = crossing.operation.operator
-    scale, bias = _factors(crossing, group)
-    count = group.count
-    part = 1 / count if isinstance(count, int) else emitter.scalar(1.0, x) / count
-    uncentred = operator in ("RMSNormalization", "LpNormalization")
-    centred = x if uncentred else x - group.total(x) * part
-    squares = group.total(centred**2)
-    epsilon = 0.0 if operator in _EXACT else float(crossing.attribute("epsilon", 1e-5))
-    mean = squares if operator == "LpNormalization" else squares * part
-    deviation = emitter.elementwise("Sqrt", mean + epsilon, sign=Sign.NON_NEGATIVE)
-    if operator in _EXACT:
+    emitter, x, terms = crossing.emitter, crossing.input(0), _terms(crossing)
+    total = terms.squares + terms.epsilon
+    deviation = emitter.elementwise("Sqrt", total, sign=Sign.NON_NEGATIVE)
+    if crossing.operation.operator in _EXACT:
         # Where every element is 0 there is nothing to explain, and no 0 / 0 either.
-        deviation = deviation + 1e-9
-    factor = scale / deviation
-    if uncentred:
-        return Diagonal(x, factor, bias), crossing.live_inputs
-    rest = -(factor * part)
-    return Centred(factor + rest, rest, group, bias), crossing.live_inputs
+        deviation = deviation + _FLOOR
+    factor = terms.scale / deviation
+    if not terms.centred:
+        return Diagonal(x, factor, terms.bias), crossing.live_inputs
+    rest = -(factor * terms.group.part)
+    return Centred(factor + rest, rest, terms.group, terms.bias), crossing.live_inputs

@@ -1,22 +1,25 @@
-"""Local response normalisation, by first-order Taylor expansion and otherwise.
+"""Local response normalisation and its relatives, by first-order Taylor expansion and otherwise.
 
-With a = alpha / size, u = bias + a x_k², T the window's sum of x_j² without x_k, and
-S = u + a T, the operator computes y_k = x_k S^-beta.
+The window lies along the channels; or it is that of a pool or a convolution of the model that adds
+up squares, in space (Caffe's within-channel normalisation) or over weighted channels (GDN).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxlrp.graph.canonical import Operation
+from onnxlrp.graph.canonical import Operation, constant_of
 from onnxlrp.propagation import layout
-from onnxlrp.propagation.expression import Sign, Tensor
-from onnxlrp.propagation.formulas import Parameter, stabilised
+from onnxlrp.propagation.convolution import Convolution, convolution
+from onnxlrp.propagation.divisive import Divisive, taylor_shares
+from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor
+from onnxlrp.propagation.formulas import Layer, Parameter, stabilised
+from onnxlrp.propagation.pooling import WindowMean, average_pool
 from onnxlrp.propagation.registry import (
     Crossing,
     Relevance,
@@ -34,37 +37,21 @@ def _check(operation: Operation, live: frozenset[int]) -> None:
     value = operation.inputs[0]
     assert value is not None
     known_channels(value)
-    if int(operation.attributes["size"]) < 1:
+    if "window" not in operation.attributes and int(operation.attributes["size"]) < 1:
         fail("its size is below 1", "the model is invalid")
     for name, default in _DEFAULTS.items():
-        number = float(operation.attributes.get(name, default))
+        number = np.asarray(operation.attributes.get(name, default))
         # onnxruntime runs none with alpha or beta 0, which would only scale.
-        if not 0 < number < math.inf:
+        if not ((number > 0) & (number < math.inf)).all():
             fail(
-                f"its {name} is {number:g}, and relevance is only defined for {name} > 0",
+                f"its {name} is {number.min():g}, and relevance is only defined for {name} > 0",
                 "retrain or remove the normalisation",
             )
 
 
-@dataclass(frozen=True)
-class _Terms:
-    """The quantities of the module's docstring, for one LRN node."""
-
-    x: Tensor
-    squared: Tensor
-    a: float
-    beta: float
-    u: Tensor
-    others: Tensor
-    total: Tensor
-    transposed: Tensor
-
-    def neighbours(self, tensor: Tensor) -> Tensor:
-        """Sum over the channels in whose windows each channel is, without itself."""
-        return _banded(tensor, self.transposed)
-
-
-def _terms(crossing: Crossing) -> _Terms:
+def _terms(crossing: Crossing) -> Divisive:
+    if "window" in crossing.operation.attributes:
+        return _over_window(crossing)
     operation = crossing.operation
     x = crossing.input(0)
     size = int(operation.attributes["size"])
@@ -75,17 +62,54 @@ def _terms(crossing: Crossing) -> _Terms:
     after = int(operation.attributes.get("after", size // 2))
     channels = x.shape[1]
     assert isinstance(channels, int)
+    a = alpha / size
     band = np.zeros((channels, channels), x.dtype.numpy())
     for k in range(channels):
-        band[k, max(0, k - before) : k + after + 1] = 1
+        band[k, max(0, k - before) : k + after + 1] = a
     np.fill_diagonal(band, 0)
-    a = alpha / size
     squared = x**2
     window = crossing.emitter.constant(band, Sign.NON_NEGATIVE)
     transposed = crossing.emitter.constant(np.ascontiguousarray(band.T), Sign.NON_NEGATIVE)
     others = _banded(squared, window)
     u = squared * a + bias
-    return _Terms(x, squared, a, beta, u, others, u + others * a, transposed)
+    return Divisive(
+        x, squared, beta, a, u, others, u + others, lambda tensor: _banded(tensor, transposed)
+    )
+
+
+def _over_window(crossing: Crossing) -> Divisive:
+    """Return the terms of a sum of squares that a pool or a convolution of the model adds up."""
+    attributes, emitter = crossing.operation.attributes, crossing.emitter
+    window: Operation = attributes["window"]
+    alpha, beta = float(attributes["alpha"]), float(attributes["beta"])
+    x = crossing.input(0)
+    squared = crossing.tensor(window.inputs[0])
+    inner = replace(crossing, operation=window, live=crossing.live | {id(window.inputs[0])})
+    built, _ = (average_pool if window.operator == "AveragePool" else convolution)(inner)
+    own = _own(window, built, emitter, x)
+    bias = emitter.constant(np.asarray(attributes["bias"], x.dtype.numpy()), Sign.NON_NEGATIVE)
+    summed = built(Operands((squared,)))
+    others = replace(summed - squared * own, sign=Sign.NON_NEGATIVE) * alpha
+    u = squared * own * alpha + bias
+
+    def neighbours(tensor: Tensor) -> Tensor:
+        (back,) = built.adjoint(Operands((tensor,)).parts[0]).parts
+        return (back - tensor * own) * alpha
+
+    return Divisive(x, squared, beta, own * alpha, u, others, u + others, neighbours)
+
+
+def _own(window: Operation, built: Layer, emitter: Emitter, x: Tensor) -> Tensor:
+    """Return the weight that each element's own square has in its sum, broadcasting to x."""
+    if isinstance(built, WindowMean):
+        return emitter.scalar(1.0, x) / built.count
+    assert isinstance(built, Convolution)
+    weights = constant_of(window.input(1))
+    assert weights is not None
+    at = [b // d for b, d in zip(built.window.begins, built.window.dilations, strict=True)]
+    own = [row[(k % weights.shape[1], *at)] for k, row in enumerate(weights)]
+    shaped = np.reshape(own, (-1, *(1,) * (x.rank - 2))).astype(x.dtype.numpy())
+    return emitter.constant(shaped, Sign.NON_NEGATIVE)
 
 
 def _banded(tensor: Tensor, band: Tensor) -> Tensor:
@@ -112,21 +136,19 @@ def _banded(tensor: Tensor, band: Tensor) -> Tensor:
 def taylor(crossing: Crossing, relevance: Tensor) -> Tensor:
     """First-order Taylor shares around the activation without neighbours.
 
-    Binder et al. 2016, eqs. 10-15, divided by their own sum as eqs. 3 and 7 ask, x_k cancelled:
-    with r = (u / S)^beta / S, Q = 2 a beta T r and g = R / (1 - Q),
+    Binder et al. 2016, eqs. 8-15, divided by their own sum as eqs. 3 and 7 ask, x_k cancelled:
+    with c the weight of a square (alpha / size), u = bias + c x_k², S the base of the power, T the
+    neighbours' part of it, r = (u / S)^beta / S and g = R / (1 - 2 beta T r),
 
-        R_in = g - 2 a beta x² (sum of r g over the channels that have x in their window)
+        R_in = g - 2 beta x² (sum of c r g over the others that have x in their window)
 
-    It conserves relevance exactly, and 1 - Q > 0 needs no stabiliser.
+    It conserves relevance exactly, and 1 - 2 beta T r > 0 needs no stabiliser. The same on x / |x|,
+    RMS-, Layer-, Group- and InstanceNormalization, where everything is a neighbour.
 
     Equals: the paper as written; no peer.
     Use: by default.
     """
-    terms = _terms(crossing)
-    r = (terms.u / terms.total) ** terms.beta / terms.total
-    factor = 2 * terms.a * terms.beta
-    g = relevance / (1.0 - terms.others * r * factor)
-    return g - terms.squared * terms.neighbours(r * g) * factor
+    return taylor_shares(_terms(crossing), relevance)
 
 
 def taylor_unnormalised(crossing: Crossing, relevance: Tensor) -> Tensor:
@@ -137,30 +159,29 @@ def taylor_unnormalised(crossing: Crossing, relevance: Tensor) -> Tensor:
     Equals: LRP Toolbox for Caffe.
     Use: comparison with maps made so; the paper's figures may be.
     """
-    terms = _terms(crossing)
-    own = terms.x * terms.u ** (-terms.beta) * relevance
-    slope = terms.x * terms.total ** (-terms.beta - 1) * relevance
-    return own - terms.squared * terms.neighbours(slope) * (2 * terms.a * terms.beta)
+    t = _terms(crossing)
+    own = t.x * t.u ** (-t.beta) * relevance
+    slope = t.x * t.total ** (-t.beta - 1) * relevance
+    return own - t.squared * t.neighbours(slope) * (2 * t.beta)
 
 
 def taylor_2(crossing: Crossing, relevance: Tensor) -> Tensor:
     """Second-order Taylor shares, cross terms halved between their two neighbours.
 
     The expansion of eq. 10 one order further: with r as for `taylor` and
-    c = r (1 + 2 a (beta + 1) T / S), the neighbours' part of the sum is a beta T c,
-    q = 1 - a beta T c, and R_in = g - a beta x² (sum of c g over the transposed window) with
+    c = r (1 + 2 (beta + 1) T / S), the neighbours' part of the sum is beta T c,
+    q = 1 - beta T c, and R_in = g - beta x² (sum of c g over the transposed window) with
     g = R / stab(q).
 
     Equals: no peer; the paper names it as future work.
     Use: to see what the first order leaves out.
     """
-    terms = _terms(crossing)
-    r = (terms.u / terms.total) ** terms.beta / terms.total
-    c = r * (terms.others / terms.total * (2 * terms.a * (terms.beta + 1)) + 1.0)
-    factor = terms.a * terms.beta
-    q = 1.0 - terms.others * c * factor
+    t = _terms(crossing)
+    r = (t.u / t.total) ** t.beta / t.total
+    c = r * (t.others / t.total * (2 * (t.beta + 1)) + 1.0)
+    q = 1.0 - t.others * c * t.beta
     g = relevance / stabilised(q, float(crossing.parameters["stabiliser"]))  # type: ignore[arg-type]
-    return g - terms.squared * terms.neighbours(c * g) * factor
+    return g - t.squared * t.neighbours(c * g) * t.beta
 
 
 def gradient(crossing: Crossing, relevance: Tensor) -> Tensor:
@@ -171,10 +192,10 @@ def gradient(crossing: Crossing, relevance: Tensor) -> Tensor:
     Equals: zennit, iNNvestigate and SHAP, which have no rule for LRN and do not say so.
     Use: comparison with them.
     """
-    terms = _terms(crossing)
-    slope = terms.x * terms.total ** (-terms.beta - 1) * relevance
-    windows = slope + terms.neighbours(slope)
-    return relevance * terms.total ** (-terms.beta) - terms.x * windows * (2 * terms.a * terms.beta)
+    t = _terms(crossing)
+    slope = t.x * t.total ** (-t.beta - 1) * relevance
+    back = slope * t.own + t.neighbours(slope)
+    return relevance * t.total ** (-t.beta) - t.x * back * (2 * t.beta)
 
 
 def path_integral(crossing: Crossing, relevance: Tensor) -> Tensor:
@@ -187,13 +208,12 @@ def path_integral(crossing: Crossing, relevance: Tensor) -> Tensor:
     Equals: no peer.
     Use: where the normalisation is weak.
     """
-    terms = _terms(crossing)
-    own = (terms.total / terms.u) ** terms.beta
+    t = _terms(crossing)
+    own = (t.total / t.u) ** t.beta
     # Where T = 0 no neighbour has anything to share, and own = 1.
-    tiny = terms.others.emitter.scalar(float(np.finfo(np.float32).tiny), terms.others)
-    bounded = terms.others.emitter.elementwise("Max", terms.others, tiny, sign=Sign.NON_NEGATIVE)
-    rest = relevance * (1.0 - own) / bounded
-    return own * relevance + terms.squared * terms.neighbours(rest)
+    tiny = t.others.emitter.scalar(float(np.finfo(np.float32).tiny), t.others)
+    bounded = t.others.emitter.elementwise("Max", t.others, tiny, sign=Sign.NON_NEGATIVE)
+    return own * relevance + t.squared * t.neighbours(relevance * (1.0 - own) / bounded)
 
 
 def identity(crossing: Crossing, relevance: Tensor) -> Tensor:

@@ -54,7 +54,20 @@ def uniform(operation: Operation) -> dict[int, float]:
     return {0: 0.5, 1: 0.5}
 
 
-TREATMENTS = {"signal": signal, "uniform": uniform}
+def taylor(operation: Operation) -> dict[int, float]:
+    """Equal parts for the operands that are gone at the point expanded towards.
+
+    Binder et al. 2016, eqs. 8 to 10, as for LRN: towards the point where nothing is left but the
+    gate, the first-order term of the signal is the whole product; without a gate, towards (0, 0),
+    that of each operand is, and they are divided by their sum (eqs. 3 and 7).
+
+    Equals: `signal` on a Gate or Mixture, `uniform` on a Product or MatrixProduct.
+    Use: one strategy for all that multiplies: LRN, gates, products, softmax, normalisations.
+    """
+    return signal(operation) if operation.operator in ("Gate", "Mixture") else uniform(operation)
+
+
+TREATMENTS = {"signal": signal, "uniform": uniform, "taylor": taylor}
 """Which part of the relevance each operand of a product answers for, by its place."""
 
 
@@ -82,11 +95,8 @@ def _elementwise(crossing: Crossing) -> Result:
     return result
 
 
-_ELEMENTWISE: Mapping[str, Mapping[str, Parameter]] = {"signal": {}, "uniform": {}}
-_MATRICES: Mapping[str, Mapping[str, Parameter]] = {
-    "signal": {"epsilon": 1e-6},
-    "uniform": {"epsilon": 1e-6},
-}
+_ELEMENTWISE: Mapping[str, Mapping[str, Parameter]] = {name: {} for name in TREATMENTS}
+_MATRICES: Mapping[str, Mapping[str, Parameter]] = {name: {"epsilon": 1e-6} for name in TREATMENTS}
 
 
 @operator("Gate", rules=_ELEMENTWISE, check=_check, default="signal", receivers=_receivers)
@@ -138,42 +148,62 @@ def matrix_product(crossing: Crossing) -> Result:
     return _matrices(crossing)
 
 
-@operator("Softmax", rules={"taylor": {}, "zero": {}}, default="taylor")
+_SOFTMAX: Mapping[str, Mapping[str, Parameter]] = {
+    "taylor": {"epsilon": 1e-6, "bias": "absorb"},
+    "zero": {},
+}
+
+
+@operator("Softmax", rules=_SOFTMAX, default="taylor")
 def softmax(crossing: Crossing) -> Result:
     """R_i = x_i (R_i - s_i sum_j R_j) (Achtibat et al. 2024, prop. 3.1).
 
-    First-order Taylor expansion at x; what the expansion has beside x_i is a bias and keeps its
-    share. Where s_i = 0 (masked out, x_i = -inf) there is nothing to explain.
+    First-order Taylor expansion at x (Binder et al. 2016, eqs. 8 to 10): s_j has the terms
+    z_ji = s_j x_i (δ_ij - s_i), and what it is where x is gone, beside them, is a bias. `absorb`
+    lets it keep its share; `exclude` divides by the terms' own sum as eqs. 3 and 7 ask, R_j
+    becoming R_j / stab(x_j - sum_i s_i x_i). Where s_i = 0 (masked out, x_i = -inf) there is
+    nothing to explain.
 
-    Equals: LXT `softmax`.
+    Equals: LXT `softmax`, AttnLRP, with `bias = "absorb"`.
     Use: inside networks; a softmax at the end is set aside.
     """
-    value = crossing.operation.inputs[0]
-    assert value is not None
-    if crossing.rule == "zero":
-        return [(value, Relevance(crossing.emitter.zero, True))]
-    s, relevance = crossing.output(), crossing.incoming.tensor
-    spread = s * _over(crossing, relevance)
-    return [(value, Relevance(_seen(crossing, s) * (relevance - spread), True))]
+    return _tangent(crossing, crossing.output(), divided=False)
 
 
-@operator("LogSoftmax", rules={"taylor": {"epsilon": 1e-6}, "zero": {}}, default="taylor")
+@operator("LogSoftmax", rules=_SOFTMAX, default="taylor")
 def log_softmax(crossing: Crossing) -> Result:
     """R_i = x_i (t_i - s_i sum_j t_j), t_j = R_j / stab(y_j), s = exp(y).
 
     First-order Taylor expansion at x, as for Softmax.
     """
+    s = crossing.emitter.elementwise("Exp", crossing.output(), sign=Sign.NON_NEGATIVE)
+    return _tangent(crossing, s, divided=True)
+
+
+def _tangent(crossing: Crossing, s: Tensor, divided: bool) -> Result:
+    """Share out along the terms x_i (δ_ij - s_i); `divided` where y_j is not a factor of them."""
     value = crossing.operation.inputs[0]
     assert value is not None
-    emitter = crossing.emitter
+    relevance = crossing.incoming.tensor
     if crossing.rule == "zero":
-        return [(value, Relevance(emitter.zero, True))]
-    epsilon = crossing.parameters["epsilon"]
+        return [(value, Relevance(crossing.emitter.zero, True))]
+    epsilon, bias = crossing.parameters["epsilon"], crossing.parameters["bias"]
     assert isinstance(epsilon, int | float)
-    y = crossing.output()
-    s = emitter.elementwise("Exp", y, sign=Sign.NON_NEGATIVE)
-    t = crossing.incoming.tensor / stabilised(y, float(epsilon))
-    return [(value, Relevance(_seen(crossing, s) * (t - s * _over(crossing, t)), True))]
+    x = _seen(crossing, s)
+    terms = x - _over(crossing, s * x)
+    if bias == "exclude":
+        relevance = relevance / stabilised(terms, float(epsilon))
+    elif divided:
+        relevance = relevance / stabilised(crossing.output(), float(epsilon))
+    back = x * (relevance - s * _over(crossing, relevance))
+    if bias != "distribute":
+        return [(value, Relevance(back, True))]
+    rest = (crossing.output() if divided else 1.0) - terms
+    emitter = crossing.emitter
+    nothing, one = emitter.scalar(0.0, s), emitter.scalar(1.0, s)
+    seen = emitter.where(emitter.compare("Less", nothing, s), one, nothing, Sign.NON_NEGATIVE)
+    each = _over(crossing, rest * relevance) / _over(crossing, seen)
+    return [(value, Relevance(back + seen * each, False))]
 
 
 def _over(crossing: Crossing, tensor: Tensor) -> Tensor:

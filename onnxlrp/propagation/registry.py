@@ -179,30 +179,48 @@ def operator(
 _L = TypeVar("_L", bound=Callable[[Crossing], tuple[Layer, list[ir.Value]]])
 
 
-def layer(*names: str, check: Check, default: str = "") -> Callable[[_L], _L]:
-    """Register linear operators by the function that builds their `Layer` and its live inputs."""
+def layer(
+    *names: str,
+    check: Check,
+    default: str = "",
+    beside: Mapping[str, tuple[Propagation, Mapping[str, Parameter]]] = MappingProxyType({}),
+) -> Callable[[_L], _L]:
+    """Register linear operators by the function that builds their `Layer` and its live inputs.
+
+    Parameters
+    ----------
+    names, check, default : as for `operator`
+    beside : rules of these operators alone, and their parameters' defaults
+
+    """
 
     def register(build: _L) -> _L:
         def propagate(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+            if crossing.rule in beside:
+                return beside[crossing.rule][0](crossing)
             return _cross_layer(crossing, *build(crossing))
 
-        operator(*names, rules=_LinearRules(), check=check, default=default)(propagate)
+        rules = _LinearRules({name: parameters for name, (_, parameters) in beside.items()})
+        operator(*names, rules=rules, check=check, default=default)(propagate)
         return build
 
     return register
 
 
+@dataclass(frozen=True)
 class _LinearRules(Mapping[str, Mapping[str, Parameter]]):
-    """The rules for linear layers, also those registered later."""
+    """The rules for linear layers, also those registered later, and an operator's own."""
+
+    own: Mapping[str, Mapping[str, Parameter]]
 
     def __getitem__(self, name: str) -> Mapping[str, Parameter]:
-        return RULES[name].defaults
+        return self.own[name] if name in self.own else RULES[name].defaults
 
     def __iter__(self) -> Iterator[str]:
-        return iter(RULES)
+        return iter((*RULES, *self.own))
 
     def __len__(self) -> int:
-        return len(RULES)
+        return len(RULES) + len(self.own)
 
 
 def _cross_layer(

@@ -26,6 +26,7 @@ from onnxlrp.reference.operators import (
 from onnxlrp.reference.products import (
     PRODUCTS,
     cross_softmax,
+    expanded_normalisation,
     frozen_normalisation,
     parts_of,
     summed_to,
@@ -256,15 +257,19 @@ def propagate(
     assert r is not None
     assert x is not None
     nothing = taken = np.zeros(_samples(r.shape))
-    if node.op_type in PRODUCTS and sum(live) == 2 and rule in ("signal", "uniform"):
+    if node.op_type in PRODUCTS and sum(live) == 2 and rule in ("signal", "uniform", "taylor"):
         return _product(node, inputs, r, rule, parameters, layer)
     if node.op_type in ("Softmax", "LogSoftmax"):
         if rule == "zero":
             return Propagated([np.zeros_like(x)], nothing, _per_sample(r))
         if rule != "taylor":
             raise ValueError(f"no softmax rule {rule!r}")
-        back, bias, kept = cross_softmax(node, x, r, parameters.get("epsilon", 0.0))
+        back, bias, kept = cross_softmax(node, x, r, parameters)
         return Propagated([back], _per_sample(bias), _per_sample(kept))
+    if node.op_type in NORMALISATIONS and rule == "taylor":
+        back, bias = expanded_normalisation(node, list(inputs), r, parameters)
+        kept = _per_sample(r) - _per_sample(back) - _per_sample(bias)
+        return Propagated([back], _per_sample(bias), kept)
     if node.op_type in NORMALISATIONS and rule != "pass":
 
         def frozen(*_: Any) -> Iterator[Block]:

@@ -64,6 +64,23 @@ def second_order(
     return {k: np.ones_like(u)} | {j: curved * x[:, j] ** 2 for j in others}
 
 
+def cross_divisive(
+    x: Array, weights: Array, bias: Array | float, beta: float, relevance: Array
+) -> Array:
+    """Return the relevance of x across y_k = x_k / (bias_k + sum_j c_kj x_j^2)^beta by ``taylor``.
+
+    All are [rows, D] but the weights c, [D, D]. Eqs. 8 to 10 on any weights: z_kk = x_k u_k^-beta,
+    what is left of y_k without its neighbours, and z_kj = x_j times the slope of y_k in x_j.
+    """
+    s = bias + x**2 @ weights.T
+    u = bias + np.diag(weights) * x**2
+    # x_k, a factor of every z_kj, is left out, as in `_shares`.
+    z = -2 * beta * weights * (x**2)[:, None, :] * (s ** -(beta + 1))[:, :, None]
+    at = np.arange(x.shape[1])
+    z[:, at, at] = u**-beta
+    return np.asarray(np.einsum("rkj,rk->rj", z / z.sum(axis=2, keepdims=True), relevance))
+
+
 def cross_lrn(
     node: onnx.NodeProto, x: Array, relevance: Array, rule: str, parameters: Mapping[str, Any]
 ) -> tuple[Array, Array]:

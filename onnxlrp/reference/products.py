@@ -5,20 +5,30 @@ weights, a softmax by its tangent, a normalisation with its deviation held fixed
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
 
 from onnxlrp.reference.contributions import Block
+from onnxlrp.reference.normalization import cross_divisive
 from onnxlrp.reference.operators import Array, attributes_of, forward, normalised_groups
+from onnxlrp.reference.rules import stab
 
 PRODUCTS = ("Mul", "Div", "MatMul")
 """Operators that are products where two of their inputs are live."""
 
 
 def parts_of(node: onnx.NodeProto, rule: str) -> dict[int, float]:
-    """Which operand of a product answers for which part of the relevance."""
+    """Which operand of a product answers for which part of the relevance.
+
+    ``taylor`` expands towards the point where all but a gate is gone; each operand that is gone
+    there has the whole product for its first-order term, and these are divided by their sum.
+    """
+    if rule == "taylor":
+        gone = [int(attributes_of(node)["signal"])] if "signal" in attributes_of(node) else [0, 1]
+        return {at: 1.0 / len(gone) for at in gone}
     if rule == "signal":
         return {int(attributes_of(node).get("signal", 0)): 1.0}
     if rule == "uniform":
@@ -51,30 +61,81 @@ def softmax_tangent(node: onnx.NodeProto, x: Array) -> tuple[Array, Array, Array
 
 
 def cross_softmax(
-    node: onnx.NodeProto, x: Array, relevance: Array, epsilon: float
+    node: onnx.NodeProto, x: Array, relevance: Array, parameters: Mapping[str, Any]
 ) -> tuple[Array, Array, Array]:
-    """R_i = sum_j x_i J_ji / stab(y_j) R_j; what the expansion has beside x_i is a bias.
+    """R_i = sum_j x_i J_ji / d_j R_j; what the expansion has beside x_i is a bias.
 
-    Returns the relevance of x, and per output what bias and stabiliser took. A softmax has no
-    stabiliser: where it is 0 it has no contributions.
+    Returns the relevance of x, and per output what bias and stabiliser took. The denominator d_j is
+    y_j, or without the bias (`exclude`) stab(sum_i x_i J_ji); where a softmax is 0 it has no
+    contributions.
     """
-    axis = attributes_of(node).get("axis", -1)
+    axis, treatment = attributes_of(node).get("axis", -1), parameters.get("bias", "absorb")
     rows, slope, y = softmax_tangent(node, x)
     moved = np.moveaxis(relevance, axis, -1)
     r = moved.reshape(y.shape)
-    if node.op_type == "Softmax":
-        ratio = np.divide(r, y, out=np.zeros_like(r), where=y > 0)
+    own = np.einsum("lji,li->lj", slope, rows)
+    plain = node.op_type == "Softmax"
+    # The slopes of a softmax have the factor y_j, which cancels.
+    factor = np.where(y > 0, y, 1.0) if plain else np.ones_like(y)
+    whole = (own if treatment == "exclude" else y) / factor
+    if plain and treatment != "exclude":
+        stabilised = np.ones_like(y)
     else:
-        ratio = r / (y + epsilon * np.where(y >= 0, 1.0, -1.0))
+        stabilised = stab(whole, parameters.get("epsilon", 1e-6))
+    ratio = np.where(y > 0, r / (stabilised * factor), 0.0) if plain else r / stabilised
     back = rows * np.einsum("lji,lj->li", slope, ratio)
-    bias = (y - np.einsum("lji,li->lj", slope, rows)) * ratio
-    stabiliser = r - y * ratio
+    bias = (0.0 if treatment == "exclude" else y - own) * ratio
+    if treatment == "distribute":
+        seen = np.exp(y) > 0 if not plain else y > 0
+        back = back + seen * (bias.sum(axis=1) / seen.sum(axis=1))[:, None]
+        bias = np.zeros_like(bias)
+    stabiliser = r - (own if treatment == "exclude" else y) * ratio
     shape = moved.shape
 
     def placed(part: Array) -> Array:
-        return np.moveaxis(part.reshape(shape), -1, axis)
+        return np.moveaxis(np.broadcast_to(part, y.shape).reshape(shape), -1, axis)
 
     return placed(back), placed(bias), placed(stabiliser)
+
+
+def expanded_normalisation(
+    node: onnx.NodeProto,
+    inputs: list[Array | None],
+    relevance: Array,
+    parameters: Mapping[str, Any],
+) -> tuple[Array, Array]:
+    """A normalisation by ``taylor``: back across scale and bias, the division, and the mean.
+
+    Returns the relevance of x, and what the bias took of each output; the epsilon rule crosses what
+    is linear in it.
+    """
+    x, epsilon = inputs[0], parameters.get("epsilon", 1e-6)
+    assert x is not None
+    given = normalised_groups(node, inputs)
+    rows, r = x.reshape(-1)[given.index], relevance.reshape(-1)[given.index]
+    size = rows.shape[1]
+    centre = np.eye(size) - (1 / size if given.centred else 0.0)
+    part = rows @ centre.T
+    weights = np.full((size, size), 1.0 if given.norm else 1 / size)
+    # A vector of zeros gets what is sent to it: 0.
+    floor = given.epsilon + given.outside**2 or 1e-30
+    unit = part / np.sqrt(floor + part**2 @ weights.T)
+    scaled = unit * given.scale.reshape(-1)[given.index]
+    bias = given.bias.reshape(-1)[given.index]
+    if parameters.get("bias", "absorb") == "exclude":
+        bias = np.zeros_like(bias)
+    took = np.zeros_like(r)
+    if given.bias.any():
+        ratio = r / stab(scaled + bias, epsilon)
+        took = bias * ratio
+        spread = took if parameters.get("bias") == "distribute" else 0.0
+        r, took = scaled * ratio + spread, took - spread
+    divided = cross_divisive(part, weights, floor, 0.5, r)
+    back = rows * ((divided / stab(part, epsilon)) @ centre) if given.centred else divided
+    result, taken = np.zeros(x.size), np.zeros(x.size)
+    result[given.index] = back
+    taken[given.index] = took
+    return result.reshape(x.shape), taken.reshape(x.shape)
 
 
 def frozen_normalisation(node: onnx.NodeProto, inputs: list[Array | None]) -> Iterator[Block]:

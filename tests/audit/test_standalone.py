@@ -155,3 +155,18 @@ def test_shapes_and_parts_are_followed():
         "axis": np.array([1], np.int64),
     }
     assert_recomputed(audited(nodes, [2, 4, 3], weights, 36))
+
+
+def test_a_window_in_space_is_not_recomputed():
+    weights = {"one": np.float32(1), "beta": np.float32(0.75)}
+    nodes = [
+        node("Mul", ["x", "x"], "squares"),
+        node("AveragePool", ["squares"], "sums", kernel_shape=[3, 3], pads=[1] * 4),
+        node("Add", ["sums", "one"], "base"),
+        node("Pow", ["base", "beta"], "power"),
+        node("Div", ["x", "power"], "y"),
+    ]
+    audit = audited(nodes, [4, 3, 3], weights, 36)
+    assert audit.passed
+    (warning,) = [f.text for f in findings(audit) if f.kind == "warning"]
+    assert warning.startswith("not recomputed: node_y (its window is not along the channels")

@@ -19,7 +19,7 @@ PRODUCTS = {
 """What an operator on operands of two shapes is called; of gates and mixtures one is bounded."""
 
 
-@pytest.mark.parametrize("rule", ["signal", "uniform"])
+@pytest.mark.parametrize("rule", ["signal", "uniform", "taylor"])
 @pytest.mark.parametrize("kind", PRODUCTS)
 def test_products(kind, rule):
     name, operator, *shapes = PRODUCTS[kind]
@@ -42,8 +42,11 @@ def test_products(kind, rule):
     explained = explain(proto, composite, values, target=[1, 0], inside=["y"])
     applied = next(entry for entry in explained.conversion.nodes if entry.name == "node_y")
     assert applied.operator == name
+    # Where both operands are alike there is a signal for the rule of that name only.
+    gated = name in ("Gate", "Mixture") or rule == "signal"
+    place = {"signal": 1 if name == "Mixture" else 0} if gated else {}
     wanted = reference.propagate(
-        node(operator, operands, signal=1 if name == "Mixture" else 0),
+        node(operator, operands, **place),
         inside,
         [explained.relevance("y")],
         rule,
@@ -55,7 +58,9 @@ def test_products(kind, rule):
         close(explained.values[f"relevance_{n}"], expected)
 
 
-@pytest.mark.parametrize("rule", ["taylor", "zero"])
+@pytest.mark.parametrize(
+    "rule", ["taylor", "taylor bias=exclude", "taylor bias=distribute", "zero"]
+)
 @pytest.mark.parametrize("axis", [1, -1])
 @pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
 def test_softmax_inside(operator, axis, rule):
@@ -66,8 +71,14 @@ def test_softmax_inside(operator, axis, rule):
     proto = model(body, {"x": ["N", 3, 4]}, ["o"], weights)
     composite = lines(f"name=node_y: {rule}", "Gemm: epsilon")
     explained = explain(proto, composite, {"x": x}, target=[1, 0], inside=["y"])
+    applied = next(entry for entry in explained.conversion.nodes if entry.name == "node_y")
     wanted = reference.propagate(
-        tested, [x.astype(float)], [explained.relevance("y")], rule, {"epsilon": 1e-6}, [True]
+        tested,
+        [x.astype(float)],
+        [explained.relevance("y")],
+        applied.rule,
+        dict(applied.parameters),
+        [True],
     )
     close(explained.values["relevance"], wanted.relevance[0])
 
