@@ -1,4 +1,4 @@
-"""Operators that choose and copy elements: relevance goes back to what was chosen, added up."""
+"""Operators that copy, choose and replace: relevance goes back to what was read, added up."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Array, Operation, constant_of
+from onnxlrp.graph.shapes import Dim
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Sign, Tensor
 from onnxlrp.propagation.registry import (
@@ -36,12 +37,6 @@ def _check_gather(operation: Operation, live: frozenset[int]) -> None:
         if operation.attributes.get("axis", 0) != 0:
             fail("it looks tokens up along an inner axis", "look them up along axis 0")
         return
-    require_constant(operation, 1, "list of indices")
-    assert table is not None
-    assert table.shape is not None
-    axis = int(operation.attributes.get("axis", 0)) % len(table.shape)
-    if not isinstance(table.shape[axis], int):
-        fail(f"it chooses along axis {axis}, whose size is symbolic", "export it as a number")
 
 
 @operator("Gather", check=_check_gather)
@@ -57,41 +52,186 @@ def gather(crossing: Crossing) -> Result:
         summed = layout.reduce_sum(relevance, list(row), keepdims=False)
         return [(indices, Relevance(summed, False))]
     x = crossing.tensor(table)
-    axis = int(crossing.attribute("axis", 0)) % x.rank
-    size, chosen = x.shape[axis], constant_of(indices)
-    assert isinstance(size, int)
-    assert chosen is not None
-    back = _chosen(relevance, x, axis, chosen.astype(np.int64) % size)
+    axis, chosen = int(crossing.attribute("axis", 0)) % x.rank, constant_of(indices)
+    if chosen is None:
+        back = _spread(relevance, x, axis, crossing.tensor(indices))
+    else:
+        back = _chosen(relevance, x, axis, chosen.astype(np.int64))
     return [(table, Relevance(back, grounded))]
 
 
 def _chosen(relevance: Tensor, x: Tensor, axis: int, chosen: Array) -> Tensor:
     """Put relevance back where an axis was chosen from, adding up what was chosen often."""
-    emitter, size = relevance.emitter, x.shape[axis]
-    assert isinstance(size, int)
-    if chosen.ndim == 0:
-        relevance = layout.unsqueeze(relevance, [axis])
-    for _ in range(chosen.ndim - 1):
-        relevance = layout.join(relevance, axis)
-    indices = chosen.reshape(-1)
+    size = x.shape[axis]
+    if chosen.ndim == 0 and not isinstance(size, int):
+        return _single(layout.unsqueeze(relevance, [axis]), x, axis, int(chosen))
+    if not isinstance(size, int):
+        return _spread(relevance, x, axis, x.emitter.constant(chosen))
+    indices = chosen.reshape(-1) % size
     steps = np.diff(indices)
     if len(steps) == 0 or (steps[0] > 0 and (steps == steps[0]).all()):
         step = int(steps[0]) if len(steps) else 1
         start = int(indices[0])
-        return place(relevance, axis, range(start, start + step * len(indices), step), size)
-    # No scatter: a product with which element was chosen where runs on every device.
-    copies = emitter.constant(np.eye(size, dtype=x.dtype.numpy())[indices], Sign.NON_NEGATIVE)
+        kept = range(start, start + step * len(indices), step)
+        return place(_in_a_row(relevance, axis, chosen.ndim), axis, kept, size)
+    copies = np.eye(size, dtype=x.dtype.numpy())[indices]
+    return _summed(
+        relevance, x, axis, chosen.ndim, x.emitter.constant(copies, Sign.NON_NEGATIVE)
+    )
+
+
+def _single(relevance: Tensor, x: Tensor, axis: int, place: int) -> Tensor:
+    """Pad one element to an axis of symbolic size."""
+    others = layout.size(x, axis) - (place + 1 if place >= 0 else -place)
+    begins: list[int | Tensor] = [0] * x.rank
+    ends: list[int | Tensor] = [0] * x.rank
+    begins[axis], ends[axis] = (place, others) if place >= 0 else (others, -place - 1)
+    return layout.pad(relevance, begins, ends, x.shape)
+
+
+def _spread(relevance: Tensor, x: Tensor, axis: int, indices: Tensor) -> Tensor:
+    """Put relevance back to places that are computed: a product with which element is which."""
+    emitter, size = x.emitter, layout.size(x, axis)
+    rank = indices.rank
+    flat = layout.reshape(indices, (None,))
+    places = _from_front(layout.cast(flat, ir.DataType.INT64, Sign.UNKNOWN), size)
+    column = layout.unsqueeze(layout.cast(places, x.dtype, Sign.UNKNOWN), [1])
+    numbers = layout.cast(layout.count(emitter, size), x.dtype, Sign.NON_NEGATIVE)
+    distance = emitter.elementwise("Abs", numbers - column, sign=Sign.NON_NEGATIVE)
+    # Not by Equal: onnxruntime has no CUDA kernel of that from opset 19 on.
+    same = emitter.compare("Less", distance, emitter.scalar(0.5, distance))
+    one, nothing = emitter.scalar(1.0, distance), emitter.scalar(0.0, distance)
+    return _summed(relevance, x, axis, rank, emitter.where(same, one, nothing, Sign.NON_NEGATIVE))
+
+
+def _from_front(indices: Tensor, size: int | Tensor) -> Tensor:
+    """Count indices that are counted from the end from the front."""
+    emitter = indices.emitter
+    nothing = emitter.scalar(0, indices)
+    below = emitter.compare("Less", indices, nothing)
+    return emitter.where(below, indices + size, indices, Sign.UNKNOWN)
+
+
+def _in_a_row(relevance: Tensor, axis: int, rank: int) -> Tensor:
+    """Make one axis of those that indices of a rank chose in place of one."""
+    if rank == 0:
+        return layout.unsqueeze(relevance, [axis])
+    for _ in range(rank - 1):
+        relevance = layout.join(relevance, axis)
+    return relevance
+
+
+def _summed(relevance: Tensor, x: Tensor, axis: int, rank: int, copies: Tensor) -> Tensor:
+    """Add up relevance by [chosen, size], 1 where an element was chosen.
+
+    No scatter: a product runs on every device.
+    """
+    row = _in_a_row(relevance, axis, rank)
     last = [a for a in range(x.rank) if a != axis] + [axis]
-    moved = layout.transpose(relevance, last)
-    spread = emitter.node(
+    moved = layout.transpose(row, last)
+    spread = x.emitter.node(
         "MatMul",
         moved,
         copies,
-        shape=(*moved.shape[:-1], size),
+        shape=(*moved.shape[:-1], x.shape[axis]),
         dtype=x.dtype,
         sign=relevance.sign,
     )
     return layout.transpose(spread, [int(a) for a in np.argsort(last)])
+
+
+def _check_read(operation: Operation, live: frozenset[int]) -> None:
+    only_first_live(operation, live)
+    for value in (*operation.inputs, *operation.outputs[:1]):
+        if value is not None:
+            static_shape(value)
+
+
+def _scattered(x: Tensor, indices: Tensor, relevance: Tensor, operator: str, **axis: int) -> Tensor:
+    """Add relevance up where indices of elements say, in the shape of x."""
+    emitter = x.emitter
+    zeros = layout.expand(emitter.scalar(0.0, x), x)
+    return emitter.node(
+        operator, zeros, layout.cast(indices, ir.DataType.INT64, Sign.UNKNOWN), relevance,
+        shape=x.shape, dtype=x.dtype, sign=relevance.sign, reduction="add", **axis,
+    )  # fmt: skip
+
+
+@operator("GatherElements", check=_check_read)
+def gather_elements(crossing: Crossing) -> Result:
+    """An element gets what its copies got."""
+    (value,), indices = crossing.live_inputs, crossing.input(1)
+    x, axis = crossing.tensor(value), int(crossing.attribute("axis", 0))
+    back = _scattered(x, indices, crossing.incoming.tensor, "ScatterElements", axis=axis)
+    return [(value, Relevance(back, crossing.incoming.grounded))]
+
+
+@operator("GatherND", check=_check_read)
+def gather_parts(crossing: Crossing) -> Result:
+    """A part of a tensor gets what its copies got."""
+    (value,) = crossing.live_inputs
+    x, batch = crossing.tensor(value), int(crossing.attribute("batch_dims", 0))
+    indices = layout.cast(crossing.input(1), ir.DataType.INT64, Sign.UNKNOWN)
+    # A scatter knows no batch: the places of its axes are written out.
+    own = layout.slice(indices, [0], [1], [-1])
+    for axis in reversed(range(batch)):
+        row = layout.count(x.emitter, layout.size(x, axis))
+        shape: list[Dim] = [1] * indices.rank
+        shape[axis] = x.shape[axis]
+        column = layout.reshape(row, shape)
+        wide = layout.expand(column, own)
+        indices = x.emitter.node(
+            "Concat", wide, indices, axis=-1, dtype=indices.dtype,
+            shape=(*indices.shape[:-1], int(indices.shape[-1] or 0) + 1),
+        )  # fmt: skip
+    back = _scattered(x, indices, crossing.incoming.tensor, "ScatterND")
+    return [(value, Relevance(back, crossing.incoming.grounded))]
+
+
+def _check_replaced(operation: Operation, live: frozenset[int]) -> None:
+    for value in operation.inputs:
+        assert value is not None
+        static_shape(value)
+    if operation.attributes.get("reduction", "none") != "none":
+        fail("it computes with what it replaces", "only reduction 'none' is supported")
+
+
+@operator("ScatterElements", "ScatterND", check=_check_replaced)
+def replaced(crossing: Crossing) -> Result:
+    """What was put in gets the relevance of its places; what it replaced gets none."""
+    operation, relevance = crossing.operation, crossing.incoming.tensor
+    data, _, updates = operation.inputs
+    emitter = crossing.emitter
+    elements = operation.operator == "ScatterElements"
+    axis = {"axis": int(crossing.attribute("axis", 0))} if elements else {}
+    places, result = crossing.input(1), []
+    assert data is not None
+    assert updates is not None
+    put = crossing.tensor(updates)
+    if id(data) in crossing.live:
+        nothing = layout.expand(emitter.scalar(0.0, relevance), put)
+        kept = emitter.node(
+            operation.operator, relevance, places, nothing,
+            shape=relevance.shape, dtype=relevance.dtype, sign=relevance.sign, **axis,
+        )  # fmt: skip
+        result.append((data, Relevance(kept, crossing.incoming.grounded)))
+    if id(updates) in crossing.live:
+        taken = emitter.node(
+            "GatherElements" if elements else "GatherND", relevance, places,
+            shape=put.shape, dtype=relevance.dtype, sign=relevance.sign, **axis,
+        )  # fmt: skip
+        result.append((updates, Relevance(taken, crossing.incoming.grounded)))
+    return result
+
+
+@operator("TopK", check=only_first_live)
+def largest(crossing: Crossing) -> Result:
+    """Relevance of the values goes to the elements that they are; none to their places."""
+    operation, (value,) = crossing.operation, crossing.live_inputs
+    x, axis = crossing.tensor(value), int(crossing.attribute("axis", -1))
+    places = Tensor(crossing.emitter, operation.outputs[1])
+    back = _scattered(x, places, crossing.incoming.tensor, "ScatterElements", axis=axis)
+    return [(value, Relevance(back, crossing.incoming.grounded))]
 
 
 def _check_where(operation: Operation, live: frozenset[int]) -> None:

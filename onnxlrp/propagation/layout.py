@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.shapes import Dim
-from onnxlrp.propagation.expression import Sign, Tensor
+from onnxlrp.propagation.expression import Emitter, Sign, Tensor
 
 
 def size(tensor: Tensor, axis: int) -> int | Tensor:
@@ -21,6 +21,17 @@ def size(tensor: Tensor, axis: int) -> int | Tensor:
     counted = tensor.emitter.node("Shape", tensor, shape=(tensor.rank,), dtype=ir.DataType.INT64)
     axis %= tensor.rank
     return slice(counted, [axis], [axis + 1], [0])
+
+
+def count(emitter: Emitter, size: int | Tensor) -> Tensor:
+    """Count from 0 up to a size, int64 [size]: a constant where it is known."""
+    if isinstance(size, int):
+        return emitter.constant(np.arange(size, dtype=np.int64), Sign.NON_NEGATIVE)
+    first, step = (emitter.constant(np.array(n, np.int64)) for n in (0, 1))
+    end = reshape(size, ())
+    return emitter.node(
+        "Range", first, end, step, shape=(None,), dtype=size.dtype, sign=Sign.NON_NEGATIVE
+    )
 
 
 def cast(tensor: Tensor, dtype: ir.DataType, sign: Sign) -> Tensor:

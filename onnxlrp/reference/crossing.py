@@ -42,8 +42,18 @@ PASSED_ON = frozenset(ACTIVATIONS) | {"Identity", "Dropout", "Cast"}
 STRUCTURAL = {
     *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Pad"),
     *("Gather", "Where", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"),
+    *("GatherElements", "GatherND", "ScatterElements", "ScatterND", "TopK"),
 }
 """Operators that only move elements; relevance goes back to where its element came from."""
+
+
+_JOINED = {
+    "Concat": range(1 << 10),
+    "Where": (1, 2),
+    "ScatterElements": (0, 2),
+    "ScatterND": (0, 2),
+}
+"""Inputs whose elements come together with the live ones, if they are constant."""
 
 
 @dataclass(frozen=True)
@@ -169,14 +179,21 @@ def _structural(
         if v is not None and alive:
             tracers[t] = np.arange(start, start + v.size).reshape(v.shape)
             start += v.size
-        elif v is not None and (node.op_type == "Concat" or (node.op_type == "Where" and t > 0)):
+        elif v is not None and t in _JOINED.get(node.op_type, ()):
             tracers[t] = np.full(v.shape, constant)
     if node.op_type == "Pad":
         tracers[2:3] = [np.array(constant)]
     r_in = np.zeros(start + 1)
     samples = next(_samples(r.shape) for r in relevance if r is not None)
     bias = np.zeros(samples)
-    for origin, r in zip(forward(node, tracers), relevance, strict=True):
+    if node.op_type == "TopK":
+        # Which elements are the largest, their values say and not their positions.
+        axis, places = attributes_of(node).get("axis", -1), forward(node, inputs)[1]
+        (traced,) = live_values(tracers, live)
+        moved = [np.take_along_axis(traced, places, axis), places]
+    else:
+        moved = forward(node, tracers)
+    for origin, r in zip(moved, relevance, strict=True):
         if r is not None:
             np.add.at(r_in, origin, r)
             lost = np.where(origin == constant, r, 0.0)

@@ -366,7 +366,8 @@ _NUMERIC: dict[str, Callable[..., Any]] = ACTIVATIONS | {
 _DELEGATED = {
     *("Concat", "Split", "Slice", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
     *("Shape", "Size", "Gather", "Constant", "ConstantOfShape", "Expand", "Tile", "ArgMax"),
-    *("DepthToSpace", "SpaceToDepth"),
+    *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND", "ScatterElements"),
+    *("ScatterND", "TopK"),
 }
 
 
