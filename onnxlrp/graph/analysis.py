@@ -144,6 +144,9 @@ def _guarantees(node: ir.Node, known: set[int]) -> bool:
         mode = node.attributes["mode"].value if "mode" in node.attributes else "constant"
         fill = node.inputs[2] if len(node.inputs) > 2 else None
         return holds(0) and (mode != "constant" or fill is None or holds(2))
+    if operator == "Resize":
+        mode = node.attributes["mode"].value if "mode" in node.attributes else "nearest"
+        return mode != "cubic" and holds(0)
     if operator == "LRN":
         bias = node.attributes["bias"].value if "bias" in node.attributes else 1.0
         alpha = node.attributes["alpha"].value if "alpha" in node.attributes else 1e-4

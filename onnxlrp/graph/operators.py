@@ -48,7 +48,7 @@ _MOVES = Fact.CARRIES_SIGN | Fact.CARRIES_BOUNDS | Fact.MOVES
 _MEAN = Fact.CARRIES_SIGN | Fact.CARRIES_BOUNDS | Fact.ROUNDS
 _LAYER = Fact.ROUNDS
 
-# Cubic Resize makes negatives of none, and Clip, Cast, Max, Pad and LRN depend on more than their
+# Resize (cubic makes negatives of none), Clip, Cast, Max, Pad and LRN depend on more than their
 # name: those are asked about in `analysis`.
 FACTS: Mapping[str, Fact] = MappingProxyType(
     {
@@ -103,6 +103,8 @@ FACTS: Mapping[str, Fact] = MappingProxyType(
         "GlobalAveragePool": _MEAN,
         "ReduceMean": _MEAN,
         "ReduceSum": _MEAN,
+        "CumSum": Fact.CARRIES_SIGN | Fact.ROUNDS,
+        "Resize": Fact.CARRIES_BOUNDS | Fact.ROUNDS,
         "Add": Fact.JOINS_SIGN | Fact.JOINS_BOUNDS,
         "Sub": Fact.JOINS_BOUNDS,
         "Neg": Fact.ZERO | Fact.CARRIES_BOUNDS,

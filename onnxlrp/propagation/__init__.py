@@ -2,6 +2,7 @@
 
 # Importing a family registers its operators.
 from onnxlrp.propagation import (  # noqa: F401
+    axes,
     convolution,
     copying,
     dense,

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxlrp.graph.canonical import Array, Operation, constant_of
 from onnxlrp.graph.shapes import Dim
 from onnxlrp.propagation import layout
+from onnxlrp.propagation.axes import selection
 from onnxlrp.propagation.expression import Sign, Tensor
 from onnxlrp.propagation.registry import (
     Crossing,
@@ -75,9 +76,7 @@ def _chosen(relevance: Tensor, x: Tensor, axis: int, chosen: Array) -> Tensor:
         kept = range(start, start + step * len(indices), step)
         return place(_in_a_row(relevance, axis, chosen.ndim), axis, kept, size)
     copies = np.eye(size, dtype=x.dtype.numpy())[indices]
-    return _summed(
-        relevance, x, axis, chosen.ndim, x.emitter.constant(copies, Sign.NON_NEGATIVE)
-    )
+    return _summed(relevance, x, axis, chosen.ndim, x.emitter.constant(copies, Sign.NON_NEGATIVE))
 
 
 def _single(relevance: Tensor, x: Tensor, axis: int, place: int) -> Tensor:
@@ -95,13 +94,9 @@ def _spread(relevance: Tensor, x: Tensor, axis: int, indices: Tensor) -> Tensor:
     rank = indices.rank
     flat = layout.reshape(indices, (None,))
     places = _from_front(layout.cast(flat, ir.DataType.INT64, Sign.UNKNOWN), size)
-    column = layout.unsqueeze(layout.cast(places, x.dtype, Sign.UNKNOWN), [1])
     numbers = layout.cast(layout.count(emitter, size), x.dtype, Sign.NON_NEGATIVE)
-    distance = emitter.elementwise("Abs", numbers - column, sign=Sign.NON_NEGATIVE)
-    # Not by Equal: onnxruntime has no CUDA kernel of that from opset 19 on.
-    same = emitter.compare("Less", distance, emitter.scalar(0.5, distance))
-    one, nothing = emitter.scalar(1.0, distance), emitter.scalar(0.0, distance)
-    return _summed(relevance, x, axis, rank, emitter.where(same, one, nothing, Sign.NON_NEGATIVE))
+    copies = selection(layout.cast(places, x.dtype, Sign.UNKNOWN), numbers)
+    return _summed(relevance, x, axis, rank, copies)
 
 
 def _from_front(indices: Tensor, size: int | Tensor) -> Tensor:

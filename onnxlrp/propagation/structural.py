@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnxlrp.graph.canonical import Operation, constant_of
 from onnxlrp.graph.shapes import Dim, dims_of
 from onnxlrp.propagation import layout
+from onnxlrp.propagation.axes import unpadded
 from onnxlrp.propagation.expression import Sign, Tensor
 from onnxlrp.propagation.registry import (
     Crossing,
@@ -58,26 +59,24 @@ def transpose(crossing: Crossing) -> Result:
     return [(value, Relevance(result, crossing.incoming.grounded))]
 
 
-def _check_depth_to_space(operation: Operation, live: frozenset[int]) -> None:
-    _check_shapes(operation, live)
-    mode = operation.attributes.get("mode", "DCR")
-    if mode != "DCR":
-        fail(f"mode {mode!r} is not supported", "only DCR is")
-
-
-@operator("DepthToSpace", "SpaceToDepth", check=_check_depth_to_space)
+@operator("DepthToSpace", "SpaceToDepth", check=_check_shapes)
 def rearrange(crossing: Crossing) -> Result:
-    """Undo one with the other."""
+    """Undo one with the other, and the order in which CRD takes the channels."""
     value = _data(crossing)
-    x = crossing.tensor(value)
+    x, relevance = crossing.tensor(value), crossing.incoming.tensor
     inverse = {"DepthToSpace": "SpaceToDepth", "SpaceToDepth": "DepthToSpace"}
+    block = int(crossing.operation.attributes["blocksize"])
     result = crossing.emitter.node(
         inverse[crossing.operation.operator],
-        crossing.incoming.tensor,
+        relevance,
         shape=x.shape,
         dtype=x.dtype,
-        blocksize=crossing.operation.attributes["blocksize"],
+        sign=relevance.sign,
+        blocksize=block,
     )
+    if crossing.operation.attributes.get("mode", "DCR") == "CRD":
+        apart = layout.split(result, 1, block * block)
+        result = layout.join(layout.transpose(apart, [0, 2, 1, 3, 4]), 1)
     return [(value, Relevance(result, crossing.incoming.grounded))]
 
 
@@ -260,15 +259,17 @@ def _check_pad(operation: Operation, live: frozenset[int]) -> None:
     require_constant(operation, 3, "axes")
     if constant_of(operation.input(1)) is None and operation.input(3) is not None:
         fail("its pads are computed for some axes only", "export them as constants")
-    mode = operation.attributes.get("mode", "constant")
-    if mode != "constant":
-        fail(f"mode '{mode}' repeats elements", "only constant padding is supported")
+    if operation.attributes.get("mode", "constant") != "constant":
+        static_shape(operation.outputs[0])
 
 
 @operator("Pad", check=_check_pad)
 def pad(crossing: Crossing) -> Result:
-    """Cut the padding off; what a constant other than 0 earned is not handed on."""
+    """Cut the padding off, what a constant other than 0 earned with it; add up what it repeats."""
     value = _data(crossing)
+    if crossing.operation.attributes.get("mode", "constant") != "constant":
+        result = unpadded(crossing, crossing.incoming.tensor)
+        return [(value, Relevance(result, crossing.incoming.grounded))]
     x, relevance = crossing.tensor(value), crossing.incoming.tensor
     amounts, axes = (constant_of(crossing.operation.input(i)) for i in (1, 3))
     if amounts is None:

@@ -25,12 +25,12 @@ from onnxlrp.propagation.registry import (
 
 @dataclass(frozen=True)
 class Sum(Layer):
-    """z = sum_k sign_k x_k + bias, with broadcasting; weights are 1 and -1.
+    """z = sum_k sign_k x_k + bias, with broadcasting; weights are 1 and -1, or of a mean 1/n.
 
     Attributes
     ----------
     x : the operands, for their shapes
-    signs : weights of the operands: 1 or -1, or what a weight function made of them
+    signs : weights of the operands: 1 or -1, of a mean 1/n, or what a weight function made of them
 
     """
 
@@ -124,13 +124,14 @@ def _check_sum(operation: Operation, live: frozenset[int]) -> None:
         static_shape(value)
 
 
-@layer("Add", "Sum", "Sub", check=_check_sum)
+@layer("Add", "Sum", "Sub", "Mean", check=_check_sum)
 def add(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     """Build the sum of the live operands; the others are its bias."""
     operation, emitter = crossing.operation, crossing.emitter
     bias, inputs, signs = emitter.zero, [], []
+    size = 1 / len(operation.inputs) if operation.operator == "Mean" else 1.0
     for position, value in enumerate(operation.inputs):
-        sign = -1 if operation.operator == "Sub" and position == 1 else 1
+        sign = -1.0 if operation.operator == "Sub" and position == 1 else size
         if value is None:
             continue
         if id(value) in crossing.live:

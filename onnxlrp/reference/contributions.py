@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxlrp.reference.axes import along_axes, connections, joined_weights
 from onnxlrp.reference.operators import Array, attributes_of, forward, gemm_operands, reduced_axes
 from onnxlrp.reference.windows import Attributes, Windows, transposed_windows, windows
 
@@ -180,6 +181,16 @@ def _reduction(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> It
     yield Block(index, np.full((1, 1, 1), weight), np.zeros((1, 1)), _positions((len(index), 1)))
 
 
+def _along_axes(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> Iterator[Block]:
+    (x,) = live_values(inputs, live)
+    index = [np.arange(size)[:, None] for size in x.shape]
+    weights = [np.ones((size, 1)) for size in x.shape]
+    for axis, matrix in along_axes(node, inputs):
+        index[axis], weights[axis] = connections(matrix)
+    everywhere, weight = _joined(index, x.shape), joined_weights(weights)
+    yield Block(everywhere, weight[:, :, None], np.zeros((1, 1)), _positions((len(weight), 1)))
+
+
 def _product(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> Iterator[Block]:
     """Gemm and MatMul, y = left right, with a constant factor on either side."""
     at = _only_live(node, live)
@@ -214,10 +225,11 @@ def _product(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> Iter
 
 
 def _sum(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> Iterator[Block]:
-    """Sums: weights 1 and -1 on the live operands; the constant ones are the bias."""
+    """Sums: weights 1, -1, or of a mean 1/n, on the live operands; the constant ones are bias."""
     operands = [v for v in inputs if v is not None]
     flipped = {"Sub": 1, "Neg": 0}.get(node.op_type)
-    signs = [-1.0 if t == flipped else 1.0 for t in range(len(operands))]
+    size = 1 / len(operands) if node.op_type == "Mean" else 1.0
+    signs = [-size if t == flipped else size for t in range(len(operands))]
     shape = np.broadcast_shapes(*(v.shape for v in operands))
     bias, columns, start = np.zeros(shape), [], 0
     for v, sign, alive in zip(operands, signs, live, strict=True):
@@ -279,6 +291,9 @@ _LAYERS: dict[str, Callable[[onnx.NodeProto, Inputs, Sequence[bool]], Iterator[B
     "Sub": _sum,
     "Neg": _sum,
     "Sum": _sum,
+    "Mean": _sum,
+    "Resize": _along_axes,
+    "CumSum": _along_axes,
     "Mul": _scaling,
     "Div": _scaling,
 }

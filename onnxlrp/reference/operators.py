@@ -257,6 +257,14 @@ def _normalisation(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> Arra
     return np.asarray(y.reshape(x.shape) * given.scale + given.bias)
 
 
+def _running_sum(a: Attributes, x: Array, axis: Array) -> Array:
+    along = int(np.asarray(axis).reshape(()))
+    if a.get("reverse", 0):
+        x = np.flip(x, along)
+    y = np.cumsum(x, along) - (x if a.get("exclusive", 0) else 0)
+    return np.flip(y, along) if a.get("reverse", 0) else y
+
+
 def _clip(a: Attributes, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
     x = x if low is None else np.maximum(x, low)
     return x if high is None else np.minimum(x, high)
@@ -273,12 +281,12 @@ def _gelu(a: Attributes, x: Array) -> Array:
 def _pad(
     a: Attributes, x: Array, pads: Array, value: Array | None = None, axes: Array | None = None
 ) -> Array:
-    if a.get("mode", "constant") != "constant":
-        raise NotImplementedError("Pad with a mode other than constant")
     width = np.zeros((x.ndim, 2), dtype=np.int64)
     width[np.arange(x.ndim) if axes is None else axes] = np.reshape(pads, (2, -1)).T
     fill = 0 if value is None else np.asarray(value).item()
-    x = np.pad(x, np.maximum(width, 0), constant_values=fill)
+    mode = a.get("mode", "constant")
+    filled = {"constant_values": fill} if mode == "constant" else {}
+    x = np.pad(x, np.maximum(width, 0), mode=mode, **filled)
     # A negative pad removes elements.
     cut = np.maximum(-width, 0)
     return x[tuple(slice(b, n - e) for (b, e), n in zip(cut, x.shape, strict=True))]
@@ -355,6 +363,8 @@ _NUMERIC: dict[str, Callable[..., Any]] = ACTIVATIONS | {
     "Erf": lambda a, x: _erf(x),
     "Where": lambda a, condition, x, y: np.where(condition, x, y),
     "Sum": lambda a, *xs: sum(xs[1:], start=xs[0]),
+    "Mean": lambda a, *xs: sum(xs[1:], start=xs[0]) / len(xs),
+    "CumSum": _running_sum,
     "Softmax": lambda a, x: np.exp(_log_softmax(a, x)),
     "LogSoftmax": _log_softmax,
     "Pad": _pad,
@@ -367,7 +377,7 @@ _DELEGATED = {
     *("Concat", "Split", "Slice", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
     *("Shape", "Size", "Gather", "Constant", "ConstantOfShape", "Expand", "Tile", "ArgMax"),
     *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND", "ScatterElements"),
-    *("ScatterND", "TopK"),
+    *("ScatterND", "TopK", "Resize"),
 }
 
 

@@ -52,11 +52,18 @@ def test_moves(move):
     crosses_as_defined(tested, normal(2, 5, 4, 6), "pass", weights, spread=True, symbolic=symbolic)
 
 
-@pytest.mark.parametrize(
-    ("op", "shape"), [("DepthToSpace", (2, 8, 2, 3)), ("SpaceToDepth", (2, 2, 4, 6))]
-)
-def test_depth_and_space(op, shape):
-    crosses_as_defined(node(op, ["x"], blocksize=2), normal(*shape), "pass", spread=True)
+SPACES = [
+    ("DepthToSpace", (2, 8, 2, 3), {}),
+    ("DepthToSpace", (2, 8, 2, 3), {"mode": "CRD"}),
+    ("SpaceToDepth", (2, 2, 4, 6), {}),
+]
+
+
+@pytest.mark.parametrize("symbolic", [(0,), (0, 2, 3)], ids=["batch", "sizes"])
+@pytest.mark.parametrize(("op", "shape", "attributes"), SPACES, ids=str)
+def test_depth_and_space(op, shape, attributes, symbolic):
+    tested = node(op, ["x"], blocksize=2, **attributes)
+    crosses_as_defined(tested, normal(*shape), "pass", spread=True, symbolic=symbolic)
 
 
 @pytest.mark.parametrize("symbolic", [(0,), (0, 2, 3)], ids=["batch", "sizes"])

@@ -56,6 +56,7 @@ BRANCHES = {
     "Sub": (node("Sub", ["p", "q"]), (2, 4)),
     "Add broadcast": (node("Add", ["p", "q"]), (2, 1)),
     "Sum of three": (node("Sum", ["p", "q", "x"]), (2, 4)),
+    "Mean of three": (node("Mean", ["p", "q", "x"]), (2, 4)),
     "Add with itself": (node("Add", ["p", "p"]), (2, 4)),
 }
 
