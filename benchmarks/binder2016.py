@@ -322,7 +322,7 @@ def evaluate(
 def by_picture(folder: Path, found: dict[str, Any]) -> Study:
     """Return what `onnxlrp evaluate` left of every picture."""
     lines = (folder / "journal.jsonl").read_text().splitlines()[1:]
-    assert len(lines) == found["pictures"], "the folder holds a larger run: give it whole"
+    assert len(lines) == found["samples"], "the folder holds a larger run: give it whole"
     return Study([json.loads(line) for line in lines], [*found["settings"]["methods"], RANDOM])
 
 

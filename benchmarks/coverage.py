@@ -218,7 +218,9 @@ def page(journal: Path) -> str:
         for exporter in EXPORTERS:
             cells = []
             for kind in VARIANTS:
-                keys = [k for k in runs if k[0].startswith(library + "/") and k[1:] == (exporter, kind)]
+                keys = [
+                    k for k in runs if k[0].startswith(library + "/") and k[1:] == (exporter, kind)
+                ]
                 cells.append(f"{sum(k in good for k in keys)} of {len(keys)}")
             lines.append(f"| {library} | {exporter} | " + " | ".join(cells) + " |")
     reasons: dict[str, list[str]] = defaultdict(list)

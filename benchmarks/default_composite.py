@@ -18,7 +18,7 @@ import numpy as np
 
 from onnxlrp.cli.progress import progress
 from onnxlrp.compiler.composite import Composite
-from onnxlrp.evaluation import Flipping, Judge, Picture, Study
+from onnxlrp.evaluation import Flipping, Judge, Pictures, Sample, ScoredModel, Study
 from onnxlrp.evaluation.study import ROW, interval
 from onnxlrp.inputs.items import collect
 from onnxlrp.inputs.presets import load_preprocessing
@@ -102,14 +102,14 @@ def judged(
     flipping = Flipping(
         flips=100 if large else None,
         region=16 if large else 4,
-        replacement=replacement,  # type: ignore[arg-type]
         every=10 if large else 4,
     )
+    scored = ScoredModel(model, preprocessing=preprocessing)
     judge = Judge(
-        model,
+        scored,
         {name: Composite.load(name) for name in names},
         flipping,
-        preprocessing,
+        Pictures(scored.explained[0], preprocessing, replacement),
         orders=("descending", "ascending"),
         batch=16 if large else 128,
     )
@@ -125,7 +125,9 @@ def judged(
         with progress(len(third), "pictures", len(done)) as advance:
             for number in rest:
                 pixels = preprocessing.pixels(items[number].picture())
-                journal.append(judge(Picture(items[number].name, int(number), pixels, {})))
+                journal.append(
+                    judge(Sample(items[number].name, int(number), {"pixels": pixels}, {}))
+                )
                 advance()
         return Study(list(journal.records), names)
 

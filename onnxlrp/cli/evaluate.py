@@ -10,25 +10,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxlrp.cli.doubts import doubt
-from onnxlrp.cli.options import MOST_THREADS, chosen_preprocessing, preprocessing_options
+from onnxlrp.cli.options import MOST_THREADS, amount, chosen_preprocessing, preprocessing_options
 from onnxlrp.cli.progress import progress
+from onnxlrp.cli.samples import KINDS, samples
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from onnxlrp.compiler.composite import Composite
+    from onnxlrp.evaluation import ScoredModel
+    from onnxlrp.evaluation.flipping import Amount
+    from onnxlrp.evaluation.medium import Feeds
 
 SHUFFLED = "randomised.json"
 FEW = 20
-"""Intervals of fewer pictures say little."""
+"""Intervals of fewer samples say little."""
 
 
-@click.command(short_help="Judge composites by flipping pixels.")
+@click.command(short_help="Judge composites by flipping pixels, tokens, features or moments.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "--data",
@@ -36,7 +39,9 @@ FEW = 20
     multiple=True,
     required=True,
     metavar="FOLDER|FILE",
-    help="Pictures: files, folders, or uint8 [N, H, W, C] in .npy or .npz. Repeatable.",
+    help="Pictures: files, folders, or uint8 [N, H, W, C] in .npy or .npz. Signals and tables: "
+    "floats as the model reads them. Text: numbers of tokens [N, T], in .npz by the names of the "
+    "model's inputs. Repeatable.",
 )
 @click.option(
     "--composite",
@@ -51,7 +56,8 @@ FEW = 20
     multiple=True,
     metavar="NAME=FILE",
     help="A method whose relevance another library computed for the class that the model predicts: "
-    ".npy, or .npz, [N, C, H, W] or [N, H, W] in the order of the data. Repeatable.",
+    ".npy, or .npz, in the order of the data, of the input's shape or without its channels. "
+    "Repeatable.",
 )
 @click.option(
     "-o",
@@ -61,18 +67,27 @@ FEW = 20
     type=click.Path(path_type=Path),
     help="Folder for the results; made if missing.",
 )
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(KINDS),
+    help="What the model reads; by its input's type and axes where it is not said.",
+)
+@click.option("--input", "explained", metavar="NAME", help="The one to judge, if it has several.")
 @click.option("--images", type=click.IntRange(min=1), metavar="N", help="So many, by chance.")
 @click.option(
     "--flips",
-    type=click.IntRange(min=1),
-    metavar="L",
-    help="How many; all by default, 100 where pictures are larger than 64x64.",
+    type=amount,
+    metavar="L|%",
+    help="How many, or a share such as 50%; all by default, 100 where pictures are larger than "
+    "64x64.",
 )
 @click.option(
     "--region",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Side of what is flipped; 1 by default, 9 where pictures are larger than 64x64.",
+    help="Side of what is flipped; 1 by default, 9 where pictures are larger than 64x64. Of "
+    "signals the length of a window; by default so that there are at most 100.",
 )
 @click.option(
     "--stride",
@@ -83,10 +98,37 @@ FEW = 20
 @click.option(
     "--replace",
     "replacement",
-    type=click.Choice(["uniform", "mean", "blur", "inpainting"]),
-    default="uniform",
+    metavar="WHAT",
+    help="By what. Pictures: uniform, mean, blur, inpainting. Text: mask, unknown, a token's "
+    "number, remove, cut. Tables: mean, median, column, a number. Signals: mean, zero, linear, "
+    "noise, blur, a number. The first is the default.",
+)
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A tokenizer.json that tells which tokens are special; by default the one beside MODEL, "
+    "<stem>.tokenizer.json or tokenizer.json.",
+)
+@click.option(
+    "--pad",
+    type=click.IntRange(min=0),
+    metavar="ID",
+    help="The token that fills up; never flipped.",
+)
+@click.option(
+    "--special",
+    type=click.IntRange(min=0),
+    multiple=True,
+    metavar="ID",
+    help="A token that is never flipped, besides the tokenizer's special ones. Repeatable.",
+)
+@click.option(
+    "--axis",
+    type=int,
+    default=-1,
     show_default=True,
-    help="By what.",
+    help="Which of a signal's axes, without the batch's, is time.",
 )
 @click.option(
     "--order",
@@ -100,17 +142,16 @@ FEW = 20
     "--at",
     "prefixes",
     multiple=True,
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Report the area after so many flips, too. Repeatable.",
+    type=amount,
+    metavar="N|%",
+    help="Report the area after so many flips, too, or after a share such as 20%. Repeatable.",
 )
 @click.option(
     "--every",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
     metavar="N",
-    help="Run the model after every N flips only: an approximation, and N times as fast.",
+    help="Run the model after every N flips only: an approximation, and N times as fast. 1 by "
+    "default; of features and tokens so that there are at most 100 runs.",
 )
 @click.option(
     "--probability",
@@ -121,14 +162,15 @@ FEW = 20
     "--masks",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Where relevance should lie, in the order of the data, .npy or .npz: bool [N, H, W], or "
-    "boxes [N, 4] of left, top, right, bottom in pixels of what the model sees.",
+    help="Where relevance should lie, in the order of the data, .npy or .npz: bool [N, H, W], of "
+    "tokens, features or moments [N, T], or boxes [N, 4] of left, top, right, bottom in pixels of "
+    "what the model sees.",
 )
 @click.option(
     "--randomise",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Also shuffle the model's weights layer by layer, and correlate the maps of N pictures.",
+    help="Also shuffle the model's weights layer by layer, and correlate the maps of N samples.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
@@ -143,14 +185,12 @@ def evaluate(
     composites: tuple[str, ...],
     maps: tuple[str, ...],
     folder: Path,
+    kind: str | None,
+    explained: str | None,
     images: int | None,
-    flips: int | None,
-    region: int | None,
-    stride: int | None,
-    replacement: Any,
+    replacement: str | None,
     orders: tuple[str, ...],
-    prefixes: tuple[int, ...],
-    every: int,
+    prefixes: tuple[Amount, ...],
     probability: bool,
     masks: Path | None,
     randomise: int | None,
@@ -160,28 +200,23 @@ def evaluate(
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Judge composites by the score of MODEL's class while pixels are replaced.
+    """Judge composites by the score of MODEL's class while parts of its input are replaced.
 
-    A good map makes the score fall fast when the most relevant pixels go first (a small AUC
-    descending), and hold when the least relevant do (a large AUC ascending); a map that says
-    nothing does as well as the random order. The folder gets results.csv, results.json,
-    curves.png, and journal.jsonl with the numbers of each picture; a run that was interrupted goes
-    on where it stopped. What each number means: docs/evaluation.md.
+    A good map makes the score fall fast when the most relevant pixels, tokens, features or moments
+    go first (a small AUC descending), and hold when the least relevant do (a large AUC ascending);
+    a map that says nothing does as well as the random order. The folder gets results.csv,
+    results.json, curves.png, and journal.jsonl with the numbers of each sample; a run that was
+    interrupted goes on where it stopped. What each number means: docs/evaluation.md.
     """
     import numpy as np
 
     from onnxlrp.compiler.composite import Composite
-    from onnxlrp.evaluation import Flipping, Judge, Picture, Study
-    from onnxlrp.evaluation.measures import box_mask
+    from onnxlrp.evaluation import Judge, Sample, ScoredModel, Study
     from onnxlrp.evaluation.report import write_report
     from onnxlrp.evaluation.study import RANDOM, ROW
-    from onnxlrp.inputs.items import collect
     from onnxlrp.running.journal import Journal
 
     preprocessing = chosen_preprocessing(options)
-    if preprocessing is None:
-        raise InputError("say how pictures are made, as in --preprocess imagenet")
-    items = collect(sources, 3)
     named = [text.partition("=") for text in maps]
     if not all(name and path for name, _, path in named):
         raise InputError("--maps takes NAME=FILE, such as zennit=zennit.npy")
@@ -191,97 +226,95 @@ def evaluate(
         raise InputError(f"two methods are called {twice[0]}")
     if not names:
         raise InputError("name what is to be judged: --composite NAME, or --maps NAME=FILE")
-    given = {name: _for_each(Path(path), len(items), "maps") for name, _, path in named}
-    inside = None if masks is None else _for_each(masks, len(items), "masks")
     methods = {name: Composite.load(name) for name in composites}
-    size = preprocessing.pixels(items[0].picture()).shape[:2]
-    if max(size) > 64:
-        region = region or 9
-        flips = flips or min(100, Flipping(None, region, stride).count(size))
-    flipping = Flipping(flips, region or 1, stride, replacement, every, seed)
-    judge = Judge(
+    scored = ScoredModel(
         model,
-        methods,
-        flipping,
+        next(iter(methods.values()), None),
         preprocessing,
-        prefixes=prefixes,
-        orders=orders,
+        explained=explained,
         probability=probability,
-        batch=batch,
         threads=threads,
     )
-    chosen = list(range(len(items)))
-    if images is not None and images < len(items):
+    asked = {key: options[key] for key in ("flips", "region", "stride", "every")}
+    asked = {key: value for key, value in asked.items() if value is not None} | {"seed": seed}
+    medium, found_names, make, flipping = samples(
+        kind, scored, sources, replacement, asked, options
+    )
+    count = len(found_names)
+    given = {name: _for_each(Path(path), count, "maps", medium.samples) for name, _, path in named}
+    inside = None if masks is None else _for_each(masks, count, "masks", medium.samples)
+    judge = Judge(scored, methods, flipping, medium, prefixes=prefixes, orders=orders, batch=batch)
+    chosen = list(range(count))
+    if images is not None and images < count:
         # The first of a permutation, so that a larger subset contains a smaller one.
-        chosen = np.random.default_rng(seed).permutation(len(items))[:images].tolist()
+        chosen = np.random.default_rng(seed).permutation(count)[:images].tolist()
     settings = {
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
         "methods": {name: composite.to_toml() for name, composite in methods.items()},
         "maps": sorted(given),
+        "samples": medium.samples,
         **asdict(flipping),
+        **medium.settings,
         "orders": sorted(orders),
-        "at": sorted(prefixes),
+        "at": sorted(map(str, prefixes)),
         "probability": probability,
-        "preprocessing": preprocessing.to_json(),
     }
 
-    def picture(number: int) -> Picture:
-        pixels = preprocessing.pixels(items[number].picture())
-        mask = None if inside is None else inside[number]
-        if mask is not None and mask.shape == (4,):
-            mask = box_mask(mask, pixels.shape[:2])
+    def sample(number: int) -> Sample:
         its_maps = {name: array[number] for name, array in given.items()}
-        return Picture(items[number].name, number, pixels, its_maps, mask)
+        return make(number, its_maps, None if inside is None else inside[number])
 
-    judge.check(picture(chosen[0]))
+    # Where all have one size, the first tells; else a later one may have too few for what is asked.
+    for number in chosen[: 1 if medium.even else None]:
+        judge.check(sample(number))
     folder.mkdir(parents=True, exist_ok=True)
     if overwrite:
         (folder / SHUFFLED).unlink(missing_ok=True)
     with Journal(folder / "journal.jsonl", settings, ROW, overwrite=overwrite) as journal:
         done = {row["item"]: row["digest"] for row in journal.records}
-        before = [number for number in chosen if items[number].name in done]
+        before = [number for number in chosen if found_names[number] in done]
         for number in before:
-            if picture(number).digest != done[items[number].name]:
+            if sample(number).digest != done[found_names[number]]:
                 raise InputError(
-                    f"{folder} holds results of another {items[number].name}, of other maps or "
+                    f"{folder} holds results of another {found_names[number]}, of other maps or "
                     "masks of it, or of another place of it in the data: give another folder, or "
                     "--overwrite to start anew"
                 )
-        with progress(len(chosen), "pictures", len(before)) as advance:
+        with progress(len(chosen), medium.samples, len(before)) as advance:
             for number in chosen:
-                if items[number].name not in done:
-                    journal.append(judge(picture(number)))
+                if found_names[number] not in done:
+                    journal.append(judge(sample(number)))
                     advance()
-        wanted = {items[number].name for number in chosen}
+        wanted = {found_names[number] for number in chosen}
         found = [row for row in journal.records if row["item"] in wanted]
     study = Study(found, [*names, *([RANDOM] if "random" in orders else [])])
     show(write_report(folder, study, settings | {"images": len(found)}))
+    how = f", {preprocessing.in_words()}" if preprocessing is not None else ""
     echo(
-        f"Pictures: {len(study)}, {preprocessing.in_words()}. Means with 95 % bootstrap intervals, "
-        f"in {folder}."
+        f"{medium.samples.capitalize()}: {len(study)}{how}; {medium.places} become: "
+        f"{medium.replacement}. Means with 95 % bootstrap intervals, in {folder}."
     )
-    if flipping.region == 1 and flipping.replacement == "uniform":
+    if medium.samples == "pictures" and medium.replacement == "uniform" and flipping.region == 1:
         echo(
             "Note: single pixels replaced by random colours favour noisy maps, which can beat "
             "smooth ones that a person prefers; --region 8 or --replace blur asks more of them",
             err=True,
         )
     if len(found) < FEW:
-        echo(f"Warning: intervals of fewer than {FEW} pictures are rough", err=True)
+        echo(f"Warning: intervals of fewer than {FEW} {medium.samples} are rough", err=True)
     doubt([row["flat"] for row in found], [row["class"] for row in found])
     if randomise is not None:
-        few = [items[number] for number in chosen[:randomise]]
-        values = np.stack([preprocessing(item.picture()) for item in few])
-        show_randomised(model, methods, values, folder, seed)
+        few = [medium.feeds(sample(number)) for number in chosen[:randomise]]
+        show_randomised(scored, methods, few, folder, seed)
 
 
-def _for_each(path: Path, count: int, noun: str) -> NDArray[Any]:
-    """Open an array with an entry for each picture."""
+def _for_each(path: Path, count: int, noun: str, of: str) -> NDArray[Any]:
+    """Open an array with an entry for each sample."""
     from onnxlrp.inputs.items import load_array
 
     array = load_array(path)
     if len(array) != count:
-        raise InputError(f"{path} has {len(array)} {noun} for {count} pictures")
+        raise InputError(f"{path} has {len(array)} {noun} for {count} {of}")
     return array
 
 
@@ -307,9 +340,9 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show_randomised(
-    model: Path,
-    methods: dict[str, Composite],
-    images: NDArray[np.float32],
+    model: ScoredModel,
+    methods: Mapping[str, Composite],
+    feeds: Sequence[Feeds],
     folder: Path,
     seed: int,
 ) -> None:
@@ -323,7 +356,7 @@ def show_randomised(
 
     found = {
         name: {
-            layer: interval(values) for layer, values in randomise(model, composite, images, seed)
+            layer: interval(values) for layer, values in randomise(model, composite, feeds, seed)
         }
         for name, composite in methods.items()
     }
@@ -331,13 +364,13 @@ def show_randomised(
     for name, steps in found.items():
         echo(
             f"{name}: Spearman's correlation with the untouched model's maps "
-            f"of {len(images)} pictures"
+            f"of {len(feeds)} samples"
         )
         tables.show(
             tables.table("node correlation>", [(layer, str(steps[layer])) for layer in layers])
         )
     whole = {
-        "pictures": len(images),
+        "samples": len(feeds),
         "methods": {
             name: {layer: interval._asdict() for layer, interval in steps.items()}
             for name, steps in found.items()

@@ -51,6 +51,18 @@ def numbers(text: str) -> tuple[float, ...]:
         raise click.BadParameter(f"{text} is not numbers such as 104,117,123 or 1/255") from None
 
 
+def amount(text: str) -> int | str:
+    """Read a number from 1, or a share such as 20%."""
+    share = text.removesuffix("%")
+    try:
+        number = float(share) if share != text else int(text)
+    except ValueError:
+        number = 0
+    if not (0 < number <= 100 if share != text else number >= 1):
+        raise click.BadParameter(f"{text} is neither a number from 1 nor a share such as 20%")
+    return text if share != text else int(text)
+
+
 def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for option in reversed(options):

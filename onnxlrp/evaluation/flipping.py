@@ -1,4 +1,4 @@
-"""Perturbation curves: how a score falls, or holds, while pixels are replaced.
+"""Perturbation curves: how a score falls, or holds, while parts of the input are replaced.
 
 Bach et al. 2015, section "Pixel-flipping"; Samek et al. 2017, eqs. 12 and 13 (regions, AOPC).
 """
@@ -7,43 +7,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 
 from onnxlrp.errors import InputError
-from onnxlrp.evaluation.inpainting import inpainted
-from onnxlrp.inputs.preprocessing import Preprocessing
 
-Replacement = Literal["uniform", "mean", "blur", "inpainting"]
+Size = tuple[int, ...]
+Amount = int | str
+"""So many flips, or a share of all that there can be, such as `20%`, rounded up."""
 Order = Literal["descending", "ascending", "random"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 KEPT = 65
 """So many points of a curve, evenly spread, are kept for drawing."""
+RUNS = 100
+"""About so often the score is taken along a curve, where nobody says how often."""
 
 
 @dataclass(frozen=True)
 class Flipping:
-    """What a flip is, and how many there are.
+    """What a flip is, how many there are, and in which order.
 
-    A flip replaces all channels of a pixel, or of a square region of a grid, in the picture that
-    the model sees, before scaling. Values are drawn by (`seed`, image), the same for all methods.
+    A flip replaces one place of what a sample has (a pixel, a moment of a signal, a feature, a
+    token; all channels of it), or a region of several: a square of a picture, a window of a signal.
 
     Attributes
     ----------
-    flips : L, how many; all if None
-    region : side of a region in pixels; 1 flips single pixels. Regions at the right and lower
-        edges may be smaller
+    flips : L, how many, or which share of all; all if None
+    region : side of a region in places; 1 flips single ones. Regions at the ends may be smaller
     stride : from one region's corner to the next one's; a region's side if None. Where regions
-        overlap, a pixel goes with the first
-    replacement : `uniform`, random values of 0..255; `mean`, the picture's mean colour; `blur`,
-        the picture blurred by a Gaussian whose deviation is an eighth of its shorter side;
-        `inpainting`, what the pixels that are left suggest (`inpainted`)
+        overlap, a place goes with the first
     every : the curve is computed after every so many flips, and L; between them it is taken as a
-        straight line, so that its mean is exact for 1 and an approximation beyond
-    seed : of the random values and the random order
+        straight line, so that its mean is exact for 1 and an approximation beyond. None: so that
+        it is computed `RUNS` times at most
+    seed : of the random values and the random order, which are drawn by (`seed`, sample), the same
+        for all methods
 
     Raises
     ------
@@ -52,169 +52,162 @@ class Flipping:
 
     """
 
-    flips: int | None = None
+    flips: Amount | None = None
     region: int = 1
     stride: int | None = None
-    replacement: Replacement = "uniform"
-    every: int = 1
+    every: int | None = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.replacement not in get_args(Replacement):
-            raise InputError(
-                f"replacement is one of {', '.join(get_args(Replacement))}, not {self.replacement}"
-            )
-        for name in ("flips", "region", "stride", "every"):
+        for name in ("region", "stride", "every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is at least 1, not {value}")
+        if self.flips is not None and number_of(self.flips, 100) < 1:
+            raise InputError(f"flips is at least 1, not {self.flips}")
         if self._step > self.region:
             raise InputError(
-                f"a stride of {self.stride} leaves pixels out between regions of {self.region}"
+                f"a stride of {self.stride} leaves some out between regions of {self.region}"
             )
 
-    def count(self, size: tuple[int, int]) -> int:
-        """Return L for a picture of (height, width).
+    def count(self, size: Size, spared: int = 0) -> int:
+        """Return L for a sample of `size` places along each axis.
+
+        Parameters
+        ----------
+        size : such as (height, width)
+        spared : how many of the last flips are never done
 
         Raises
         ------
         InputError
-            There are fewer pixels, or regions, than flips, or a region is larger than the picture.
+            There are fewer places, or regions, than flips, or a region is larger than the sample.
 
         """
-        most = int(np.prod(self._cells(size)))
+        most = int(np.prod(self._cells(size))) - spared
         if self.region > max(size):
-            raise InputError(f"regions of {self.region} are larger than {size[0]}x{size[1]} pixels")
-        if self.flips is not None and self.flips > most:
-            raise InputError(
-                f"{self.flips} flips where {size[0]}x{size[1]} pixels make {most}: give fewer"
-            )
-        return most if self.flips is None else self.flips
+            raise InputError(f"regions of {self.region} are larger than {_times(size)}")
+        if self.flips is None:
+            return most
+        found = number_of(self.flips, most)
+        if found > most:
+            raise InputError(f"{found} flips where {_times(size)} make {most}: give fewer")
+        return found
 
-    def steps(self, size: tuple[int, int]) -> NDArray[np.int64]:
+    def steps(self, size: Size, spared: int = 0) -> NDArray[np.int64]:
         """Return after how many flips the score is taken: 0, ..., L."""
-        last = self.count(size)
-        return np.unique([*range(0, last, self.every), last])
+        last = self.count(size, spared)
+        every = ceil(last / RUNS) if self.every is None else self.every
+        return np.unique([*range(0, last, max(1, every)), last])
 
-    def ranks(self, relevance: NDArray[Any], order: Order, image: int) -> NDArray[np.int64]:
-        """Return with which flip each pixel goes, from 1, [H, W].
+    def ranks(self, relevance: NDArray[Any], order: Order, sample: int) -> NDArray[np.int64]:
+        """Return with which flip each place goes, from 1, in the shape of `relevance`.
 
         Parameters
         ----------
-        relevance : of each pixel, channels summed, [H, W]; a region's is the sum over it
+        relevance : of each place, such as [H, W]; a region's is the sum over it
         order : most relevant first, least relevant first, or by chance; equal ones by index
-        image : number of the picture, for the random order
+        sample : its number, for the random order
 
         """
-        height, width = relevance.shape
-        rows, columns = cells = self._cells((height, width))
+        cells = self._cells(relevance.shape)
         covered = [(n - 1) * self._step + self.region for n in cells]
+        inside = tuple(slice(n) for n in relevance.shape)
+        count = int(np.prod(cells))
         if order == "random":
-            keys = self._random(image, 1).permutation(rows * columns).astype(np.float64)
+            keys = self.random(sample, 1).permutation(count).astype(np.float64)
         else:
             padded = np.zeros(covered)
-            padded[:height, :width] = relevance
+            padded[inside] = relevance
             sums = np.zeros(cells)
             for part in self._parts(padded):
                 sums += part
             keys = -sums.ravel() if order == "descending" else sums.ravel()
-        rank = np.empty(rows * columns, np.int64)
-        rank[np.argsort(keys, kind="stable")] = np.arange(1, rows * columns + 1)
-        first = np.full(covered, rank.max())
+        rank = np.empty(count, np.int64)
+        rank[np.argsort(keys, kind="stable")] = np.arange(1, count + 1)
+        first = np.full(covered, count)
         for part in self._parts(first):
             np.minimum(part, rank.reshape(cells), out=part)
-        return first[:height, :width]
+        return first[inside]
 
-    def replacing(
-        self, pixels: NDArray[np.uint8], image: int, preprocessing: Preprocessing
-    ) -> Callable[[NDArray[np.bool_]], NDArray[np.float32]]:
-        """Return a function from which pixels are gone, [B, H, W], to what the model then reads.
-
-        Preprocessing acts on each pixel alone and is linear, so that pixels can be replaced after
-        it as well as before.
-        """
-        first = preprocessing.layout == "NCHW"
-        before = preprocessing.values(pixels)
-        if self.replacement == "inpainting":
-            whole = np.moveaxis(before, 0, -1) if first else before
-
-            def fill(gone: NDArray[np.bool_]) -> NDArray[np.float32]:
-                filled = np.stack([inpainted(whole, one) for one in gone])
-                return np.ascontiguousarray(np.moveaxis(filled, -1, 1)) if first else filled
-
-            return fill
-        after = preprocessing.values(self.replaced(pixels, image))
-        return lambda gone: np.where(np.expand_dims(gone, 1 if first else -1), after, before)
-
-    def replaced(self, pixels: NDArray[np.uint8], image: int) -> NDArray[np.uint8]:
-        """Return what pixels become when they are flipped, uint8 [H, W, C].
-
-        Not for `inpainting`, where that depends on the pixels that are left.
-        """
-        if self.replacement == "uniform":
-            return self._random(image, 0).integers(0, 256, pixels.shape, dtype=np.uint8)
-        if self.replacement == "mean":
-            mean = np.rint(pixels.mean(axis=(0, 1))).astype(np.uint8)
-            return np.broadcast_to(mean, pixels.shape).copy()
-        grey = pixels.shape[2] == 1
-        picture = Image.fromarray(pixels[..., 0] if grey else pixels)
-        blurred = picture.filter(ImageFilter.GaussianBlur(min(pixels.shape[:2]) / 8))
-        return np.asarray(blurred).reshape(pixels.shape)
+    def random(self, sample: int, purpose: int = 0) -> np.random.Generator:
+        """Return what draws values for a sample, by its number, or (`purpose` 1) its order."""
+        return np.random.default_rng([self.seed, sample, purpose])
 
     @property
     def _step(self) -> int:
         return self.stride or self.region
 
-    def _cells(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return how many regions there are in (rows, columns), so that every pixel is in one."""
-        rows, columns = (max(0, -(-(n - self.region) // self._step)) + 1 for n in size)
-        return rows, columns
+    def _cells(self, size: Size) -> Size:
+        """Return how many regions there are along each axis, so that every place is in one."""
+        return tuple(max(0, -(-(n - self.region) // self._step)) + 1 for n in size)
 
     def _parts(self, covered: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """Yield views that hold one pixel of every region each, [rows, columns]."""
-        for down, right in np.ndindex(self.region, self.region):
+        """Yield views that hold one place of every region each, in the shape of the regions."""
+        for corner in np.ndindex(*[self.region] * covered.ndim):
             ends = (n - self.region + 1 for n in covered.shape)
             places = (
                 slice(start, start + end, self._step)
-                for start, end in zip((down, right), ends, strict=True)
+                for start, end in zip(corner, ends, strict=True)
             )
             yield covered[tuple(places)]
 
-    def _random(self, image: int, purpose: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, image, purpose])
+
+def number_of(amount: Amount, most: int) -> int:
+    """Return how many flips an amount is where there can be `most`.
+
+    Raises
+    ------
+    InputError
+        It is neither a number nor a share such as `20%`.
+
+    """
+    if isinstance(amount, int):
+        return amount
+    try:
+        share = float(amount.removesuffix("%")) / 100
+        # A third of 3 is 1, whatever the rounding of 33.3... says.
+        count = ceil(share * most - 1e-9)
+    except (ValueError, OverflowError):
+        count = -1
+    if count < 0 or share > 1 or not amount.endswith("%"):
+        raise InputError(f"{amount} is neither a number nor a share such as 20%")
+    return count
+
+
+def _times(size: Size) -> str:
+    return "x".join(map(str, size))
 
 
 def curves(
-    score: Callable[[NDArray[np.float32]], NDArray[Any]],
-    replacing: Callable[[NDArray[np.bool_]], NDArray[np.float32]],
+    score: Callable[[NDArray[np.bool_]], NDArray[Any]],
     ranks: Mapping[str, NDArray[np.int64]],
     steps: NDArray[np.int64],
     batch: int,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the score of a picture after each number of flips, for several orders.
+    """Return the score of a sample after each number of flips, for several orders.
 
     Parameters
     ----------
-    score : the score of each of [B, ...], what the model reads
-    replacing : as from `Flipping.replacing`
-    ranks : by name, with which flip each pixel goes, [H, W]
+    score : from which places are gone, [B, ...], to the scores without them, [B]
+    ranks : by name, with which flip each place goes
     steps : after how many flips the score is taken, ascending from 0, [K]
-    batch : pictures to a run
+    batch : samples to a run
 
     Returns
     -------
     by name, [K]
 
     """
-    # The untouched picture is the same for all.
-    whole = [(name, index) for name in ranks for index in range(1, len(steps))]
+    # The untouched sample is the same for all; sentences are run with others of their length.
+    whole = [(name, index) for index in range(1, len(steps)) for name in ranks]
     untouched = np.zeros((1, *next(iter(ranks.values())).shape), dtype=bool)
-    clean = float(score(replacing(untouched))[0])
+    clean = float(score(untouched)[0])
     found = {name: np.full(len(steps), clean) for name in ranks}
     for first in range(0, len(whole), batch):
         part = whole[first : first + batch]
         gone = np.stack([ranks[name] <= steps[index] for name, index in part])
-        for (name, index), value in zip(part, score(replacing(gone)), strict=True):
+        for (name, index), value in zip(part, score(gone), strict=True):
             found[name][index] = value
     return found
 

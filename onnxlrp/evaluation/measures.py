@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnxlrp.errors import InputError
 
 
-def summed(relevance: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float64]:
+def summed(relevance: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.float64]:
     """Return the relevance of each pixel of (height, width): the sum over channels.
 
     Parameters

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from onnxlrp.compiler.composite import Composite
-from onnxlrp.compiler.conversion import convert
 from onnxlrp.evaluation.agreement import agreement
-from onnxlrp.running.explainer import Explainer
+from onnxlrp.evaluation.medium import Feeds
+from onnxlrp.evaluation.scored import ScoredModel
 
 
 def randomise(
-    model: Path, composite: Composite, images: NDArray[np.float32], seed: int = 0
+    model: ScoredModel, composite: Composite, feeds: Sequence[Feeds], seed: int = 0
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Shuffle the weights of one layer after the other, from the score down, and explain anew.
 
@@ -27,21 +27,19 @@ def randomise(
 
     Parameters
     ----------
-    model : an ONNX classifier with one input
+    model : an ONNX classifier
     composite : which rule each node gets
-    images : what the model reads, [N, ...]
+    feeds : what the model reads of each of N samples, a batch of one
     seed : of the shuffling
 
     Yields
     ------
     name of the layer, and Spearman's correlation of |relevance| with that of the untouched model
-    for each image, [N]: near 0 where the map depends on the weights, near 1 where it does not
+    for each sample, [N]: near 0 where the map depends on the weights, near 1 where it does not
 
     """
-    proto = onnx.load(model)
-    with _explain(proto, composite) as run:
-        first = run(images)
-        before, target = np.abs(np.asarray(first.relevance)), first.target
+    proto = onnx.load(model.path)
+    before, targets = _explained(model, proto, composite, feeds, [-1] * len(feeds))
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     random = np.random.default_rng(seed)
     for node in reversed(proto.graph.node):
@@ -54,11 +52,20 @@ def randomise(
             values = numpy_helper.to_array(tensor)
             mixed = random.permutation(values.ravel()).reshape(values.shape)
             tensor.CopyFrom(numpy_helper.from_array(mixed, tensor.name))
-        with _explain(proto, composite) as run:
-            after = np.abs(np.asarray(run(images, target).relevance))
+        after, _ = _explained(model, proto, composite, feeds, targets)
         found = [agreement(a, b)["spearman"] for a, b in zip(before, after, strict=True)]
         yield node.name or node.output[0], np.array(found)
 
 
-def _explain(proto: onnx.ModelProto, composite: Composite) -> Explainer:
-    return Explainer(convert(proto, composite).to_proto().SerializeToString())
+def _explained(
+    model: ScoredModel,
+    proto: onnx.ModelProto,
+    composite: Composite,
+    feeds: Sequence[Feeds],
+    targets: Sequence[int],
+) -> tuple[list[NDArray[Any]], list[int]]:
+    """Return |relevance| of the explained input for each sample, and the class explained."""
+    with model.explainer(composite, proto) as run:
+        found = [run(one, target) for one, target in zip(feeds, targets, strict=True)]
+    maps = [np.abs(model.relevance(one)) for one in found]
+    return maps, [int(one.target[0]) for one in found]

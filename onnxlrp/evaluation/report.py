@@ -41,15 +41,16 @@ def rows(study: Study) -> list[dict[str, Any]]:
 def write_report(folder: Path, study: Study, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Write `results.csv`, `results.json` and `curves.png` into a folder; return the rows."""
     listed = rows(study)
-    whole = {"pictures": len(study), "settings": settings, "results": listed}
+    whole = {"samples": len(study), "settings": settings, "results": listed}
     write_csv(folder / "results.csv", listed)
     write(folder / "results.json", lambda file: file.write(json.dumps(whole, indent=1).encode()))
     score = "probability" if settings["probability"] else "logit"
-    write(folder / "curves.png", lambda file: draw(study, file, score))
+    noun = settings["samples"]
+    write(folder / "curves.png", lambda file: draw(study, file, score, noun))
     return listed
 
 
-def draw(study: Study, file: IO[bytes], score: str = "score") -> None:
+def draw(study: Study, file: IO[bytes], score: str = "score", samples: str = "samples") -> None:
     """Draw mean curves, as PNG: most relevant first solid, least relevant first dashed.
 
     Parameters
@@ -57,6 +58,7 @@ def draw(study: Study, file: IO[bytes], score: str = "score") -> None:
     study : what to draw
     file : where to
     score : what the score of the class is called
+    samples : what they are called
 
     """
     # Not pyplot: it costs half a second and looks for a display.
@@ -66,7 +68,7 @@ def draw(study: Study, file: IO[bytes], score: str = "score") -> None:
 
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axis = figure.subplots()
-    last = study.rows[0]["flips"]
+    what, last = ("share of the flips", 1) if study.flips is None else ("flips", study.flips)
     styles = {"descending": "-", "ascending": "--", "random": ":"}
     named = _PALETTE if len(study.methods) <= len(_PALETTE) else color_sequences["tab20"]
     for index, method in enumerate(study.methods):
@@ -78,10 +80,10 @@ def draw(study: Study, file: IO[bytes], score: str = "score") -> None:
                 flips = np.linspace(0, last, len(curve))
                 axis.plot(flips, curve, style, color=colour, label=label)
                 label = None
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel("flips (solid: most relevant first; dashed: least relevant first)")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=study.flips is not None))
+    axis.set_xlabel(f"{what} (solid: most relevant first; dashed: least relevant first)")
     axis.set_ylabel(f"{score} of the class")
-    axis.set_title(f"mean of {len(study)} pictures", fontsize=10)
+    axis.set_title(f"mean of {len(study)} {samples}", fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
     figure.savefig(file, format="png")

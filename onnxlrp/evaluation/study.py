@@ -1,44 +1,40 @@
-"""Judge several composites, or maps of any library, on the same pictures."""
+"""Judge several composites, or maps of any library, on the same samples."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxlrp.compiler.composite import Composite
-from onnxlrp.compiler.conversion import convert
-from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
-from onnxlrp.evaluation.flipping import ORDERS, Flipping, Order, aopc, area, curves, kept
-from onnxlrp.evaluation.measures import (
-    complexity,
-    mass_accuracy,
-    rank_accuracy,
-    sparseness,
-    summed,
+from onnxlrp.evaluation.flipping import (
+    KEPT,
+    ORDERS,
+    Amount,
+    Flipping,
+    Order,
+    aopc,
+    area,
+    curves,
+    kept,
+    number_of,
 )
-from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.running.explainer import Contract, Explainer, fits
+from onnxlrp.evaluation.measures import complexity, mass_accuracy, rank_accuracy, sparseness
+from onnxlrp.evaluation.medium import Medium, Sample
+from onnxlrp.evaluation.scored import ScoredModel
+from onnxlrp.running.explainer import fits
 from onnxlrp.running.explanation import is_flat
-from onnxlrp.runtime import open_session
 
 RANDOM = "random order"
 RESAMPLES = 10_000
 
-Maps = Mapping[str, NDArray[Any]]
-
 
 class Interval(NamedTuple):
-    """A mean over pictures with its 95 % bootstrap interval."""
+    """A mean over samples with its 95 % bootstrap interval."""
 
     mean: float
     low: float
@@ -50,11 +46,11 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """What was measured, picture by picture.
+    """What was measured, sample by sample.
 
     Attributes
     ----------
-    rows : a row for each picture, as `Judge` returns it
+    rows : a row for each sample, as `Judge` returns it
     methods : names, in the order given
 
     """
@@ -68,25 +64,34 @@ class Study:
     @property
     def measures(self) -> list[str]:
         """Names of what was measured of any method."""
-        first = self.rows[0]["methods"] if self.rows else {}
-        return list(dict.fromkeys(name for one in first.values() for name in one["values"]))
+        every = (one for row in self.rows for one in row["methods"].values())
+        return list(dict.fromkeys(name for one in every for name in one["values"]))
+
+    @property
+    def flips(self) -> int | None:
+        """L, where it is the same for all; None where curves are over shares of it."""
+        found = {row["flips"] for row in self.rows}
+        return found.pop() if len(found) == 1 else None
 
     def values(self, method: str, measure: str) -> NDArray[np.float64]:
-        """Return a measure of each picture, [N]; NaN where it was not taken."""
+        """Return a measure of each sample, [N]; NaN where it was not taken."""
         taken = [row["methods"][method]["values"].get(measure) for row in self.rows]
         return np.array([np.nan if value is None else value for value in taken])
 
     def mean(self, method: str, measure: str) -> Interval:
-        """Return the mean over pictures."""
+        """Return the mean over samples."""
         return interval(self.values(method, measure))
 
     def difference(self, method: str, other: str, measure: str) -> Interval:
-        """Return the mean of the differences between two methods on the same pictures."""
+        """Return the mean of the differences between two methods on the same samples."""
         return interval(self.values(method, measure) - self.values(other, measure))
 
     def curve(self, method: str, order: str) -> NDArray[np.float64]:
         """Return the mean curve, evenly spread over 0..L."""
         found = [row["methods"][method]["curves"][order] for row in self.rows]
+        if self.flips is None:
+            places = np.linspace(0, 1, KEPT)
+            found = [np.interp(places, np.linspace(0, 1, len(one)), one) for one in found]
         mean: NDArray[np.float64] = np.asarray(found).mean(axis=0)
         return mean
 
@@ -117,39 +122,7 @@ def interval(values: NDArray[np.float64], seed: int = 0) -> Interval:
 
 
 ROW = ("item", "digest", "class", "score", "flat", "flips", "methods")
-"""What a `Judge` says of each picture, under these names."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture to judge on.
-
-    Attributes
-    ----------
-    name : unique
-    number : its place in the whole set, which its random values depend on
-    pixels : what the model sees of it (`Preprocessing.pixels`), uint8 [H, W, C]
-    maps : relevance computed elsewhere, [H, W] or with channels, by method
-    mask : what the relevance should lie in, [H, W]
-
-    """
-
-    name: str
-    number: int
-    pixels: NDArray[np.uint8]
-    maps: Maps
-    mask: NDArray[Any] | None = None
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all that its results depend on."""
-        found = hashlib.sha256(repr((self.name, self.number)).encode())
-        arrays = {"pixels": self.pixels, "mask": self.mask, **self.maps}
-        for name, array in arrays.items():
-            if array is not None:
-                found.update(repr((name, array.dtype.str, array.shape)).encode())
-                found.update(np.ascontiguousarray(array).data)
-        return found.hexdigest()
+"""What a `Judge` says of each sample, under these names."""
 
 
 class Judge:
@@ -157,17 +130,15 @@ class Judge:
 
     Parameters
     ----------
-    model : an ONNX classifier of pictures with a symbolic batch
+    model : the classifier
     methods : composites by name
     flipping : what a flip is
-    preprocessing : how pixels become what the model reads
-    prefixes : numbers of flips at which the area is taken besides L
+    medium : what samples are made of, and what flipped places become
+    prefixes : numbers of flips at which the area is taken besides L; not of samples that have
+        fewer, where not all have the same number
     orders : which orders are run; the random one is a method of its own, `RANDOM`, whose one curve
         stands beside the others' in either direction
-    probability : follow what the model puts out instead of the logits it comes from; of a model
-        that puts out logits, their softmax, or of a single one its sigmoid
-    batch : pictures to a run
-    threads : for one operator on the CPU
+    batch : samples to a run
 
     Raises
     ------
@@ -178,108 +149,105 @@ class Judge:
 
     def __init__(
         self,
-        model: Path,
+        model: ScoredModel,
         methods: Mapping[str, Composite],
         flipping: Flipping,
-        preprocessing: Preprocessing,
+        medium: Medium,
         *,
-        prefixes: Sequence[int] = (),
+        prefixes: Sequence[Amount] = (),
         orders: Sequence[str] = ORDERS,
-        probability: bool = False,
         batch: int = 64,
-        threads: int | None = None,
     ) -> None:
+        self.model = model
         self.flipping = flipping
-        self.preprocessing = preprocessing
+        self.medium = medium
         self._prefixes = prefixes
         self._orders = [order for order in ORDERS if order in orders]
         self._directions = [order for order in self._orders if order != "random"] or ["descending"]
-        self._probability = probability
         self._batch = batch
-        self._explainers = {
-            name: _explainer(model, composite, preprocessing, threads)
-            for name, composite in methods.items()
-        }
-        first = next(iter(methods.values()), DEFAULT_COMPOSITE)
-        self._session, self._made = _forward(model, first, preprocessing, probability, threads)
+        self._explainers = {name: model.explainer(one) for name, one in methods.items()}
 
-    def scores(self, images: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the scores of what the model reads, [B, classes]."""
-        values = self._session.run(None, {self._session.get_inputs()[0].name: images})[0]
-        return self._made(values.reshape(len(images), -1))
-
-    def check(self, picture: Picture) -> None:
-        """Check that a picture, its maps and its mask fit the model and what is to be done.
+    def check(self, sample: Sample) -> None:
+        """Check that a sample, its maps and its mask fit the model and what is to be done.
 
         Raises
         ------
         InputError
-            They do not; the text names the picture.
+            They do not; the text names the sample.
 
         """
         try:
-            values = self.preprocessing.values(picture.pixels)
-            expected = self._session.get_inputs()[0].shape[1:]
-            if not fits(values.shape, expected):
-                raise InputError(
-                    f"the model reads {expected}, the preprocessing makes {list(values.shape)}: "
-                    "change --preprocess, --resize, --crop or --layout"
-                )
-            size = picture.pixels.shape[:2]
-            last = self.flipping.count(size)
-            beyond = [end for end in self._prefixes if end > last]
-            if beyond:
-                raise InputError(f"no area after {beyond[0]} flips where there are {last}")
-            for name, relevance in picture.maps.items():
-                if not np.isfinite(summed(relevance, size)).all():
+            for name, values in self.medium.feeds(sample).items():
+                expected = self.model.inputs[name].shape[1:]
+                if not fits(values.shape[1:], expected):
+                    hint = ""
+                    if self.model.preprocessing is not None:
+                        hint = ": change --preprocess, --resize, --crop or --layout"
+                    raise InputError(
+                        f"the model reads {list(expected)} as '{name}', "
+                        f"not {list(values.shape[1:])}{hint}"
+                    )
+            size = self.medium.size(sample)
+            last = self.flipping.count(size, self.medium.spared(sample))
+            for end in self._prefixes:
+                if number_of(end, last) > last and self.medium.even:
+                    raise InputError(f"no area after {end} flips where there are {last}")
+            for name, relevance in sample.maps.items():
+                if not np.isfinite(self.medium.of_places(relevance, sample)).all():
                     raise InputError(f"{name} holds NaN or infinity")
-            if picture.mask is not None:
-                rank_accuracy(np.zeros(size), picture.mask)
+            if sample.mask is not None:
+                rank_accuracy(np.zeros(size), sample.mask)
         except InputError as error:
-            raise InputError(f"{picture.name}: {error}") from error
+            raise InputError(f"{sample.name}: {error}") from error
 
-    def __call__(self, picture: Picture) -> dict[str, Any]:
-        """Judge every method on one picture.
+    def __call__(self, sample: Sample) -> dict[str, Any]:
+        """Judge every method on one sample.
 
         Returns
         -------
-        `item`, its name; `digest`, of the picture; `class`, the one predicted; `score`, its score;
+        `item`, its name; `digest`, of the sample; `class`, the one predicted; `score`, its score;
         `flat`, whether all classes score nearly alike; `flips`, L; `methods`: by name, `values`, by
         name of the measure, and `curves`, by order, at up to `KEPT` numbers of flips
 
         Raises
         ------
         InputError
-            As for `check`.
+            As for `check`, and `ScoredModel.scores`.
 
         """
-        self.check(picture)
-        values = self.preprocessing.values(picture.pixels)[None]
-        scores = self.scores(values)[0]
+        self.check(sample)
+        try:
+            return self._judged(sample)
+        except InputError as error:
+            raise InputError(f"{sample.name}: {error}") from error
+
+    def _judged(self, sample: Sample) -> dict[str, Any]:
+        medium, flipping, number = self.medium, self.flipping, sample.number
+        feeds = medium.feeds(sample)
+        scores = self.model.scores(feeds)[0]
         target = int(scores.argmax())
-        maps: dict[str, NDArray[Any]] = {}
-        for name, run in self._explainers.items():
-            maps[name] = np.asarray(run(values, target).relevance)[0]
-        maps |= picture.maps
-        flipping, number = self.flipping, picture.number
-        size = picture.pixels.shape[:2]
-        of_pixels = {name: summed(map_, size) for name, map_ in maps.items()}
-        steps = flipping.steps(size)
+        maps: dict[str, NDArray[Any]] = {
+            name: self.model.relevance(run(feeds, target)) for name, run in self._explainers.items()
+        }
+        maps |= sample.maps
+        size = medium.size(sample)
+        of_places = {name: medium.of_places(map_, sample) for name, map_ in maps.items()}
+        steps = flipping.steps(size, medium.spared(sample))
         ranks: dict[tuple[str, Order], NDArray[np.int64]] = {
             (name, order): flipping.ranks(relevance, order, number)
-            for name, relevance in of_pixels.items()
+            for name, relevance in of_places.items()
             for order in self._orders
             if order != "random"
         }
         if "random" in self._orders:
             ranks[RANDOM, "random"] = flipping.ranks(np.zeros(size), "random", number)
-        found = curves(
-            lambda images: self.scores(images)[:, target],
-            flipping.replacing(picture.pixels, number, self.preprocessing),
-            {f"{order}/{name}": rank for (name, order), rank in ranks.items()},
-            steps,
-            self._batch,
-        )
+        replacing = medium.replacing(sample, flipping)
+
+        def without(gone: NDArray[np.bool_]) -> NDArray[Any]:
+            return np.concatenate([self.model.scores(one)[:, target] for one in replacing(gone)])
+
+        named = {f"{order}/{name}": rank for (name, order), rank in ranks.items()}
+        found = curves(without, named, steps, self._batch)
         rows: dict[str, Any] = {}
         for name in (*maps, *([RANDOM] if "random" in self._orders else [])):
             own = {order: found[f"{order}/{name}"] for n, order in ranks if n == name}
@@ -289,15 +257,19 @@ class Judge:
                 for beside in self._directions if order == "random" else [order]:
                     measured |= self._of_curve(beside, curve, steps)
             if name in maps:
-                measured |= self._of_map(of_pixels[name], scores[target], picture.mask)
+                measured |= _of_map(of_places[name], sample.mask)
+                if not self.model.probability and scores[target]:
+                    measured["share of score"] = float(
+                        maps[name].sum(dtype=np.float64) / scores[target]
+                    )
             thin = kept(steps, own.values())
             rows[name] = {"values": measured, "curves": dict(zip(own, thin, strict=True))}
         return {
-            "item": picture.name,
-            "digest": picture.digest,
+            "item": sample.name,
+            "digest": sample.digest,
             "class": target,
             "score": float(scores[target]),
-            "flat": is_flat(scores, not self._probability),
+            "flat": is_flat(scores, not self.model.probability),
             "flips": int(steps[-1]),
             "methods": rows,
         }
@@ -307,72 +279,18 @@ class Judge:
     ) -> dict[str, float]:
         last = int(steps[-1])
         measured = {f"AUC {order}": area(curve, steps, last)}
-        measured |= {f"AUC {order} at {end}": area(curve, steps, end) for end in self._prefixes}
+        for prefix in self._prefixes:
+            end = number_of(prefix, last)
+            if end <= last:
+                measured[f"AUC {order} at {prefix}"] = area(curve, steps, end)
         if order == "descending":
             measured["AOPC"] = aopc(curve, steps, last)
         return measured
 
-    def _of_map(
-        self, relevance: NDArray[np.float64], score: float, mask: NDArray[Any] | None
-    ) -> dict[str, float]:
-        measured = {"sparseness": sparseness(relevance), "complexity": complexity(relevance)}
-        if not self._probability and score:
-            measured["share of score"] = float(relevance.sum() / score)
-        if mask is not None:
-            measured["mass accuracy"] = mass_accuracy(relevance, mask)
-            measured["rank accuracy"] = rank_accuracy(relevance, mask)
-        return measured
 
-
-def _explainer(
-    model: Path, composite: Composite, preprocessing: Preprocessing, threads: int | None
-) -> Explainer:
-    conversion = convert(model, composite, preprocessing=preprocessing)
-    conversion.warn()
-    return Explainer(conversion.to_proto().SerializeToString(), threads=threads)
-
-
-def _forward(
-    model: Path,
-    composite: Composite | str,
-    preprocessing: Preprocessing,
-    probability: bool,
-    threads: int | None,
-) -> tuple[Any, Callable[[NDArray[Any]], NDArray[Any]]]:
-    """Open the part of an explainer that leads to what is followed, and say what becomes of that.
-
-    That is the score, the model without its end, or for a probability the model's own output.
-    """
-    from scipy.special import expit, softmax
-
-    conversion = convert(model, composite, preprocessing=preprocessing, target="top")
-    proto = conversion.to_proto()
-    contract = Contract.read({entry.key: entry.value for entry in proto.metadata_props})
-    assert contract is not None
-    own = probability and (contract.output != contract.score or bool(contract.signs))
-    wanted = contract.output if own else contract.score
-    typed = [*proto.graph.value_info, *proto.graph.output]
-    score = next((value for value in typed if value.name == wanted), None)
-    if score is None:
-        original = onnx.load(model, load_external_data=False)
-        score = next(v for v in original.graph.output if v.name == wanted)
-    del proto.graph.output[:]
-    proto.graph.output.append(score)
-
-    def made(values: NDArray[Any]) -> NDArray[Any]:
-        if not probability:
-            return np.asarray(values * np.array(contract.signs) if contract.signs else values)
-        if own:
-            # The logarithm of a probability stands for it.
-            return np.asarray(np.exp(values) if (values <= 0).all() else values)
-        return np.asarray(softmax(values, axis=1) if values.shape[1] > 1 else expit(values))
-
-    # onnxruntime runs nodes that lead to no output, too.
-    pruned = ir.from_proto(proto)
-    RemoveUnusedNodesPass()(pruned)
-    session = open_session(ir.to_proto(pruned).SerializeToString(), str(model), "cpu", threads)
-    if len(session.get_inputs()) != 1:
-        raise InputError(f"{model} has several inputs: only models of one picture can be evaluated")
-    if isinstance(session.get_inputs()[0].shape[0], int):
-        raise InputError(f"{model} fixes its batch: export it with a symbolic one")
-    return session, made
+def _of_map(relevance: NDArray[np.float64], mask: NDArray[Any] | None) -> dict[str, float]:
+    measured = {"sparseness": sparseness(relevance), "complexity": complexity(relevance)}
+    if mask is not None:
+        measured["mass accuracy"] = mass_accuracy(relevance, mask)
+        measured["rank accuracy"] = rank_accuracy(relevance, mask)
+    return measured

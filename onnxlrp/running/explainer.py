@@ -157,12 +157,12 @@ class Explainer:
                 "`onnxlrp convert MODEL EXPLAINER`"
             )
         self.contract = contract
-        inputs = {value.name: _tensor(value) for value in session.get_inputs()}
+        inputs = {value.name: tensor(value) for value in session.get_inputs()}
         inputs.pop(contract.target_input, None)
         self._masks = {value: inputs.pop(name) for value, name in contract.masks.items()}
         self.inputs: Mapping[str, Tensor] = inputs
         self._doubted = False
-        self._outputs = {value.name: _tensor(value) for value in session.get_outputs()}
+        self._outputs = {value.name: tensor(value) for value in session.get_outputs()}
         self.score_is_output = contract.score in self._outputs and not contract.signs
         self._scores = contract.score if self.score_is_output else contract.output
         self.classes = _class_count(self._outputs[self._scores].shape)
@@ -350,7 +350,8 @@ class Explainer:
         return np.ascontiguousarray(targets)
 
 
-def _tensor(value: Any) -> Tensor:
+def tensor(value: Any) -> Tensor:
+    """Return what an input or output of a session looks like."""
     element = value.type.removeprefix("tensor(").removesuffix(")")
     return Tensor(_DTYPES.get(element, element), tuple(value.shape))
 

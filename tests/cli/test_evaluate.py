@@ -22,7 +22,7 @@ def test_a_table_and_a_figure(run, model: Path):
     result = run("evaluate", model, "--data", pictures(5), *METHODS, *FLAGS, "-o", "out", "--at", 9)
     assert result.exit_code == 0, result.output
     found = json.loads(Path("out/results.json").read_text())
-    assert found["pictures"] == 5
+    assert found["samples"] == 5
     means = {(row["measure"], row["method"]): row for row in found["results"] if not row["minus"]}
     low = means["AUC descending", "epsilon"]["mean"]
     assert (
@@ -146,11 +146,11 @@ def test_what_does_not_fit_is_said_before_anything_is_written(run, model: Path):
     np.save("nothing.npy", np.zeros((2, 8, 8), dtype=bool))
     data = ["evaluate", model, "--data", pictures(2), "-o", "out", *METHODS]
     for flags, text in {
-        ("--scale", "1/255", "--resize", "9x8"): "the model reads [3, 8, 8], the preprocessing "
-        "makes [3, 9, 8]",
+        ("--scale", "1/255", "--resize", "9x8"): "the model reads [3, 8, 8] as 'image', not "
+        "[3, 9, 8]: change --preprocess",
         (*FLAGS, "--at", 65): "no area after 65 flips where there are 64",
-        (*FLAGS, "--flips", 65): "65 flips where 8x8 pixels make 64",
-        (*FLAGS, "--region", 9): "regions of 9 are larger than 8x8 pixels",
+        (*FLAGS, "--flips", 65): "65 flips where 8x8 make 64",
+        (*FLAGS, "--region", 9): "regions of 9 are larger than 8x8",
         (*FLAGS, "--maps", "theirs=nan.npy"): "theirs holds NaN or infinity",
         (*FLAGS, "--maps", "theirs=small.npy"): "a map [4, 8] for a picture of 8x8 pixels",
         (*FLAGS, "--masks", "nothing.npy"): "nothing is inside its mask",

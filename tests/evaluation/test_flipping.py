@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 import onnxlrp
+from onnxlrp.evaluation import Pictures, Sample
 from onnxlrp.evaluation.flipping import Flipping, aopc, area, curves
 from onnxlrp.inputs.preprocessing import Preprocessing
 
@@ -13,6 +14,11 @@ PREPROCESSING = Preprocessing(scale=1 / 255, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3
 
 def pixels(height: int = 6, width: int = 5, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def replaced(picture, random=None, replacement="uniform"):
+    random = random or Flipping().random(0)
+    return Pictures("x", PREPROCESSING, replacement).replaced(picture, random)
 
 
 def score(images: np.ndarray) -> np.ndarray:
@@ -28,11 +34,17 @@ def test_curves_are_what_flipping_one_pixel_after_the_other_gives(layout, batch,
     preprocessing = Preprocessing(**vars(PREPROCESSING) | {"layout": layout})
     picture, relevance = pixels(), np.random.default_rng(1).normal(size=(6, 5))
     flipping = Flipping(seed=3)
-    noise = flipping.replaced(picture, 11)
-    replacing = flipping.replacing(picture, 11, preprocessing)
+    medium = Pictures("x", preprocessing)
+    noise = medium.replaced(picture, flipping.random(11))
+    replacing = medium.replacing(Sample("one", 11, {"pixels": picture}, {}), flipping)
     ranks = {"one": flipping.ranks(relevance, order, 11)}
     steps = flipping.steps((6, 5))
-    found = curves(score, replacing, ranks, steps, batch)["one"]
+
+    def without(gone: np.ndarray) -> np.ndarray:
+        (feeds,) = replacing(gone)
+        return score(feeds["x"])
+
+    found = curves(without, ranks, steps, batch)["one"]
 
     sign = -1 if order == "descending" else 1
     flipped, expected = picture.copy(), []
@@ -86,9 +98,12 @@ def test_equal_relevance_is_ordered_by_index():
 
 
 def test_chance_depends_on_seed_and_image_alone():
-    one, same = (Flipping(seed=1).replaced(pixels(), 5) for _ in range(2))
+    one, same, *others = (
+        replaced(pixels(), Flipping(seed=seed).random(number))
+        for seed, number in ((1, 5), (1, 5), (2, 5), (1, 6))
+    )
     np.testing.assert_array_equal(one, same)
-    for other in (Flipping(seed=2).replaced(pixels(), 5), Flipping(seed=1).replaced(pixels(), 6)):
+    for other in others:
         assert (one != other).mean() > 0.9
     ranks = Flipping(seed=1).ranks(np.ones((6, 5)), "random", 5)
     assert sorted(ranks.ravel()) == list(range(1, 31))
@@ -96,32 +111,34 @@ def test_chance_depends_on_seed_and_image_alone():
 
 
 def test_uniform_values_are_uniform():
-    drawn = Flipping().replaced(pixels(200, 200), 0)
+    drawn = replaced(pixels(200, 200))
     assert (drawn.min(), drawn.max()) == (0, 255)
     assert drawn.mean() == pytest.approx(127.5, abs=1)
 
 
 def test_the_mean_colour_and_a_blur():
     picture = pixels(40, 40)
-    mean = Flipping(replacement="mean").replaced(picture, 0)
+    mean = replaced(picture, replacement="mean")
     np.testing.assert_array_equal(mean[3, 7], np.rint(picture.mean(axis=(0, 1))))
-    blurred = Flipping(replacement="blur").replaced(picture, 0)
+    blurred = replaced(picture, replacement="blur")
     assert blurred.std() < picture.std() / 4
 
 
 def test_steps_end_with_the_last_flip():
     np.testing.assert_array_equal(Flipping(every=4).steps((3, 3)), [0, 4, 8, 9])
     np.testing.assert_array_equal(Flipping(flips=2).steps((3, 3)), [0, 1, 2])
-    with pytest.raises(onnxlrp.InputError, match="10 flips where 3x3 pixels make 9"):
+    with pytest.raises(onnxlrp.InputError, match="10 flips where 3x3 make 9"):
         Flipping(flips=10).steps((3, 3))
-    with pytest.raises(onnxlrp.InputError, match="regions of 4 are larger than 3x2 pixels"):
+    with pytest.raises(onnxlrp.InputError, match="regions of 4 are larger than 3x2"):
         Flipping(region=4).count((3, 2))
 
 
 def test_settings_out_of_range():
-    with pytest.raises(onnxlrp.InputError, match="replacement is one of uniform, mean, blur"):
-        Flipping(replacement="black")
+    with pytest.raises(
+        onnxlrp.InputError, match="replaced by uniform, mean, blur, inpainting, not black"
+    ):
+        Pictures("x", PREPROCESSING, "black")
     with pytest.raises(onnxlrp.InputError, match="region is at least 1"):
         Flipping(region=0)
-    with pytest.raises(onnxlrp.InputError, match="stride of 3 leaves pixels out"):
+    with pytest.raises(onnxlrp.InputError, match="stride of 3 leaves some out"):
         Flipping(region=2, stride=3)

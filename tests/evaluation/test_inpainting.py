@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from onnxlrp.evaluation import Flipping
+from onnxlrp.evaluation import Flipping, Pictures, Sample
 from onnxlrp.evaluation.inpainting import inpainted
 from onnxlrp.inputs.preprocessing import Preprocessing
 
@@ -46,7 +46,9 @@ def test_where_nothing_is_left_there_is_the_mean():
 def test_it_commutes_with_preprocessing(layout):
     how = Preprocessing(scale=1 / 255, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), layout=layout)
     gone = np.random.default_rng(1).random((2, 7, 6)) < 0.5
-    found = Flipping(replacement="inpainting").replacing(picture(), 0, how)(gone)
+    sample = Sample("one", 0, {"pixels": picture()}, {})
+    (feeds,) = Pictures("x", how, "inpainting").replacing(sample, Flipping())(gone)
+    found = feeds["x"]
     filled = inpainted(picture().astype(np.float32), gone[1])
     expected = (filled / 255 - how.mean) / how.std
     one = np.moveaxis(found[1], 0, -1) if layout == "NCHW" else found[1]

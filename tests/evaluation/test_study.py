@@ -5,7 +5,7 @@ from support import model, node, normal
 
 import onnxlrp
 from onnxlrp.compiler.composite import Composite
-from onnxlrp.evaluation import Flipping, Judge, Picture, Study
+from onnxlrp.evaluation import Flipping, Judge, Pictures, Sample, ScoredModel, Study
 from onnxlrp.evaluation.randomisation import randomise
 from onnxlrp.evaluation.study import RANDOM, interval
 from onnxlrp.inputs.preprocessing import Preprocessing
@@ -40,11 +40,14 @@ def written(folder, head):
     return path
 
 
-def pictures(count: int, maps: dict | None = None) -> list[Picture]:
+def pictures(count: int, maps: dict | None = None) -> list[Sample]:
     pixels = np.random.default_rng(0).integers(0, 256, (count, 7, 7, 3), dtype=np.uint8)
     return [
-        Picture(
-            str(number), number, one, {name: array[number] for name, array in (maps or {}).items()}
+        Sample(
+            str(number),
+            number,
+            {"pixels": one},
+            {name: array[number] for name, array in (maps or {}).items()},
         )
         for number, one in enumerate(pixels)
     ]
@@ -52,29 +55,31 @@ def pictures(count: int, maps: dict | None = None) -> list[Picture]:
 
 def judge(network, methods=("epsilon", "epsilon_plus"), **options) -> Judge:
     chosen = {name: Composite.load(name) for name in methods}
-    return Judge(network, chosen, options.pop("flipping", Flipping()), PREPROCESSING, **options)
+    probability = options.pop("probability", False)
+    scored = ScoredModel(network, preprocessing=PREPROCESSING, probability=probability)
+    return Judge(scored, chosen, Flipping(), Pictures("x", PREPROCESSING), **options)
 
 
 def test_the_score_is_the_logit_though_the_model_returns_probabilities(network):
     run = judge(network)
-    images = PREPROCESSING.values(pictures(2)[0].pixels)[None]
+    images = PREPROCESSING.values(pictures(2)[0].content["pixels"])[None]
     explanation = onnxlrp.Explainer(
         onnxlrp.convert(network, "epsilon").to_proto().SerializeToString()
     )(images)
-    logits = run.scores(images)
+    logits = run.model.scores({"x": images})
     np.testing.assert_allclose(
         np.exp(logits) / np.exp(logits).sum(), explanation.outputs["probability"], rtol=1e-5
     )
-    probability = judge(network, probability=True).scores(images)
+    probability = judge(network, probability=True).model.scores({"x": images})
     np.testing.assert_allclose(probability, explanation.outputs["probability"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_probability_is_the_models_own(tmp_path, head):
     path = written(tmp_path, head)
-    images = PREPROCESSING.values(pictures(1)[0].pixels)[None]
-    found = judge(path, probability=True).scores(images)
-    logits = judge(path).scores(images)
+    images = PREPROCESSING.values(pictures(1)[0].content["pixels"])[None]
+    found = judge(path, probability=True).model.scores({"x": images})
+    logits = judge(path).model.scores({"x": images})
     expected = 1 / (1 + np.exp(-logits))
     if head != "sigmoid":
         expected = np.exp(logits) / np.exp(logits).sum()
@@ -95,16 +100,16 @@ def test_a_row_is_what_flipping_by_hand_gives(network):
     explainer = onnxlrp.Explainer(
         onnxlrp.convert(network, "epsilon").to_proto().SerializeToString()
     )
-    explanation = explainer(PREPROCESSING.values(picture.pixels)[None])
+    explanation = explainer(PREPROCESSING.values(picture.content["pixels"])[None])
     target = int(explanation.target[0])
     assert row["class"] == target
     relevance = explanation.relevance[0].astype(float).sum(axis=0)
-    noise = Flipping().replaced(picture.pixels, 0)
-    flipped, curve = picture.pixels.copy(), []
+    noise = run.medium.replaced(picture.content["pixels"], Flipping().random(0))
+    flipped, curve = picture.content["pixels"].copy(), []
     for place in [None, *sorted(np.ndindex(7, 7), key=lambda place: -relevance[place])]:
         if place is not None:
             flipped[place] = noise[place]
-        curve.append(run.scores(PREPROCESSING.values(flipped)[None])[0, target])
+        curve.append(run.model.scores({"x": PREPROCESSING.values(flipped)[None]})[0, target])
     values = row["methods"]["epsilon"]["values"]
     assert values["AUC descending"] == pytest.approx(np.mean(curve), abs=1e-4)
     assert values["AUC descending at 10"] == pytest.approx(np.mean(curve[:11]), abs=1e-4)
@@ -119,7 +124,7 @@ def test_maps_of_another_library_are_judged_alike(network):
         onnxlrp.convert(network, "epsilon").to_proto().SerializeToString()
     )
     for picture in pictures(3):
-        own.append(explainer(PREPROCESSING.values(picture.pixels)[None]).relevance[0])
+        own.append(explainer(PREPROCESSING.values(picture.content["pixels"])[None]).relevance[0])
     rows = [run(picture) for picture in pictures(3, {"theirs": np.stack(own)})]
     study = Study(rows, ["epsilon", "theirs", RANDOM])
     assert study.difference("epsilon", "theirs", "AUC descending").mean == pytest.approx(
@@ -165,12 +170,13 @@ def test_intervals_of_little():
 
 
 def test_maps_change_when_weights_are_shuffled(network):
-    images = np.stack([PREPROCESSING.values(one.pixels) for one in pictures(4)])
-    steps = list(randomise(network, Composite.load("epsilon"), images))
+    images = [{"x": PREPROCESSING.values(one.content["pixels"])[None]} for one in pictures(4)]
+    scored = ScoredModel(network)
+    steps = list(randomise(scored, Composite.load("epsilon"), images))
     assert len(steps) == 2
     assert all(found.shape == (4,) for _, found in steps)
     assert abs(steps[-1][1].mean()) < 0.6
-    again = list(randomise(network, Composite.load("epsilon"), images))
+    again = list(randomise(scored, Composite.load("epsilon"), images))
     np.testing.assert_array_equal(steps[-1][1], again[-1][1])
 
 

@@ -12,7 +12,7 @@ from support import model, node, normal
 
 import onnxlrp
 from onnxlrp.cli import main
-from onnxlrp.evaluation import Flipping, Judge, Picture
+from onnxlrp.evaluation import Flipping, Judge, Pictures, Sample, ScoredModel
 from onnxlrp.evaluation.measures import complexity, mass_accuracy, rank_accuracy, sparseness
 from onnxlrp.inputs.preprocessing import Preprocessing
 
@@ -123,9 +123,14 @@ def test_pixel_flipping(network, path, pictures, images, attributions):
     )
     found = metric(network, images, classes, attributions, softmax=False)
     raw = Preprocessing(resize=SIDE, crop=(SIDE, SIDE), channels="grey")
-    judge = Judge(path, {}, Flipping(replacement="mean"), raw, orders=("descending",))
+    medium = Pictures("x", raw, "mean")
+    judge = Judge(ScoredModel(path), {}, Flipping(), medium, orders=("descending",))
     for number, curve in enumerate(found):
-        row = judge(Picture(str(number), number, pictures[number], {"ours": attributions[number]}))
+        row = judge(
+            Sample(
+                str(number), number, {"pixels": pictures[number]}, {"ours": attributions[number]}
+            )
+        )
         assert row["class"] == classes[number]
         ours = row["methods"]["ours"]["curves"]["descending"]
         np.testing.assert_allclose(ours[1:], curve, atol=2e-5)

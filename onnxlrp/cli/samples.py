@@ -1,0 +1,226 @@
+"""What `onnxlrp evaluate` judges on: pictures, texts, tables or signals, and how it flips them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from onnxlrp.errors import InputError
+from onnxlrp.evaluation import Flipping
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from onnxlrp.evaluation import Sample, ScoredModel
+    from onnxlrp.evaluation.medium import Medium
+    from onnxlrp.inputs.preprocessing import Preprocessing
+
+KINDS = ("pictures", "text", "signals", "tables")
+LARGE = 64
+"""Sides in pixels, and lengths in samples of a signal, beyond which regions are flipped."""
+
+Make = Callable[[int, "Mapping[str, NDArray[Any]]", "NDArray[Any] | None"], "Sample"]
+
+
+class Samples(NamedTuple):
+    """What there is to judge on.
+
+    Attributes
+    ----------
+    medium : what they are made of
+    names : of each
+    make : from the number of one, maps of it by method, and its mask, to the sample
+    flipping : as asked, with what is usual for such samples where nothing was
+
+    """
+
+    medium: Medium
+    names: list[str]
+    make: Make
+    flipping: Flipping
+
+
+def samples(
+    kind: str | None,
+    model: ScoredModel,
+    sources: tuple[str, ...],
+    replacement: str | None,
+    flipping: dict[str, Any],
+    options: Mapping[str, Any],
+) -> Samples:
+    """Open the data.
+
+    Parameters
+    ----------
+    kind : one of `KINDS`; by what the model reads if None
+    model : with the preprocessing, where it reads pictures
+    sources : files and folders
+    replacement : of what is flipped; what is usual if None
+    flipping : of `Flipping`'s values those that are asked for
+    options : of the command, `axis`, `tokenizer`, `pad` and `special`
+
+    Raises
+    ------
+    InputError
+        The data cannot be read, or is not of such a kind.
+
+    """
+    kind = kind or kind_of(model)
+    if kind == "text":
+        return _text(model, sources, replacement, flipping, options)
+    if len(model.inputs) != 1:
+        raise InputError(
+            f"{model.path} has several inputs: of such models only those of text can be evaluated"
+        )
+    if kind == "pictures":
+        return _pictures(model, sources, replacement, flipping)
+    return _arrays(kind, model, sources, replacement, flipping, options["axis"])
+
+
+def kind_of(model: ScoredModel) -> str:
+    """Tell what a model reads by its explained input, and whether pictures are made for it."""
+    tensor = model.inputs[model.explained[0]]
+    if model.preprocessing is not None:
+        return "pictures"
+    if "int" in tensor.dtype and len(tensor.shape) == 2:
+        return "text"
+    return {2: "tables", 3: "signals"}.get(len(tensor.shape), "pictures")
+
+
+def _pictures(
+    model: ScoredModel,
+    sources: tuple[str, ...],
+    replacement: str | None,
+    asked: dict[str, Any],
+) -> Samples:
+    from onnxlrp.evaluation import Pictures, Sample
+    from onnxlrp.evaluation.measures import box_mask
+    from onnxlrp.inputs.items import collect
+
+    preprocessing: Preprocessing | None = model.preprocessing
+    if preprocessing is None:
+        raise InputError("say how pictures are made, as in --preprocess imagenet")
+    items = collect(sources, 3)
+    size = preprocessing.pixels(items[0].picture()).shape[:2]
+    usual: dict[str, Any] = {}
+    if max(size) > LARGE:
+        usual["region"] = asked.get("region", 9)
+        most = Flipping(None, usual["region"], asked.get("stride")).count(size)
+        usual["flips"] = min(100, most)
+
+    def make(number: int, maps: Mapping[str, NDArray[Any]], mask: NDArray[Any] | None) -> Sample:
+        pixels = preprocessing.pixels(items[number].picture())
+        if mask is not None and mask.shape == (4,):
+            mask = box_mask(mask, pixels.shape[:2])
+        return Sample(items[number].name, number, {"pixels": pixels}, maps, mask)
+
+    medium = Pictures(model.explained[0], preprocessing, replacement or "uniform")
+    return Samples(medium, [item.name for item in items], make, Flipping(**usual | asked))
+
+
+def _arrays(
+    kind: str,
+    model: ScoredModel,
+    sources: tuple[str, ...],
+    replacement: str | None,
+    asked: dict[str, Any],
+    axis: int,
+) -> Samples:
+    import numpy as np
+
+    from onnxlrp.evaluation import Sample, Signals, Tables
+    from onnxlrp.inputs.items import collect
+
+    name = model.explained[0]
+    expected = model.inputs[name]
+    axes = len(expected.shape) - 1
+    items = collect(sources, axes)
+
+    def values(number: int) -> NDArray[Any]:
+        read = items[number].read()
+        if not isinstance(read, np.ndarray) or read.ndim != axes:
+            raise InputError(f"{items[number].source} is no array of {axes} axes")
+        made = np.asarray(read, expected.dtype)
+        if not np.isfinite(made).all():
+            raise InputError(f"{items[number].source} holds NaN or infinity")
+        return made
+
+    def make(number: int, maps: Mapping[str, NDArray[Any]], mask: NDArray[Any] | None) -> Sample:
+        return Sample(items[number].name, number, {"values": values(number)}, maps, mask)
+
+    names = [item.name for item in items]
+    usual: dict[str, Any] = {}
+    medium: Medium
+    if kind == "tables":
+        if axes != 1:
+            raise InputError(f"the model reads {expected}: a table is [N, F]")
+        if asked.keys() & {"region", "stride"}:
+            raise InputError("features have no neighbours: leave out --region and --stride")
+        rows = [values(number) for number in range(len(items))]
+        if len({len(row) for row in rows}) > 1:
+            raise InputError("the rows of a table have as many features each")
+        usual["every"] = None
+        medium = Tables(name, np.stack(rows), replacement or "mean")
+    else:
+        medium = Signals(name, axis, replacement or "mean")
+        if not -axes <= axis < axes:
+            raise InputError(f"--axis {axis}: a signal of this model has {axes} axes")
+        length = values(0).shape[axis]
+        if length > LARGE and "stride" not in asked:
+            usual["region"] = -(-length // 100)
+    return Samples(medium, names, make, Flipping(**usual | asked))
+
+
+def _text(
+    model: ScoredModel,
+    sources: tuple[str, ...],
+    replacement: str | None,
+    asked: dict[str, Any],
+    options: Mapping[str, Any],
+) -> Samples:
+    from onnxlrp.evaluation import Sentences
+    from onnxlrp.inputs.tokens import Vocabulary, token_arrays
+
+    if len(model.explained) != 1:
+        raise InputError(
+            f"several inputs choose rows of tables, {', '.join(model.explained)}: say with "
+            "--input which holds the tokens"
+        )
+    if asked.keys() & {"region", "stride"}:
+        raise InputError("tokens are flipped one by one: leave out --region and --stride")
+    path = options["tokenizer"] or _beside(model.path)
+    vocabulary = Vocabulary() if path is None else Vocabulary.load(path)
+    vocabulary = vocabulary.with_numbers(options["pad"], options["special"])
+    usual = "unknown" if vocabulary.mask is None and vocabulary.unknown is not None else "mask"
+    medium = Sentences(model.explained[0], vocabulary, replacement or usual, model.inputs)
+    sets = [
+        token_arrays(Path(source), medium.input, model.inputs, vocabulary) for source in sources
+    ]
+    where = [
+        (place, row) for place, one in enumerate(sets) for row in range(len(one[medium.input]))
+    ]
+    names = []
+    for place, row in where:
+        digits = len(str(len(sets[place][medium.input]) - 1))
+        names.append(f"{Path(sources[place]).stem}/{row:0{digits}}")
+    if len(set(names)) < len(names):
+        raise InputError("two files of --data have the same name")
+
+    def make(
+        number: int, maps: Mapping[str, NDArray[Any]], mask: NDArray[np.bool_] | None
+    ) -> Sample:
+        place, row = where[number]
+        content = {name: array[row] for name, array in sets[place].items()}
+        return medium.sample(names[number], number, content, maps, mask)
+
+    return Samples(medium, names, make, Flipping(**{"every": None} | asked))
+
+
+def _beside(model: Path) -> Path | None:
+    """Find the tokenizer of a model's file: `<stem>.tokenizer.json`, or `tokenizer.json`."""
+    for name in (f"{model.stem}.tokenizer.json", "tokenizer.json"):
+        if (path := model.with_name(name)).is_file():
+            return path
+    return None
