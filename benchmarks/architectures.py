@@ -6,13 +6,15 @@ those do not use, written here).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 TIMM = [
     "beit_base_patch16_224",
@@ -167,12 +169,6 @@ class Family:
     build: Callable[[str], Architecture]
 
 
-# torchvision asks for these where its build does not fit torch's; they live as long as this does.
-_DECLARED = torch.library.Library("torchvision", "FRAGMENT")
-for _operator in ("nms", "qnms"):
-    _DECLARED.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-
 class Score(nn.Module):
     """Hand a transformer's inputs over by name and return its logits alone."""
 
@@ -191,32 +187,69 @@ def _pictures(size: int, *, channels: int = 3) -> dict[str, Tensor]:
     return {"image": torch.randn(2, channels, size, size)}
 
 
+def _smallest(create: Callable[[int], nn.Module], sides: Iterable[int]) -> Architecture:
+    """Return a network of few blocks, at the smallest size of picture that it takes."""
+    for side, short in itertools.product(sides, (True, False)):
+        try:
+            model, inputs = create(side).eval(), _pictures(side)
+            if short:
+                _shorten(model)
+            with torch.no_grad():
+                model(*inputs.values())
+        # Whatever a network raises over a size that it does not take.
+        except Exception as error:
+            failure = error
+        else:
+            return Architecture(model, inputs)
+    raise failure
+
+
+def _shorten(model: nn.Module) -> None:
+    """Keep two of the blocks in a row that are written alike."""
+    for module in list(model.modules()):
+        if not isinstance(module, nn.Sequential | nn.ModuleList):
+            continue
+        # Blocks may differ in how often training drops them.
+        written = [re.sub(r"\b(drop_prob|p)=[^,)]*", "", repr(child)) for child in module]
+        keys = list(module._modules)
+        for i in reversed(range(2, len(written))):
+            if written[i] == written[i - 1] == written[i - 2]:
+                if isinstance(module, nn.ModuleList):
+                    del module[i]
+                else:
+                    # What is left keeps its name.
+                    del module._modules[keys[i]]
+
+
 def _timm(name: str) -> Architecture:
     import timm
 
-    model = timm.create_model(name, pretrained=False, num_classes=10)
-    side: int = model.default_cfg["input_size"][1]
-    convolutional = not any(isinstance(m, nn.LayerNorm | nn.Linear) for m in _body(model))
-    return Architecture(model, _pictures(min(side, 128) if convolutional else side))
+    def create(side: int) -> nn.Module:
+        try:
+            model: nn.Module = timm.create_model(name, num_classes=10, img_size=side)
+        except TypeError:
+            model = timm.create_model(name, num_classes=10)
+        return model
 
-
-def _body(model: nn.Module) -> list[nn.Module]:
-    classifier = model.get_classifier()  # type: ignore[operator]
-    heads = {id(m) for m in (classifier if isinstance(classifier, tuple) else [classifier])}
-    return [m for m in model.modules() if id(m) not in heads]
+    usual: int = timm.get_pretrained_cfg(name).input_size[1]
+    return _smallest(create, (*(side for side in (96, 128, 160) if side < usual), usual))
 
 
 def _torchvision(name: str) -> Architecture:
     import torchvision
 
     extra = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
-    model = torchvision.models.get_model(name, weights=None, num_classes=10, **extra)
+
+    def create(side: int) -> nn.Module:
+        sized = {"image_size": side} if name.startswith("vit") else {}
+        model: nn.Module = torchvision.models.get_model(name, num_classes=10, **extra, **sized)
+        return model
+
     if name in ("r3d_18", "swin3d_t"):
-        return Architecture(model, {"video": torch.randn(2, 3, 8, 64, 64)})
-    if name == "inception_v3":
-        return Architecture(model, _pictures(160))
-    whole = name.startswith(("maxvit", "swin", "vit", "vgg", "alexnet"))
-    return Architecture(model, _pictures(224 if whole else 128))
+        return Architecture(create(64), {"video": torch.randn(2, 3, 8, 64, 64)})
+    # TorchScript exports no adaptive pooling of sizes that do not divide.
+    odd = name.startswith(("alexnet", "vgg"))
+    return _smallest(create, (224,) if odd else (96, 128, 160, 224))
 
 
 _TEXT: dict[str, tuple[str, dict[str, Any]]] = {
@@ -404,7 +437,7 @@ class Cosine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compare directions."""
-        return 10 * F.normalize(self.features(x)) @ F.normalize(self.prototypes).T
+        return 10 * functional.normalize(self.features(x)) @ functional.normalize(self.prototypes).T
 
 
 class Channels(nn.Module):
@@ -430,7 +463,7 @@ class GeM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the cubic mean, kept above 0."""
-        return F.adaptive_avg_pool2d(x.clamp(min=1e-6) ** 3.0, 1) ** (1 / 3)
+        return functional.adaptive_avg_pool2d(x.clamp(min=1e-6) ** 3.0, 1) ** (1 / 3)
 
 
 def _nets() -> dict[str, Callable[[], Architecture]]:
@@ -469,7 +502,7 @@ def _nets() -> dict[str, Callable[[], Architecture]]:
         "logsumexp": Function(lambda x: x.logsumexp(1, keepdim=True).expand(-1, 8, -1, -1)),
         "norm": Function(lambda x: x / x.norm(dim=1, keepdim=True).clamp(min=1e-6)),
         "std": Function(lambda x: (x - x.mean((2, 3), True)) / (x.std((2, 3), keepdim=True) + 1)),
-        "unfold": Function(lambda x: F.unfold(x, 3, padding=1).view(-1, 72, 16, 16)[:, :8]),
+        "unfold": Function(lambda x: functional.unfold(x, 3).view(-1, 72, 14, 14)[:, :8]),
     }  # fmt: skip
     signal = nn.Sequential(
         nn.Conv1d(2, 8, 5), nn.ReLU(), nn.BatchNorm1d(8), nn.MaxPool1d(2), nn.Conv1d(8, 8, 3),

@@ -11,22 +11,27 @@ what was found, and a run that was interrupted goes on. `--page` writes the page
 from __future__ import annotations
 
 import argparse
+import hashlib
+import itertools
 import json
+import multiprocessing
+import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 EXPORTERS = ("torchscript", "dynamo")
 VARIANTS = ("exported", "optimised", "slimmed")
+_LIBRARIES = [
+    *("architectures", "torch", "torch._dynamo", "timm", "torchvision", "transformers"),
+    *("onnxruntime", "onnxslim", "onnxscript", "onnxlrp", "onnxlrp.audit"),
+]
 _MEMORY = 8 << 30
-_LEAK = 1e-3
 
 Outcome = dict[str, Any]
 
@@ -40,12 +45,13 @@ def export(name: str, exporter: str, path: Path) -> dict[str, Any]:
     made = build(name)
     values, names = tuple(made.inputs.values()), list(made.inputs)
     named = {axis: f"axis{axis}" for axis in made.free}
+    variadic = isinstance(made.module, Score)
     if exporter == "dynamo":
         sizes = dict.fromkeys((0, *made.free), torch.export.Dim.DYNAMIC)
         shapes = tuple(sizes for _ in values)
         torch.onnx.export(
             made.module, values, str(path), dynamo=True, input_names=names,
-            output_names=["logits"], dynamic_shapes=(shapes,) if isinstance(made.module, Score) else shapes,
+            output_names=["logits"], dynamic_shapes=(shapes,) if variadic else shapes,
             opset_version=18, external_data=False, verbose=False,
         )  # fmt: skip
     else:
@@ -76,11 +82,26 @@ def variant(kind: str, path: Path, folder: Path) -> Path:
     return result
 
 
-def explain(path: Path, feeds: dict[str, Any], folder: Path) -> Outcome:
-    """Convert, run and audit a model that runs."""
-    import numpy as np
-    import onnxruntime as ort
+def fingerprint(path: Path) -> str:
+    """Return what two models have in common that are node for node the same."""
+    import onnx
 
+    graph = onnx.load(path).graph
+    known = {
+        tensor.name: hashlib.sha256(onnx.numpy_helper.to_array(tensor).tobytes()).hexdigest()
+        for tensor in graph.initializer
+    }
+    found = hashlib.sha256()
+    for node in graph.node:
+        attributes = sorted(a.SerializeToString(deterministic=True) for a in node.attribute)
+        inputs = [known.get(name, name) for name in node.input]
+        known |= {name: f"{len(known)} {i}" for i, name in enumerate(node.output)}
+        found.update(repr((node.domain, node.op_type, inputs, attributes)).encode())
+    return found.hexdigest()
+
+
+def explain(path: Path, feeds: dict[str, Any], folder: Path, layers: str) -> Outcome:
+    """Convert, run and audit a model that runs."""
     import onnxlrp
     from onnxlrp.audit import check
 
@@ -95,14 +116,9 @@ def explain(path: Path, feeds: dict[str, Any], folder: Path) -> Outcome:
         return {"status": "refused", "why": [f"{type(error).__name__}: {error}"]}
     conversion.save(explainer)
     spent = time.perf_counter() - start
-    session = ort.InferenceSession(str(explainer), providers=["CPUExecutionProvider"])
-    wanted = [n.name for n in session.get_outputs() if n.name.startswith("relevance")]
-    maps = session.run(wanted, {**feeds, "target": np.array([-1])})
-    if not all(np.isfinite(m).all() for m in maps):
-        return {"status": "not finite", "why": []}
-    single = {name: value[:1] for name, value in feeds.items()}
-    audit = check(str(path), str(explainer), single)
-    leak = max((abs(n.unexplained) / max(n.size, 1e-30) for n in audit.layers), default=0.0)
+    audit = check(str(path), str(explainer), feeds, layers=layers)
+    leaking = max((n for n in audit.layers if n.judged), key=lambda n: n.leak, default=None)
+    leak = 0.0 if leaking is None else leaking.leak
     changed = max(audit.outputs.values(), default=0.0)
     result = {
         "seconds": round(spent, 2),
@@ -112,17 +128,26 @@ def explain(path: Path, feeds: dict[str, Any], folder: Path) -> Outcome:
         "changed": changed,
         "noise": audit.noise,
     }
-    if changed > max(1e-5, 10 * audit.noise):
+    if any(entry.nan or entry.infinite for entry in audit.special):
+        return result | {"status": "not finite", "why": []}
+    if not changed <= audit.allowed_change:
         return result | {"status": "outputs changed", "why": []}
-    skipped = {o.operator for n in audit.layers for o in n.operations if o.skipped}
-    if leak > _LEAK and not skipped:
-        return result | {"status": "leaks", "why": [f"{leak:.1e} of sum |R|"]}
+    if leaking is not None and leaking.leaks:
+        where = f"{leaking.operations[0].operator} by {leaking.rules}"
+        return result | {"status": "leaks", "why": [f"{leak:.0e} of sum |R|: {where}"]}
+    wrong = {f"{n.operations[0].operator} by {n.rules}" for n in audit.layers if n.differs}
+    if wrong:
+        return result | {"status": "differs from the definition", "why": sorted(wrong)}
     return result | {"status": "explained", "why": []}
+
+
+def outcome(kind: str, status: str, why: list[str]) -> Outcome:
+    """Return what is noted of a variant."""
+    return {"variant": kind, "status": status, "why": why}
 
 
 def attempt(name: str, exporter: str) -> Iterator[Outcome]:
     """Try one export in all variants."""
-    import numpy as np
     import onnxruntime as ort
 
     warnings.filterwarnings("ignore")
@@ -132,27 +157,37 @@ def attempt(name: str, exporter: str) -> Iterator[Outcome]:
         try:
             feeds = export(name, exporter, path)
         except Exception as error:
-            text = str(error).strip().splitlines() or [type(error).__name__]
-            yield {"variant": "exported", "status": "no export", "why": [text[0][:200]]}
+            yield outcome(VARIANTS[0], "no export", [_first(error)])
             return
+        known: dict[str, Outcome] = {}
         for kind in VARIANTS:
             try:
                 tried = variant(kind, path, folder)
+                mark = fingerprint(tried)
+                if mark in known:
+                    yield {**known[mark], "variant": kind}
+                    continue
                 session = ort.InferenceSession(str(tried), providers=["CPUExecutionProvider"])
-                reads = {entry.name for entry in session.get_inputs()}
-                given = {k: np.asarray(v) for k, v in feeds.items() if k in reads}
+                given = {e.name: feeds[e.name][:1] for e in session.get_inputs()}
                 session.run(None, given)
                 del session
             except Exception as error:
-                yield {"variant": kind, "status": "does not run", "why": [str(error)[:200]]}
+                yield outcome(kind, "does not run", [_first(error)])
                 continue
+            # Each layer is recomputed once: the variants differ in how layers are written.
+            layers = "" if kind == VARIANTS[0] else "none"
             try:
-                yield {"variant": kind, **explain(tried, given, folder)}
+                known[mark] = {"variant": kind, **explain(tried, given, folder, layers)}
             except Exception as error:
-                yield {
-                    "variant": kind, "status": "crash",
-                    "why": [f"{type(error).__name__}: {str(error)[:300]}"],
-                }  # fmt: skip
+                text = f"{type(error).__name__}: {_first(error)}"
+                known[mark] = outcome(kind, "crash", [text])
+            yield known[mark]
+
+
+def _first(error: Exception) -> str:
+    """Return the first line of what an exception says."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0].strip()[:300]
 
 
 def names(pattern: str) -> list[str]:
@@ -166,102 +201,158 @@ def names(pattern: str) -> list[str]:
 def run(journal: Path, pattern: str, again: set[str], limit: int) -> None:
     """Try what the journal does not hold, or holds with a status that is tried again."""
     found = read(journal)
-    for name in names(pattern):
-        for exporter in EXPORTERS:
-            known = [found.get((name, exporter, kind)) for kind in VARIANTS]
-            ended = [entry for entry in known if entry is not None]
-            if ended and not any(entry["status"] in again for entry in ended):
-                continue
-            command = [sys.executable, __file__, "--one", name, exporter]
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
-                lines = [t for t in done.stdout.splitlines() if t.startswith('{"variant"')]
-                failed = "" if lines else (done.stderr.strip().splitlines() or ["killed"])[-1]
-            except subprocess.TimeoutExpired:
-                lines, failed = [], f"more than {limit} s"
-            outcomes = [json.loads(line) for line in lines] or [
-                {"variant": "exported", "status": "crash", "why": [failed[:300]]}
-            ]
-            with journal.open("a", encoding="utf-8") as file:
-                for outcome in outcomes:
-                    entry = {"name": name, "exporter": exporter, **outcome}
-                    file.write(json.dumps(entry) + "\n")
-                    print(name, exporter, outcome["variant"], outcome["status"],
-                          "; ".join(outcome["why"])[:160], flush=True)  # fmt: skip
+    # Importing the libraries takes longer than many a trial, so processes are forked off one that
+    # has them.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_LIBRARIES)
+    for name, exporter in itertools.product(names(pattern), EXPORTERS):
+        known = [found.get((name, exporter, kind)) for kind in VARIANTS]
+        ended = [entry for entry in known if entry is not None]
+        if ended and not any(entry["status"] in again for entry in ended):
+            continue
+        noted = len(entries(journal))
+        trial = context.Process(target=write, args=(name, exporter, journal))
+        trial.start()
+        trial.join(limit)
+        why = f"more than {limit} s" if trial.is_alive() else f"exit status {trial.exitcode}"
+        trial.kill()
+        trial.join()
+        if trial.exitcode:
+            done = {entry["variant"] for entry in entries(journal)[noted:]}
+            for kind in VARIANTS:
+                if kind not in done:
+                    note(journal, name, exporter, outcome(kind, "not finished", [why]))
+
+
+def write(name: str, exporter: str, journal: Path) -> None:
+    """Try one export in all variants, and note what is found."""
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    for found in attempt(name, exporter):
+        note(journal, name, exporter, found)
+
+
+def note(journal: Path, name: str, exporter: str, found: Outcome) -> None:
+    """Add an outcome to the journal."""
+    with journal.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"name": name, "exporter": exporter, **found}) + "\n")
+
+
+def entries(journal: Path) -> list[Outcome]:
+    """Return all that a journal holds, in the order of time."""
+    if not journal.exists():
+        return []
+    return [json.loads(line) for line in journal.read_text("utf-8").splitlines()]
 
 
 def read(journal: Path) -> dict[tuple[str, str, str], Outcome]:
     """Return the last outcome of each trial."""
-    if not journal.exists():
-        return {}
-    entries = map(json.loads, journal.read_text("utf-8").splitlines())
-    return {(e["name"], e["exporter"], e["variant"]): e for e in entries}
+    return {(e["name"], e["exporter"], e["variant"]): e for e in entries(journal)}
 
 
 def page(journal: Path) -> str:
     """Return what the journal holds as a page."""
     found = read(journal)
-    runs = {k: e for k, e in found.items() if e["status"] not in ("no export", "does not run")}
-    good = {k for k, e in runs.items() if e["status"] == "explained"}
-    tried = {name for name, *_ in found}
+    runs = {key: e for key, e in found.items() if e["status"] not in _NO_MODEL}
+    good = {key for key, e in runs.items() if e["status"] == "explained"}
+    tried = sorted({name for name, *_ in found})
+    left = sorted({name for name in names("") if name not in tried})
     lines = [
-        "# Which classifiers can be explained", "",
-        "Written by `benchmarks/coverage.py`: random weights, two exporters (opset 17 and 18), as",
-        "exported, as onnxruntime's extended optimisation leaves them, and slimmed by onnxslim.",
-        "*Explained* means: converts by the default composite, the model's outputs unchanged, every",
-        "map finite, and relevance accounted for layer by layer by the audit.", "",
-        f"{len(tried)} architectures, {len(runs)} models that export and run in onnxruntime: "
-        f"**{len(good)} explained, {len(good) / max(len(runs), 1):.1%}**.", "",
-        "| library | exporter | " + " | ".join(VARIANTS) + " |", "|---|---|" + "---|" * len(VARIANTS),
-    ]  # fmt: skip
-    for library in dict.fromkeys(name.split("/")[0] for name in sorted(tried)):
-        for exporter in EXPORTERS:
-            cells = []
-            for kind in VARIANTS:
-                keys = [
-                    k for k in runs if k[0].startswith(library + "/") and k[1:] == (exporter, kind)
-                ]
-                cells.append(f"{sum(k in good for k in keys)} of {len(keys)}")
-            lines.append(f"| {library} | {exporter} | " + " | ".join(cells) + " |")
-    reasons: dict[str, list[str]] = defaultdict(list)
-    for key, entry in sorted(runs.items()):
-        if key not in good:
-            for why in entry["why"] or [""]:
-                reasons[f"{entry['status']}: {_plain(why)}"].append(" ".join(key))
-    lines += ["", "## What is not", "", "| why | where |", "|---|---|"]
-    lines += [
-        f"| {why} | {', '.join(where[:4])}{f' and {len(where) - 4} more' if len(where) > 4 else ''} |"
-        for why, where in sorted(reasons.items(), key=lambda item: -len(item[1]))
+        _HEAD,
+        f"{len(tried)} architectures were tried, {len(left)} were not{_listed(left)}. Of "
+        f"{len(runs)} models that export and run in onnxruntime "
+        f"**{len(good)} are explained, {len(good) / max(len(runs), 1):.1%}**.",
+        "",
+        *_table(["library", "exporter", *VARIANTS], _totals(tried, set(runs), good)),
+        "## What is not explained",
+        "",
+        *_table(["why", "where"], _reasons({k: e for k, e in runs.items() if k not in good})),
+        "## What does not export, or does not run in onnxruntime",
+        "",
+        *_table(["why", "where"], _reasons({k: e for k, e in found.items() if k not in runs})),
+        "## Each",
+        "",
+        "Of the variants by each exporter, how many are explained. Share of the score that reaches",
+        "the input, nodes of the explainer, and the largest leak of a layer as a part of its",
+        "sum of |R|: of the first that is.",
+        "",
+        *_table(
+            ["architecture", *EXPORTERS, "share", "nodes", "leak"],
+            (_each(name, found) for name in tried),
+        ),
     ]
-    lines += ["", "## What does not export, or does not run", "", "| why | where |", "|---|---|"]
-    counted: dict[str, list[str]] = defaultdict(list)
-    for key, entry in sorted(found.items()):
-        if key not in runs:
-            counted[f"{entry['status']}: {_plain(entry['why'][0])}"].append(" ".join(key))
-    lines += [f"| {why} | {', '.join(where)} |" for why, where in counted.items()]
-    lines += [
-        "", "## Each", "",
-        "Share of the score that reaches the input, nodes of the explainer, largest leak of a layer as a",
-        "part of its sum of |R|; of the plain export by each exporter, or of the first that there is.", "",
-        "| architecture | torchscript | dynamo | share | nodes | leak |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for name in sorted(tried):
-        cells = []
+    return "\n".join(lines[:-1]) + "\n"
+
+
+_NO_MODEL = ("no export", "does not run")
+_HEAD = """\
+# Which classifiers can be explained
+
+Written by
+
+    python benchmarks/coverage.py --page docs/coverage.md
+
+which takes hours; interrupted, it goes on where it stopped. Architectures of
+[timm](https://github.com/huggingface/pytorch-image-models) (`timm/`), torchvision (`tv/`) and
+transformers (`hf/`), and single layers in a small network (`net/`): random weights, BatchNorm
+statistics of random inputs, no branch multiplied by 0. Pictures are as small as the architecture
+takes, from 96 x 96 on; of blocks in a row that are alike two are kept; transformers' networks
+have two of width 32. Each is exported by torch's two exporters (TorchScript to opset 17, dynamo
+to 18) with a symbolic batch, and tried as exported, as onnxruntime's extended optimisation leaves
+it, and slimmed by onnxslim.
+
+*Explained* means: the default composite converts it; the model's outputs are unchanged; all
+relevance is finite; `onnxlrp check` accounts for it layer by layer; and, of the plain export,
+each layer's is that of the definition in float64.
+"""
+
+
+def _listed(found: list[str]) -> str:
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(cells) + " |" for cells in lines] + [""]
+
+
+Key = tuple[str, str, str]
+
+
+def _totals(tried: list[str], runs: set[Key], good: set[Key]) -> Iterator[list[str]]:
+    for library in dict.fromkeys(name.split("/")[0] for name in tried):
         for exporter in EXPORTERS:
-            marks = Counter(found[k]["status"] for k in found if k[:2] == (name, exporter))
-            cells.append(", ".join(f"{n} {status}" for status, n in marks.items()))
-        first = next((found[k] for k in found if k[0] == name and "share" in found[k]), None)
-        numbers = (
-            [f"{first['share']:.3g}", str(first["nodes"]), f"{first['leak']:.0e}"]
-            if first
-            else [""] * 3
-        )
-        lines.append(f"| {name} | " + " | ".join(cells + numbers) + " |")
-    return "\n".join(lines) + "\n"
+            row = [library, exporter]
+            for kind in VARIANTS:
+                keys = {k for k in runs if k[0].startswith(library + "/")}
+                keys = {k for k in keys if k[1:] == (exporter, kind)}
+                row.append(f"{len(keys & good)} of {len(keys)}")
+            yield row
 
 
-def _plain(why: str) -> str:
-    return " ".join(why.replace("|", "/").split())[:160]
+def _reasons(failed: Mapping[Key, Outcome]) -> list[list[str]]:
+    """Return each reason with the models that it stops, the most frequent first."""
+    where: dict[str, list[str]] = defaultdict(list)
+    for (name, exporter, kind), entry in sorted(failed.items()):
+        for why in entry["why"] or [""]:
+            text = " ".join(f"{entry['status']}: {why}".replace("|", "/").split())
+            where[text[:200].strip(": ")].append(f"{name} ({exporter}, {kind})")
+    return [[why, ", ".join(w)] for why, w in sorted(where.items(), key=lambda i: -len(i[1]))]
+
+
+def _each(name: str, found: Mapping[Key, Outcome]) -> list[str]:
+    cells = [name]
+    for exporter in EXPORTERS:
+        own = [e for key, e in found.items() if key[:2] == (name, exporter)]
+        count = sum(e["status"] == "explained" for e in own)
+        cells.append(f"{count} of {sum(e['status'] not in _NO_MODEL for e in own)}")
+    explained = (e for k, e in found.items() if k[0] == name and e["status"] == "explained")
+    first = next(explained, None)
+    if first is None:
+        return [*cells, "", "", ""]
+    return [*cells, f"{first['share']:.3g}", str(first["nodes"]), f"{first['leak']:.0e}"]
 
 
 def main() -> None:
@@ -276,11 +367,9 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="names only")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).parent))
     if arguments.one:
-        resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
-        for outcome in attempt(*arguments.one):
-            print(json.dumps(outcome), flush=True)
+        for found in attempt(*arguments.one):
+            print(json.dumps(found), flush=True)
         return
     if arguments.list:
         print("\n".join(names(arguments.only)))

@@ -1,4 +1,4 @@
-"""Gemm, and MatMul by a constant."""
+"""Gemm, and MatMul by what does not depend on the input."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from onnxlrp.propagation.registry import (
     layer,
     live_inputs,
     only_first_live,
-    require_constant,
     static_shape,
 )
+from onnxlrp.propagation.sums import reduced_to
 
 
 @dataclass(frozen=True)
 class Dense(WeightedLayer):
-    """Gemm, or MatMul by a constant.
+    """Gemm, or MatMul by what does not depend on the input.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Dense(WeightedLayer):
     def transpose(self, s: Tensor) -> Operands:
         batch = broadcast(s.shape[:-2], self.weights.shape[:-2])
         shape = (*batch, *self.x.shape[-2:])
-        return Operands((self._multiply(s, not self.transposed, shape),))
+        return Operands((reduced_to(self._multiply(s, not self.transposed, shape), self.x),))
 
     def filled(self, x: Operands, value: float | Sequence[float]) -> Operands:
         return x.map(lambda part: layout.filled(part, value, -2 if self.left else -1))
@@ -86,7 +86,8 @@ class DenseOnes(UniformLayer):
         return layout.reduce_sum(x.parts[0], [self.axis])
 
     def transpose(self, s: Tensor) -> Operands:
-        return Operands((layout.expand(layout.reduce_sum(s, [self.axis]), self.dense.x),))
+        summed = reduced_to(layout.reduce_sum(s, [self.axis]), self.dense.x)
+        return Operands((layout.expand(summed, self.dense.x),))
 
 
 def _check_gemm(operation: Operation, live: frozenset[int]) -> None:
@@ -146,18 +147,18 @@ def _check_matmul(operation: Operation, live: frozenset[int]) -> None:
             "products of two live values (attention) have no rule yet",
         )
     static_shape(inputs[0])
-    index = 1 if inputs[0] is operation.inputs[0] else 0
-    require_constant(operation, index, "weight")
-    weights = constant_of(operation.input(index))
+    weights = operation.input(1 if inputs[0] is operation.inputs[0] else 0)
     assert weights is not None
+    static_shape(weights)
+    assert weights.shape is not None
     assert inputs[0].shape is not None
-    if weights.ndim < 2 or weights.ndim > max(len(inputs[0].shape), 2):
-        fail(f"its weight has {weights.ndim} dimensions", "use a matrix")
+    if not 2 <= len(weights.shape) <= max(len(inputs[0].shape), 2):
+        fail(f"its weight has {len(weights.shape)} dimensions", "use a matrix")
 
 
 @layer("MatMul", check=_check_matmul)
 def matmul(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
-    """Build the layer of a MatMul by a constant on either side."""
+    """Build the layer of a MatMul by weights on either side, constant or computed of sizes."""
     operation, emitter = crossing.operation, crossing.emitter
     inputs = crossing.live_inputs
     left = inputs[0] is operation.inputs[1]

@@ -130,10 +130,7 @@ def _matrices(crossing: Crossing) -> Result:
         )
         own = Relevance(crossing.incoming.tensor * part, crossing.incoming.grounded)
         result += cross_by_rule(replace(crossing, relevance=[own]), built, [value], "epsilon")
-    return [
-        (value, Relevance(reduced_to(sent.tensor, crossing.tensor(value)), sent.grounded))
-        for value, sent in result
-    ]
+    return result
 
 
 @operator("Mixture", rules=_MATRICES, check=_check, default="uniform", receivers=_receivers)

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from support import crosses_as_defined, node, normal, operators
+from support import close, crosses_as_defined, explain, lines, model, node, normal, operators
+
+from onnxlrp import reference
 
 RULES = [
     ("epsilon", {}),
@@ -143,6 +145,42 @@ def test_matmul(shape, rule, parameters):
 def test_matmul_by_a_constant_on_the_left(rule):
     tested = node("MatMul", ["w", "x"])
     crosses_as_defined(tested, normal(2, 5, 3, seed=3), rule, {"w": normal(4, 5, seed=1)})
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "z-plus", "flat", "w-square"])
+@pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
+def test_matmul_by_what_is_computed_of_sizes(left, rule):
+    """Weights of two heads, cut to the length of the input as relative positions are."""
+    axis, length = (2, 5) if left else (1, 5)
+    table = normal(2, 4, 8, seed=1) if left else normal(2, 8, 4, seed=1)
+    x = normal(2, 1, length, 4, seed=2) if left else normal(2, 1, 4, length, seed=2)
+    tested = node("MatMul", ["w", "x"] if left else ["x", "w"])
+    body = [
+        node("Shape", ["x"], "end", start=2 if left else 3, end=3 if left else 4),
+        node("Slice", ["table", "start", "end", "axis"], "w"),
+        tested,
+        node("Reshape", ["y", "rows"], "flat"),
+        node("Gemm", ["flat", "readout"], "logits"),
+    ]
+    weights = {
+        "table": table, "start": np.array([0]), "axis": np.array([axis]),
+        "rows": np.array([-1, 32]), "readout": normal(32, 3, seed=3),
+    }  # fmt: skip
+    shape = ["N", 1, *(("length", 4) if left else (4, "length"))]
+    proto = model(body, {"x": shape}, ["logits"], weights)
+    composite = lines(f"name=node_y: {rule}", "Gemm: epsilon")
+    explained = explain(proto, composite, {"x": x}, target=1, inside=["y"])
+    applied = next(entry for entry in explained.conversion.nodes if entry.name == "node_y")
+    operands = {"w": np.take(table, range(length), axis).astype(float), "x": x.astype(float)}
+    wanted = reference.propagate(
+        tested,
+        [operands[name] for name in tested.input],
+        [explained.relevance("y")],
+        rule,
+        dict(applied.parameters),
+        [name == "x" for name in tested.input],
+    )
+    close(explained.values["relevance"], wanted.relevance[left])
 
 
 def test_non_negative_input_needs_one_convolution_each_way():
