@@ -48,6 +48,15 @@ computed (Sigmoid, Softmax, Tanh, ...) or divides, a `Mixture` where it is a mat
 LpNormalization are linear once their deviation is fixed, and take every rule for linear layers
 (Achtibat et al. 2024, prop. 3.4).
 
+**What leaves no choice.** A function of one live value, elementwise (activations, Exp, Log, Sqrt,
+Pow with a constant, c / x, trigonometric functions, Round, Sign, ...), passes relevance on, as
+zennit and LXT do; what compares or counts (Equal, IsNaN, ArgMax, Shape) carries none. Max and Min
+of live values: the first of the largest takes all; with a constant they are a Clip. ReduceProd:
+`uniform`. Reductions that ONNX defines by others follow these: ReduceL1 shares in proportion to
+|x|, ReduceL2 and ReduceSumSquare to x², ReduceLogSum to x, ReduceLogSumExp to exp(x), its softmax.
+Resize and CumSum are linear layers; by default they share as `norm` does, in every mode. Pad that
+repeats (edge, reflect, wrap) gives an element what its copies got.
+
 **`taylor`, one strategy for all that multiplies** (Binder et al. 2016, eqs. 8 to 10, 3 and 7):
 expand the layer at x to first order, towards a point where part of x is gone; give what is left
 there to who is left, and to each other its slope times its value; divide by the sum. On LRN this is

@@ -12,8 +12,8 @@ An operator says how relevance crosses it:
 
     from onnxlrp.plugin import Relevance, operator
 
-    @operator("Sin")
-    def sine(crossing):
+    @operator("com.example::Squash")
+    def squash(crossing):
         return [(crossing.operation.inputs[0], crossing.incoming)]
 """
 

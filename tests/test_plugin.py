@@ -26,14 +26,20 @@ OPERATOR = '''
 from onnxlrp.plugin import Relevance, operator
 
 
-@operator("Sin")
-def sine(crossing):
-    """Like an activation: relevance passes on."""
+@operator("GlobalLpPool")
+def length(crossing):
+    """Of one number, like an activation: relevance passes on."""
     value = crossing.operation.inputs[0]
     return [(value, Relevance(crossing.incoming.tensor, crossing.incoming.grounded))]
 '''
-BODY = [node("Gemm", ["x", "w"], "z"), node("Sin", ["z"], "a"), node("Gemm", ["a", "v"], "logits")]
-W = {"w": normal(6, 5, seed=1), "v": normal(5, 3, seed=3)}
+BODY = [
+    node("Gemm", ["x", "w"], "z"),
+    node("Unsqueeze", ["z", "behind"], "u"),
+    node("GlobalLpPool", ["u"], "p"),
+    node("Squeeze", ["p", "behind"], "a"),
+    node("Gemm", ["a", "v"], "logits"),
+]
+W = {"w": normal(6, 5, seed=1), "v": normal(5, 3, seed=3), "behind": np.array([2])}
 
 
 @pytest.fixture
@@ -46,12 +52,12 @@ def plugins(tmp_path, monkeypatch):
     (tmp_path / "my_operators.py").write_text(OPERATOR)
     yield tmp_path
     RULES.pop("half", None)
-    OPERATORS.pop("Sin", None)
+    OPERATORS.pop("GlobalLpPool", None)
 
 
 def test_a_rule_and_an_operator_of_ones_own(plugins):
     onnx.save(model(BODY, {"x": ["N", 6]}, ["logits"], W), plugins / "m.onnx")
-    with pytest.raises(onnxlrp.UnsupportedError, match="Sin"):
+    with pytest.raises(onnxlrp.UnsupportedError, match="GlobalLpPool"):
         onnxlrp.convert(plugins / "m.onnx", "epsilon")
     command = ["convert", "m.onnx", "e.onnx", "--composite", "epsilon"]
     command += ["--plugin", "my_rules.py", "--plugin", "my_operators.py"]

@@ -13,7 +13,7 @@ __all__ = ["attention", "expand", "fused", "rename"]
 
 _INLINED = (
     *("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),
-    *("CastLike", "Shrink"),
+    "CastLike",
 )
 """Operators that onnx itself has a body for, which serves."""
 

@@ -26,6 +26,8 @@ def named(
 ) -> list[Operation]:
     """Name products of live values for what they are, with the signal's place in `signal`.
 
+    A constant divided by a live value is a Reciprocal.
+
     Parameters
     ----------
     found : operations, in topological order
@@ -41,6 +43,9 @@ def named(
     result = []
     for operation in found:
         inputs = [v for v in operation.inputs if v is not None and id(v) in live]
+        if operation.operator == "Div" and inputs == [operation.inputs[1]]:
+            result.append(replace(operation, operator="Reciprocal"))
+            continue
         if operation.operator not in ("Mul", "Div", "MatMul") or len(inputs) != 2:
             result.append(operation)
             continue

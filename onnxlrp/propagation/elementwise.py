@@ -1,4 +1,4 @@
-"""Activations: relevance passes on to where it came from."""
+"""Activations, and all functions of one live value: relevance passes on to where it came from."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import onnx_ir as ir
 from onnxlrp.graph.canonical import Operation, constant_of
 from onnxlrp.graph.operators import Fact, has
 from onnxlrp.graph.shapes import broadcast, dims_of
+from onnxlrp.propagation import layout
+from onnxlrp.propagation.expression import Sign
 from onnxlrp.propagation.registry import (
     Crossing,
     ObstacleError,
     Relevance,
     live_inputs,
     operator,
+    static_shape,
 )
+from onnxlrp.propagation.sums import reduced_to
 
 
 def _check_activation(operation: Operation, live: frozenset[int]) -> None:
@@ -39,8 +43,10 @@ def _check_activation(operation: Operation, live: frozenset[int]) -> None:
 
 @operator(
     "Relu", "LeakyRelu", "PRelu", "Elu", "Celu", "Selu", "Tanh", "Erf", "Gelu", "HardSwish",
-    "Softsign", "ThresholdedRelu", "Mish", "Identity", "Dropout", "Abs", "Swish",
-    "Sigmoid", "HardSigmoid", "Softplus", "Clip", "Cast", check=_check_activation,
+    "Softsign", "ThresholdedRelu", "Mish", "Identity", "Dropout", "Abs", "Swish", "Shrink",
+    "Sigmoid", "HardSigmoid", "Softplus", "Clip", "Cast", "Hardmax", "Exp", "Log", "Sqrt",
+    "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh",
+    "Sign", "Floor", "Ceil", "Round", check=_check_activation,
 )  # fmt: skip
 def activation(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """R_in = R_out (zennit `Pass`)."""
@@ -48,23 +54,57 @@ def activation(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     value = crossing.operation.inputs[0]
     assert value is not None
     grounded = incoming.grounded and _maps_zero_to_zero(crossing.operation)
-    return [(value, Relevance(incoming.tensor, grounded))]
+    tensor = incoming.tensor
+    if value.dtype is not None and value.dtype.is_floating_point():
+        computed = crossing.tensor(value).dtype
+        if tensor.dtype != computed:
+            tensor = layout.cast(tensor, computed, tensor.sign)
+    return [(value, Relevance(tensor, grounded))]
+
+
+def _check_function(operation: Operation, live: frozenset[int]) -> None:
+    inputs = live_inputs(operation, live)
+    if len(inputs) > 1:
+        raise ObstacleError("both its operands depend on the explained input", "one alone may")
+    for value in (inputs[0], operation.outputs[0]):
+        static_shape(value)
+
+
+@operator("Reciprocal", "Pow", "Mod", check=_check_function)
+def function(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """R_in = R_out, added up where a constant broadcasts; of c / x, x^c, c^x and x mod c alike."""
+    (value,) = crossing.live_inputs
+    return [(value, Relevance(reduced_to(crossing.incoming.tensor, crossing.tensor(value)), False))]
 
 
 def _check_extremum(operation: Operation, live: frozenset[int]) -> None:
     inputs = live_inputs(operation, live)
-    if len(inputs) > 1 or inputs[0].shape != operation.outputs[0].shape:
+    for value in (*inputs, operation.outputs[0]):
+        static_shape(value)
+    if 1 < len(inputs) < len(operation.inputs):
         raise ObstacleError(
-            "it compares values that depend on the explained input",
-            "only a bound that is constant is supported",
+            "it compares several values that depend on the explained input with a constant",
+            "write the constant as a Clip of its own",
         )
 
 
 @operator("Min", "Max", check=_check_extremum)
-def bounded(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
-    """R_in = R_out: a Min or Max with a constant is a Clip."""
-    value = crossing.live_inputs[0]
-    return [(value, Relevance(crossing.incoming.tensor, False))]
+def extremum(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """The first that is the largest takes all; with a constant it is a Clip, and R_in = R_out."""
+    incoming, emitter, y = crossing.incoming, crossing.emitter, crossing.output()
+    *others, last = crossing.live_inputs
+    rest, result = incoming.tensor, []
+    for value in others:
+        x, nothing = crossing.tensor(value), emitter.scalar(0.0, rest)
+        pair = (x, y) if crossing.operation.operator == "Max" else (y, x)
+        share = emitter.where(emitter.compare("Less", *pair), nothing, rest, Sign.UNKNOWN)
+        rest = rest - share
+        result.append((value, share))
+    grounded = incoming.grounded and bool(others)
+    return [
+        (value, Relevance(reduced_to(share, crossing.tensor(value)), grounded))
+        for value, share in [*result, (last, rest)]
+    ]
 
 
 def _maps_zero_to_zero(operation: Operation) -> bool:

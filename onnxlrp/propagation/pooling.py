@@ -429,26 +429,29 @@ def _gathered(
     )
 
 
-def _check_maximum(operation: Operation, live: frozenset[int]) -> None:
-    _check_mean(operation, live)
-    value = operation.inputs[0]
-    assert value is not None
-    assert value.shape is not None
-    axes = _axes(operation)
-    rank = len(value.shape)
-    if list(axes) != list(range(rank - len(axes), rank)):
-        fail("it takes the maximum over axes that are not the last", "transpose in front of it")
-
-
-@operator("GlobalMaxPool", "ReduceMax", rules={"winner-takes-all": {}}, check=_check_maximum)
+@operator(
+    "GlobalMaxPool", "ReduceMax", "ReduceMin", rules={"winner-takes-all": {}}, check=_check_mean
+)
 def global_max_pool(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
-    """Give the first maximum over the last axes, in row-major order, all relevance."""
-    value = crossing.operation.inputs[0]
-    assert value is not None
-    x = crossing.input(0)
-    kept = x.rank - len(_axes(crossing.operation))
-    result = _to_first(x, crossing.incoming.tensor, kept)
-    return [(value, Relevance(result, crossing.incoming.grounded))]
+    """Give the first extremum over some axes, in row-major order, all relevance."""
+    operation, relevance = crossing.operation, crossing.incoming.tensor
+    (value,) = crossing.live_inputs
+    x, axes = crossing.tensor(value), _axes(operation)
+    order = [*(axis for axis in range(x.rank) if axis not in axes), *axes]
+    if relevance.rank == x.rank:
+        relevance = layout.transpose(relevance, order)
+    moved = layout.transpose(-x if operation.operator == "ReduceMin" else x, order)
+    result = _to_first(moved, relevance, x.rank - len(axes))
+    back = layout.transpose(result, [int(axis) for axis in np.argsort(order)])
+    return [(value, Relevance(back, crossing.incoming.grounded))]
+
+
+@operator("ReduceProd", check=_check_mean)
+def whole_product(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """R / n for each of n factors: `uniform`, as on a Product."""
+    built, (value,) = mean(crossing)
+    (back,) = built.adjoint(crossing.incoming.tensor).parts
+    return [(value, Relevance(back, crossing.incoming.grounded))]
 
 
 def _to_first(x: Tensor, relevance: Tensor, kept: int) -> Tensor:

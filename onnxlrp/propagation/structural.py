@@ -80,6 +80,26 @@ def rearrange(crossing: Crossing) -> Result:
     return [(value, Relevance(result, crossing.incoming.grounded))]
 
 
+@operator("ReverseSequence", "Trilu", check=_check_shapes)
+def itself(crossing: Crossing) -> Result:
+    """Undo it by doing it again."""
+    value, relevance = _data(crossing), crossing.incoming.tensor
+    others = [
+        None if other is None else Tensor(crossing.emitter, other)
+        for other in crossing.operation.inputs[1:]
+    ]
+    result = crossing.emitter.node(
+        crossing.operation.operator,
+        relevance,
+        *others,
+        shape=relevance.shape,
+        dtype=relevance.dtype,
+        sign=relevance.sign,
+        **crossing.operation.attributes,
+    )
+    return [(value, Relevance(result, crossing.incoming.grounded))]
+
+
 def _check_concat(operation: Operation, live: frozenset[int]) -> None:
     for value in operation.inputs:
         assert value is not None

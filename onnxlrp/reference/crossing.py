@@ -22,6 +22,7 @@ from onnxlrp.reference.operators import (
     Array,
     attributes_of,
     forward,
+    reduced_axes,
 )
 from onnxlrp.reference.products import (
     PRODUCTS,
@@ -42,7 +43,7 @@ PASSED_ON = frozenset(ACTIVATIONS) | {"Identity", "Dropout", "Cast"}
 STRUCTURAL = {
     *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split", "Slice", "Pad"),
     *("Gather", "Where", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"),
-    *("GatherElements", "GatherND", "ScatterElements", "ScatterND", "TopK"),
+    *("GatherElements", "GatherND", "ScatterElements", "ScatterND", "TopK", "ReverseSequence"),
 }
 """Operators that only move elements; relevance goes back to where its element came from."""
 
@@ -161,6 +162,35 @@ def _winner_takes_all(node: onnx.NodeProto, x: Array, relevance: Array) -> Array
     return r_in.reshape(x.shape)
 
 
+def _first_extremum(node: onnx.NodeProto, inputs: Inputs, relevance: Array) -> Array:
+    """Give R_j to the first of the largest, or smallest, elements that j is taken over."""
+    x, axes = (*inputs, None)[:2]
+    assert x is not None
+    over = tuple(range(2, x.ndim))
+    if node.op_type != "GlobalMaxPool":
+        over = reduced_axes(attributes_of(node), x.ndim, axes)
+    kept = [axis for axis in range(x.ndim) if axis not in over]
+    place = np.arange(x.size).reshape(x.shape).transpose(*kept, *over).reshape(relevance.size, -1)
+    seen = x.reshape(-1)[place] * (-1 if node.op_type == "ReduceMin" else 1)
+    r_in = np.zeros(x.size)
+    r_in[place[np.arange(len(place)), seen.argmax(axis=1)]] = relevance.reshape(-1)
+    return r_in.reshape(x.shape)
+
+
+def _largest_operand(
+    node: onnx.NodeProto, inputs: Inputs, relevance: Array, live: Sequence[bool]
+) -> list[Array | None]:
+    """Give R_j to the first of the largest, or smallest, live operands."""
+    values = live_values(inputs, live)
+    seen = np.stack(np.broadcast_arrays(*values)) * (-1 if node.op_type == "Min" else 1)
+    winner = seen.argmax(axis=0)
+    shares = iter(
+        summed_to(np.where(winner == place, relevance, 0.0), value.shape)
+        for place, value in enumerate(values)
+    )
+    return [next(shares) if alive else None for alive in live]
+
+
 def _window_sums(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> Iterator[Block]:
     """Yield the layer that adds up the windows of a pool."""
     (x,) = live_values(inputs, live)
@@ -274,6 +304,8 @@ def propagate(
     assert r is not None
     assert x is not None
     nothing = taken = np.zeros(_samples(r.shape))
+    if node.op_type in ("Max", "Min"):
+        return Propagated(_largest_operand(node, inputs, r, live), nothing, nothing)
     if node.op_type in PRODUCTS and sum(live) == 2 and rule in ("signal", "uniform", "taylor"):
         return _product(node, inputs, r, rule, parameters, layer)
     if node.op_type in ("Softmax", "LogSoftmax"):
@@ -293,9 +325,14 @@ def propagate(
             return frozen_normalisation(node, list(inputs))
 
         return _linear(node, inputs, r, rule, parameters, live, frozen)
-    if node.op_type in LINEAR and rule != "pass":
+    divisor = node.op_type == "Div" and not live[0]
+    if node.op_type in LINEAR and rule != "pass" and not divisor:
         return _linear(node, inputs, r, rule, parameters, live, layer)
-    if node.op_type in PASSED_ON or node.op_type in LINEAR | NORMALISATIONS:
+    if divisor or node.op_type in ("Pow", "Mod"):
+        if sum(live) != 1:
+            raise ValueError(f"{node.op_type} of {sum(live)} live inputs")
+        back = summed_to(r, x.shape)
+    elif node.op_type in PASSED_ON or node.op_type in LINEAR | NORMALISATIONS:
         if sum(live) != 1 or x.shape != r.shape:
             raise ValueError(f"relevance cannot pass {node.op_type} unchanged")
         back = r
@@ -305,6 +342,15 @@ def propagate(
         if rule != "winner-takes-all":
             raise ValueError(f"no MaxPool rule {rule!r}")
         back = _winner_takes_all(node, x, r)
+    elif node.op_type in ("GlobalMaxPool", "ReduceMax", "ReduceMin"):
+        back = _first_extremum(node, inputs, r)
+    elif node.op_type == "ReduceProd":
+        share = r / (x.size // r.size)
+        axes = reduced_axes(attributes_of(node), x.ndim, (*inputs, None)[1])
+        column = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
+        back = np.broadcast_to(share.reshape(column), x.shape)
+    elif node.op_type == "Trilu":
+        (back,) = forward(node, [r, *inputs[1:]])
     elif node.op_type == "LRN":
         back, kept = cross_lrn(node, x, r, rule, parameters)
         taken = kept.reshape(len(nothing), -1).sum(axis=1)

@@ -124,6 +124,11 @@ def _reduce(a: Attributes, x: Array, axes: Array | None, mean: bool) -> Array:
     return np.asarray(total / math.prod(x.shape[i] for i in over) if mean else total)
 
 
+def _reduced(a: Attributes, x: Array, axes: Array | None, function: Callable[..., Any]) -> Array:
+    over = reduced_axes(a, x.ndim, axes)
+    return np.asarray(function(x, axis=over, keepdims=a.get("keepdims", 1) == 1))
+
+
 def lrn_window(k: int, size: int, channels: int) -> range:
     """Return the channels that enter y_k: [k - floor((n-1)/2), k + ceil((n-1)/2)], cut off."""
     return range(max(0, k - (size - 1) // 2), min(channels - 1, k + size // 2) + 1)
@@ -298,6 +303,12 @@ def _cast(a: Attributes, x: Array) -> Array:
     return x.astype(np.float64) if is_float(kind) else x.astype(kind.dtype)
 
 
+def _hardmax(a: Attributes, x: Array) -> Array:
+    axis = a.get("axis", -1) % x.ndim
+    first = np.expand_dims(x.argmax(axis), axis)
+    return np.asarray(np.indices(x.shape)[axis] == first, np.float64)
+
+
 def _sigmoid(x: Array) -> Array:
     return np.exp(-np.logaddexp(0.0, -x))
 
@@ -337,6 +348,32 @@ ACTIVATIONS: dict[str, Callable[..., Array]] = {
     "Mish": lambda a, x: x * np.tanh(np.logaddexp(0.0, x)),
     "Softplus": lambda a, x: np.logaddexp(0.0, x),
     "Softsign": lambda a, x: x / (1 + np.abs(x)),
+    "Shrink": lambda a, x: (
+        np.where(x < -a.get("lambd", 0.5), x + a.get("bias", 0.0), 0.0)
+        + np.where(x > a.get("lambd", 0.5), x - a.get("bias", 0.0), 0.0)
+    ),
+    "Hardmax": _hardmax,
+    "Abs": lambda a, x: np.abs(x),
+    "Erf": lambda a, x: _erf(x),
+    "Exp": lambda a, x: np.exp(x),
+    "Log": lambda a, x: np.log(x),
+    "Sqrt": lambda a, x: np.sqrt(x),
+    "Reciprocal": lambda a, x: 1 / x,
+    "Sin": lambda a, x: np.sin(x),
+    "Cos": lambda a, x: np.cos(x),
+    "Tan": lambda a, x: np.tan(x),
+    "Asin": lambda a, x: np.arcsin(x),
+    "Acos": lambda a, x: np.arccos(x),
+    "Atan": lambda a, x: np.arctan(x),
+    "Sinh": lambda a, x: np.sinh(x),
+    "Cosh": lambda a, x: np.cosh(x),
+    "Asinh": lambda a, x: np.arcsinh(x),
+    "Acosh": lambda a, x: np.arccosh(x),
+    "Atanh": lambda a, x: np.arctanh(x),
+    "Sign": lambda a, x: np.sign(x),
+    "Floor": lambda a, x: np.floor(x),
+    "Ceil": lambda a, x: np.ceil(x),
+    "Round": lambda a, x: np.rint(x),
 }
 """Functions of one element at a time."""
 
@@ -358,9 +395,13 @@ _NUMERIC: dict[str, Callable[..., Any]] = ACTIVATIONS | {
     "Mul": lambda a, x, y: x * y,
     "Div": lambda a, x, y: x / y,
     "Pow": lambda a, x, y: x**y,
-    "Sqrt": lambda a, x: np.sqrt(x),
-    "Exp": lambda a, x: np.exp(x),
-    "Erf": lambda a, x: _erf(x),
+    "Mod": lambda a, x, y: np.fmod(x, y) if a.get("fmod", 0) else np.mod(x, y),
+    "Max": lambda a, *xs: np.maximum.reduce(np.broadcast_arrays(*xs)),
+    "Min": lambda a, *xs: np.minimum.reduce(np.broadcast_arrays(*xs)),
+    "GlobalMaxPool": lambda a, x: x.max(axis=tuple(range(2, x.ndim)), keepdims=True),
+    "ReduceMax": lambda a, x, axes=None: _reduced(a, x, axes, np.max),
+    "ReduceMin": lambda a, x, axes=None: _reduced(a, x, axes, np.min),
+    "ReduceProd": lambda a, x, axes=None: _reduced(a, x, axes, np.prod),
     "Where": lambda a, condition, x, y: np.where(condition, x, y),
     "Sum": lambda a, *xs: sum(xs[1:], start=xs[0]),
     "Mean": lambda a, *xs: sum(xs[1:], start=xs[0]) / len(xs),
@@ -377,7 +418,7 @@ _DELEGATED = {
     *("Concat", "Split", "Slice", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
     *("Shape", "Size", "Gather", "Constant", "ConstantOfShape", "Expand", "Tile", "ArgMax"),
     *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND", "ScatterElements"),
-    *("ScatterND", "TopK", "Resize"),
+    *("ScatterND", "TopK", "Resize", "ReverseSequence", "Trilu"),
 }
 
 

@@ -151,6 +151,30 @@ def test_every_rule_behind_a_relu(op, rule):
     close(explained.values["relevance"], expected["x"], 3e-5)
 
 
+EXTREMA = [
+    ("GlobalMaxPool", None, {}),
+    ("ReduceMax", [2, 3], {}),
+    ("ReduceMax", [1], {}),
+    ("ReduceMin", [1, 3], {"keepdims": 0}),
+    ("ReduceMin", [-1], {}),
+    ("ReduceProd", [1, 3], {"keepdims": 0}),
+    ("ReduceProd", [2], {}),
+]
+
+
+@pytest.mark.parametrize("symbolic", [(0,), (0, 1, 2, 3)], ids=["batch", "sizes"])
+@pytest.mark.parametrize(("op", "over", "attributes"), EXTREMA, ids=str)
+def test_extrema_and_products_over_axes(op, over, attributes, symbolic):
+    """Ties are among the extrema: the first gets all."""
+    x = np.random.default_rng(0).integers(-2, 3, (2, 3, 4, 5)).astype(np.float32)
+    if op == "ReduceProd":
+        x = normal(2, 3, 4, 5, seed=1)
+    weights = {} if over is None else {"axes": np.array(over, np.int64)}
+    tested = node(op, ["x", *weights], **attributes)
+    rule = "pass" if op == "ReduceProd" else "winner-takes-all"
+    crosses_as_defined(tested, x, rule, weights, spread=True, symbolic=symbolic)
+
+
 @pytest.mark.parametrize("symbolic", [(0,), (0, 2, 3)], ids=["batch", "sizes"])
 @pytest.mark.parametrize(("op", "over", "attributes"), [
     ("GlobalMaxPool", None, {}),

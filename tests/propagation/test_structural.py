@@ -34,6 +34,11 @@ MOVES = {
             "a": np.array([-1], INT),
         },
     ),
+    "Trilu": (node("Trilu", ["x", "k"], upper=0), {"k": np.array(1, INT)}),
+    "ReverseSequence": (
+        node("ReverseSequence", ["x", "n"], batch_axis=0, time_axis=1),
+        {"n": np.array([3, 5], INT)},
+    ),
     "Concat": (node("Concat", ["x", "c", "x"], axis=1), {"c": normal(2, 3, 4, 6, seed=2)}),
     "Relu": (node("Relu", ["x"]), {}),
     "Clip": (node("Clip", ["x", "l", "h"]), {"l": np.float32(-0.5), "h": np.float32(0.7)}),
@@ -48,7 +53,7 @@ MOVES = {
 def test_moves(move):
     tested, weights = MOVES[move]
     weights = {name: np.asarray(array) for name, array in weights.items()}
-    symbolic = () if move == "Concat" else (0,)
+    symbolic = () if move in ("Concat", "ReverseSequence") else (0,)
     crosses_as_defined(tested, normal(2, 5, 4, 6), "pass", weights, spread=True, symbolic=symbolic)
 
 

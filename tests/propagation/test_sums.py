@@ -2,7 +2,17 @@
 
 import numpy as np
 import pytest
-from support import close, crosses_as_defined, explain, lines, model, node, normal
+from support import (
+    close,
+    crosses_as_defined,
+    explain,
+    lines,
+    model,
+    node,
+    normal,
+    run,
+    with_outputs,
+)
 
 from onnxlrp import reference
 
@@ -100,3 +110,27 @@ def test_an_operand_that_a_constant_broadcasts(operator, rule):
 @pytest.mark.parametrize("rule", ["epsilon", "norm", "z-plus", "alpha-beta", "flat"])
 def test_a_sign_is_a_weight(rule):
     crosses_as_defined(node("Neg", ["x"]), normal(2, 3, 4, seed=1), rule)
+
+
+REDUCTIONS = {
+    "ReduceL1": np.abs,
+    "ReduceL2": np.square,
+    "ReduceSumSquare": np.square,
+    "ReduceLogSumExp": np.exp,
+    "ReduceLogSum": lambda x: x,
+}
+"""What the elements share in proportion to."""
+
+
+@pytest.mark.parametrize("operator", REDUCTIONS)
+def test_reductions_share_in_proportion_to_what_they_add_up(operator):
+    x = normal(2, 3, 5, seed=1) if operator != "ReduceLogSum" else np.abs(normal(2, 3, 5, seed=1))
+    body = [node(operator, ["x", "axis"], keepdims=0), node("Gemm", ["y", "r"], "logits")]
+    weights = {"axis": np.array([2]), "r": normal(3, 3, seed=2)}
+    proto = model(body, {"x": ["N", 3, 5]}, ["logits"], weights)
+    composite = lines("*: epsilon epsilon=1e-12")
+    explained = explain(proto, composite, {"x": x}, target=1)
+    y = run(with_outputs(proto, ["y"]), {"x": x})["y"]
+    part = REDUCTIONS[operator](x.astype(float))
+    expected = (y * weights["r"][:, 1])[..., None] * part / part.sum(axis=2, keepdims=True)
+    close(explained.values["relevance"], expected)
