@@ -14,17 +14,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxlrp.audit import beginning, kernels, running
 from onnxlrp.audit import inputs as feeding
-from onnxlrp.audit import kernels, running
 from onnxlrp.audit.balance import Entry, balance, terms
 from onnxlrp.audit.findings import DIFFERENCE, NOISE, Audit, Crossed, Layer, Special
 from onnxlrp.audit.recomputed import Recomputed, needed, recompute
 from onnxlrp.audit.running import Provider
 from onnxlrp.audit.written import Source, Written, parse, read
-from onnxlrp.errors import InputError, ModelError
+from onnxlrp.errors import ModelError
 from onnxlrp.graph.canonical import Operation
-from onnxlrp.graph.shapes import dims_of
-from onnxlrp.inputs.targets import TOP
+from onnxlrp.inputs.targets import TOP, Difference
 from onnxlrp.reference.network import CHOICES
 
 Array = NDArray[Any]
@@ -42,7 +41,7 @@ def check(
     inputs: Array | Mapping[str, Array] | str | PathLike[str] | None = None,
     *,
     random: int = 1,
-    target: int = TOP,
+    target: int | Difference = TOP,
     provider: Provider = "cpu",
     layers: str = "",
     tell: Callable[[str], None] = lambda _: None,
@@ -59,7 +58,8 @@ def check(
     inputs : the model's input, [N, ...], by name where it has several, or the path of a .npy or
         .npz file; drawn at random if None
     random : how many inputs to draw
-    target : the class to explain; -1 for the top-scoring one
+    target : the class to explain, -1 for the top-scoring one; or, of an explainer that takes
+        weights, a difference
     provider : where both run
     layers : shell wildcard: recompute only these operations, however large
     tell : called with a few words before each stage
@@ -75,7 +75,7 @@ def check(
         onnxruntime is missing, or did not take the provider.
 
     """
-    start = time.perf_counter()
+    begun = time.perf_counter()
     written = read(explainer)
     proto, name, folder = parse(model, "model")
     explainer_name = "the explainer" if isinstance(explainer, onnx.ModelProto) else str(explainer)
@@ -83,7 +83,12 @@ def check(
     _same_model(written, model, proto, name, explainer_name)
     feeds = _feeds(written, inputs, random)
     samples = len(next(iter(feeds.values())))
+    target = beginning.chosen(written, target)
     feeds |= _added(written, target, samples)
+    score = written.contract.score
+    if written.contract.weights_input:
+        before = running.trace(written, feeds, {score}, provider)[score]
+        feeds[written.contract.weights_input] = beginning.weights(written, target, before)
     tell("running both")
     alone = running.outputs(running.session(proto, folder, name, provider), feeds)
     plain = running.session(proto, folder, name, provider, optimise=False)
@@ -93,13 +98,11 @@ def check(
     inside = running.outputs(together, feeds)
     del together
     values = running.trace(written, feeds, terms(written) | needed(written), provider)
-    scores = written.class_scores(values[written.contract.score])
-    targets = _targets(written, scores, target)
+    start = beginning.begin(written, target, values[score])
     # What is not finite is found and told; numpy need not warn of it as well.
     with np.errstate(all="ignore"):
-        recomputed = recompute(written, values, targets, layers, tell)
+        recomputed = recompute(written, values, start.relevance, layers, tell)
         found = [_layer(written, entry, recomputed, values) for entry in balance(written, values)]
-    explained = scores[np.arange(samples), targets]
     heatmap = sum(
         values[held].sum(dtype=np.float64) for held in written.contract.relevance.values()
     )
@@ -109,9 +112,10 @@ def check(
         version=written.contract.version,
         provider=provider,
         samples=samples,
-        targets=tuple(int(t) for t in targets),
-        score=float(explained.sum()),
-        scale=float(np.abs(explained).sum()),
+        targets=start.targets,
+        contrast=written.contract.contrast,
+        score=start.total,
+        scale=start.scale,
         heatmap=float(heatmap),
         bias_treatments=tuple(
             sorted(
@@ -125,12 +129,12 @@ def check(
         precision=written.precision,
         outputs={key: _changed(inside[key], value) for key, value in alone.items()},
         noise=max((_changed(unfused[key], value) for key, value in alone.items()), default=0.0),
-        start=recomputed.difference.get(written.contract.score),
+        start=recomputed.difference.get(score),
         layers=tuple(reversed(found)),
         special=_special(written, values),
         kernels=tuple(kernels.missing(written)),
         looked_up=len(kernels.run_each_time(written)),
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - begun,
     )
 
 
@@ -167,31 +171,14 @@ def _feeds(written: Written, inputs: Any, random: int) -> dict[str, Array]:
     return feeding.fitted(inputs, written.inputs)
 
 
-def _added(written: Written, target: int, samples: int) -> dict[str, Array]:
-    """Feed what only relevance depends on: the target, and masks that let everything pass."""
-    contract = written.contract
-    if not contract.target_input and target != TOP and str(target) != contract.target:
-        raise InputError(
-            f"the class is written into this explainer ({contract.target}): it cannot be chosen"
-        )
-    sizes = () if written.score.shape is None else dims_of(written.score.shape)
-    classes = len(contract.signs) or (sizes[1] if len(sizes) > 1 else None)
-    if target < TOP or (isinstance(classes, int) and target >= classes):
-        raise InputError(f"{target} is not a class: the model has {classes}, counted from 0")
+def _added(written: Written, target: int | Difference, samples: int) -> dict[str, Array]:
+    """Feed what only relevance depends on: the target, weights, masks that let everything pass."""
     return {
         name: np.full(samples, target, np.int64)
-        if name == contract.target_input
-        else np.ones((1,) * len(tensor.shape), tensor.dtype)
+        if name == written.contract.target_input
+        else np.ones([size if isinstance(size, int) else 1 for size in tensor.shape], tensor.dtype)
         for name, tensor in written.added.items()
     }
-
-
-def _targets(written: Written, scores: Array, target: int) -> Array:
-    """Return the class explained of each sample, int64 [N]."""
-    baked = written.contract.target
-    if not written.contract.target_input:
-        target = TOP if baked == "top" else int(baked)
-    return np.where(target == TOP, scores.argmax(axis=1), target)
 
 
 def _changed(ours: Array, theirs: Array) -> float:

@@ -148,8 +148,11 @@ class Audit:
     model, explainer : what they are called
     version : of the onnxlrp that wrote the explainer
     provider : where both ran
-    samples, targets : how many inputs, and the class explained of each
-    score : sum of the scores explained; `scale` of their magnitudes, the unit of all shares
+    samples, targets : how many inputs, and the class explained of each, or the difference of two
+        such as "3-5"
+    contrast : what those are contrasted to, as the explainer was converted; "" for nothing
+    score : sum of the scores explained, 0 of contrasts; `scale` of their magnitudes, of contrasts
+        of what speaks for the class, the unit of all shares
     heatmap : sum of the relevance at the inputs
     bias_treatments : what the composite does with biases
     precision : distance of 1 to the next number of the coarsest type that the model computes in
@@ -170,7 +173,8 @@ class Audit:
     version: str
     provider: str
     samples: int
-    targets: tuple[int, ...]
+    targets: tuple[int | str, ...]
+    contrast: str
     score: float
     scale: float
     heatmap: float

@@ -81,7 +81,7 @@ def needed(written: Written) -> set[str]:
 def recompute(
     written: Written,
     values: Mapping[str, Array],
-    targets: Array,
+    start: Array,
     layers: str = "",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Recomputed:
@@ -94,20 +94,20 @@ def recompute(
     ----------
     written : the explainer
     values : of the tensors that `needed` names, from one run
-    targets : int64 [N], the classes explained
+    start : relevance of the score, as it should be
     layers : shell wildcard: of the operations that have a rule, those to recompute, however large;
         all, within `LARGEST`, if it is empty
     tell : called with the name of each operation
 
     """
-    return _Walk(written, values, targets, layers, tell).done()
+    return _Walk(written, values, start, layers, tell).done()
 
 
 @dataclass
 class _Walk:
     written: Written
     values: Mapping[str, Array]
-    targets: Array
+    start: Array
     layers: str
     tell: Callable[[str], None]
     result: Recomputed = field(default_factory=Recomputed)
@@ -115,12 +115,7 @@ class _Walk:
     senders: dict[str, list[Callable[[np.random.Generator], Array]]] = field(default_factory=dict)
 
     def done(self) -> Recomputed:
-        score = self.written.contract.score
-        scores = self.written.class_scores(self.values[score])
-        start = reference.start(scores, self.targets)
-        if self.written.contract.signs:
-            start = start.sum(axis=1)
-        self.sent[score] = start.reshape(self.values[score].shape)
+        self.sent[self.written.contract.score] = self.start
         for operation in reversed(self.written.facts.operations):
             names = [value.name or "" for value in operation.outputs]
             if not any(name in self.sent or name in self.written.relevance for name in names):

@@ -34,8 +34,13 @@ def findings(audit: Audit) -> list[Finding]:
 
 def verdict(audit: Audit) -> list[str]:
     """Say what was looked at and how it came out, a line for each kind of check."""
-    classes = "class" if len(set(audit.targets)) == 1 else "classes"
-    chosen = ", ".join(str(target) for target in sorted(set(audit.targets)))
+    chosen = ", ".join(map(str, sorted(set(audit.targets))))
+    if any(isinstance(target, str) for target in audit.targets):
+        classes = "difference of scores"
+    else:
+        classes = "class" if len(set(audit.targets)) == 1 else "classes"
+    if audit.contrast:
+        chosen += f" contrasted to {audit.contrast}"
     inputs = "1 input" if audit.samples == 1 else f"{audit.samples} inputs"
     return [
         f"{audit.explainer} (onnxlrp {audit.version}) of {audit.model}: {inputs}, "
@@ -100,6 +105,8 @@ def _shares(audit: Audit) -> str:
         for words, amount in amounts.items()
         if words.startswith("arrives") or abs(audit.share(amount)) >= 5e-4
     ]
+    if audit.contrast:
+        return f"Contrast: of {audit.scale:.4g} for and as much against, {', '.join(told)}"
     return f"Score: of {audit.score:.4g}, {', '.join(told)}"
 
 

@@ -11,11 +11,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 
 from onnxlrp.errors import ModelError
 from onnxlrp.graph.analysis import Facts, analyse
@@ -95,11 +93,6 @@ class Written:
         """Distance of 1 to the next number of the coarsest type that the model computes in."""
         values = (v for operation in self.facts.operations for v in operation.inputs)
         return max(rounding_of(value) for value in values)
-
-    def class_scores(self, score: NDArray[Any]) -> NDArray[Any]:
-        """Return the score of each class, float64 [N, classes], of the value that holds them."""
-        flat = score.astype(np.float64).reshape(len(score), -1)
-        return flat * np.array(self.contract.signs) if self.contract.signs else flat
 
     def distributes(self, operation: Operation) -> bool:
         """Tell whether an operation's rule spreads the share of its bias over the inputs."""
@@ -197,7 +190,7 @@ def _model_part(proto: onnx.ModelProto, contract: Contract) -> tuple[ir.Model, d
     read = {name for node in own for name in node.input}
     emitted = {n for node in graph.node if node.name.startswith(_WRITTEN) for n in node.input}
     added = [v for v in graph.input if v.name in emitted - read - {*contract.relevance}]
-    ours = {*contract.relevance.values(), *contract.intermediates.values()}
+    ours = {*contract.relevance.values(), *contract.intermediates.values(), contract.scores}
     _keep(graph.node, own)
     _keep(graph.input, [v for v in graph.input if v not in added])
     _keep(graph.output, [v for v in graph.output if v.name not in ours])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from onnxlrp.cli.options import TOP, target_number
+from onnxlrp.cli.options import target_number
 from onnxlrp.cli.terminal import clean, echo
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from onnxlrp.audit import Audit, Layer
+    from onnxlrp.inputs.targets import Difference
 
 
 @click.command(short_help="Audit an explainer: outputs, conservation, every layer in float64.")
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 @click.option(
     "--target",
     type=target_number,
-    metavar="N|top",
-    default=TOP,
-    help="The class to explain; the top one by default.",
+    metavar="N|top|N-M",
+    default="top",
+    help="The class to explain, the top one by default; N-M of an explainer that takes weights.",
 )
 @click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
@@ -61,7 +62,7 @@ def check(
     explainer: Path,
     inputs: Path | None,
     random: int | None,
-    target: int,
+    target: int | Difference,
     provider: Literal["cpu", "cuda"],
     layers: str,
     as_json: bool,

@@ -58,7 +58,7 @@ SAME = 1e-3
 @click.option(
     "--target",
     type=target_number,
-    default=TOP,
+    default="top",
     metavar="N|top",
     help="The class that explainers and models explain; the best of each item by default.",
 )

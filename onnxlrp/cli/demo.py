@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnxlrp.cli.options import TOP, chosen_composite, composite_options, target_number
+from onnxlrp.cli.options import chosen_composite, composite_options, target_number
 from onnxlrp.cli.terminal import echo
 from onnxlrp.files import naming, write
 
@@ -25,7 +25,7 @@ from onnxlrp.files import naming, write
     "--target",
     type=target_number,
     metavar="N|top",
-    default=TOP,
+    default="top",
     help="The class to explain, 0 to 9; the top one by default.",
 )
 @composite_options

@@ -15,6 +15,7 @@ from onnxlrp.errors import InputError
 if TYPE_CHECKING:
     from onnxlrp.compiler.composite import Composite
     from onnxlrp.inputs.preprocessing import Preprocessing
+    from onnxlrp.inputs.targets import Difference
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -23,15 +24,27 @@ TOP = -1
 MOST_THREADS = 1024
 
 
-def target_number(text: str) -> int:
-    """Read a class: a number from 0, or `top` (also -1), which is -1."""
+def target_number(text: str) -> int | Difference:
+    """Read a class, a number from 0 or `top` (also -1), which is -1; or the difference of two."""
+    from onnxlrp.inputs.targets import read_difference
+
+    difference = read_difference(text)
+    if difference is not None:
+        return difference
     try:
         number = TOP if text == "top" else int(text)
     except ValueError:
-        raise click.BadParameter(f"{text} is neither a class number nor 'top'") from None
+        raise click.BadParameter(
+            f"{text} is neither a class number nor 'top', nor a difference 3-5"
+        ) from None
     if number < TOP:
         raise click.BadParameter(f"{number} is not a class: they start at 0; -1 is the top one")
     return number
+
+
+def start_text(text: str) -> int | Difference | str:
+    """Read what `target_number` does, or `weights`."""
+    return text if text == "weights" else target_number(text)
 
 
 def size(text: str) -> int | tuple[int, int]:
@@ -132,9 +145,27 @@ graph_options = _stack(
     ),
     click.option(
         "--target",
-        type=target_number,
-        metavar="N|top",
-        help="Write the class into the file, instead of the input that chooses it.",
+        type=start_text,
+        metavar="N|top|N-M|weights",
+        help="Write the class into the file, instead of the input that chooses it; or N-M, the "
+        "score of N minus that of M; or let an input weight all scores.",
+    ),
+    click.option(
+        "--contrast",
+        type=click.Choice(["others", "softmax"]),
+        help="Contrast the class to all others, alike, or by the gradient of softmax.",
+    ),
+    click.option(
+        "--at",
+        metavar="PLACE",
+        help="Of a dense output, [N, C, H, W] or [N, T, C], what to sum the score over: 'y,x', "
+        "'y0:y1,x0:x1', 't', 'all'.",
+    ),
+    click.option(
+        "--class-axis",
+        type=int,
+        metavar="AXIS",
+        help="Of a dense output, where classes lie: by default 1, of three axes the last.",
     ),
     click.option("--dynamic-batch", is_flag=True, help="Free a batch size that the model fixes."),
     click.option(
@@ -216,6 +247,9 @@ def conversion_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         "inputs": options["inputs"] or None,
         "output": options["output"],
         "target": "top" if target == TOP else target,
+        "contrast": options["contrast"],
+        "at": options["at"],
+        "class_axis": options["class_axis"],
         "intermediates": options["intermediates"],
         "masks": options["masks"],
         "dynamic_batch": options["dynamic_batch"],

@@ -37,18 +37,20 @@ class OutputNames:
     ----------
     relevance : by the name of the explained input
     intermediates : by the name of the model's value
+    scores : the sum over the places of a dense output; "" without any
 
     """
 
     relevance: Mapping[str, str]
     intermediates: Mapping[str, str]
+    scores: str
 
 
 def _renamed(
-    target: ir.Value | None, sources: Sequence[ir.Value], names: Mapping[str, str]
+    chooser: ir.Value | None, usual: str, sources: Sequence[ir.Value], names: Mapping[str, str]
 ) -> list[str]:
     """Tell which names of the explainer differ from the usual because the model has them."""
-    changed = [(target.name or "", "target")] if target is not None else []
+    changed = [(chooser.name or "", usual)] if chooser is not None else []
     changed += [(names[value.name or ""], _wanted(value, len(sources))) for value in sources]
     return [
         f"the model has a value '{usual}' of its own, so the explainer's is called '{name}'"
@@ -71,7 +73,8 @@ def assemble(
     """Append what was emitted, and is needed, to the model's graph, with inputs and metadata.
 
     The relevance of value v is named `onnxlrp/relevance/<v>`, that of an explained input is the
-    output `relevance`, or `relevance_<input>` where there are several.
+    output `relevance`, or `relevance_<input>` where there are several; `scores` are those of the
+    places of a dense output.
 
     Parameters
     ----------
@@ -92,6 +95,7 @@ def assemble(
     """
     names = _append(network, flow, _values(network.graph, intermediates))
     network.graph.inputs.extend(flow.inputs)
+    usual = "weights" if flow.start.weights else "target"
     facts = {
         **metadata,
         "score": network.score.name or "",
@@ -99,10 +103,13 @@ def assemble(
         "masks": json.dumps({value.name: mask.name for value, mask in flow.masks.items()}),
         "signs": json.dumps(network.signs),
         "silent": json.dumps(_silent(network, flow)),
-        "target_input": "" if flow.target is None else flow.target.name or "",
+        "target": str(flow.start),
+        "contrast": flow.start.contrast or "",
+        f"{usual}_input": "" if flow.chooser is None else flow.chooser.name or "",
+        "scores": names.scores,
     }
     _describe(model, names, facts)
-    return _renamed(flow.target, network.inputs, names.relevance)
+    return _renamed(flow.chooser, usual, network.inputs, names.relevance)
 
 
 def _silent(network: Network, flow: Flow) -> dict[str, str]:
@@ -155,6 +162,10 @@ def _append(network: Network, flow: Flow, intermediates: Sequence[ir.Value]) -> 
         if id(value) in wanted:
             outputs.append(named)
             by_value[value.name or ""] = name
+    scores = ""
+    if flow.scores is not None:
+        scores = free("scores", taken)
+        outputs.append(_named(emitter, flow.scores, scores))
     kept = _needed(emitter.nodes, outputs)
     used = {id(value) for node in kept for value in node.inputs if value is not None}
     for initializer in emitter.initializers:
@@ -164,7 +175,7 @@ def _append(network: Network, flow: Flow, intermediates: Sequence[ir.Value]) -> 
     _write_accounts(kept, {id(value) for value in emitter.initializers} - used)
     graph.extend(kept)
     graph.outputs.extend(outputs)
-    return OutputNames(by_input, by_value)
+    return OutputNames(by_input, by_value, scores)
 
 
 def _named(emitter: Emitter, tensor: Tensor, name: str) -> ir.Value:

@@ -12,14 +12,14 @@ from onnxlrp.runtime import open_session
 
 
 def prove_batch(
-    explainer: onnx.ModelProto, target_input: str | None, masks: Collection[str] = ()
+    explainer: onnx.ModelProto, chooser: str | None, masks: Collection[str] = ()
 ) -> None:
     """Run two random samples at once and one by one, and compare all outputs.
 
     Parameters
     ----------
     explainer : with a symbolic batch
-    target_input : name of the input that takes the class, or None if it is written in
+    chooser : name of the input that takes the class, or weights; None if the class is written in
     masks : names of the inputs that take masks; each sample gets a number of its own
 
     Raises
@@ -36,8 +36,10 @@ def prove_batch(
         kind = value.type.tensor_type
         dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
         shape = [2, *(d.dim_value or 64 for d in list(kind.shape.dim)[1:])]
-        if value.name == target_input:
+        if value.name == chooser and dtype == np.int64:
             batch[value.name] = np.full(2, -1, np.int64)
+        elif value.name == chooser:
+            batch[value.name] = generator.normal(size=shape).astype(dtype)
         elif value.name in masks:
             ones = [1] * (len(kind.shape.dim) - 1)
             batch[value.name] = generator.random((2, *ones)).astype(dtype)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import onnx
 import onnx_ir as ir
@@ -19,7 +18,7 @@ from onnxlrp.compiler.assignment import Assignment, assign, kinds_of, unmatched
 from onnxlrp.compiler.batching import prove_batch
 from onnxlrp.compiler.composite import Composite
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
-from onnxlrp.compiler.start import number_of
+from onnxlrp.compiler.start import read_start
 from onnxlrp.compiler.walk import propagate
 from onnxlrp.errors import InputError
 from onnxlrp.graph.analysis import analyse, non_negative
@@ -30,6 +29,7 @@ from onnxlrp.graph.loading import load
 from onnxlrp.graph.shapes import dims_of, signature
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.presets import doubts, misfits
+from onnxlrp.inputs.targets import Difference
 from onnxlrp.propagation.formulas import Parameter
 
 
@@ -135,7 +135,10 @@ def convert(
     *,
     inputs: Sequence[str] | None = None,
     output: str | None = None,
-    target: int | Literal["top"] | None = None,
+    target: int | str | Difference | None = None,
+    contrast: str | None = None,
+    at: str | None = None,
+    class_axis: int | None = None,
     intermediates: Sequence[str] = (),
     masks: Sequence[str] = (),
     dynamic_batch: bool = False,
@@ -150,7 +153,14 @@ def convert(
     composite : which rule each node gets: a name, a TOML file, or a `Composite`
     inputs : names of the inputs to explain; by default all that look like images or signals
     output : name of the output to explain; by default the one with a class axis
-    target : class written into the explainer, or "top"; None makes it the input `target`
+    target : class written into the explainer, or "top", or a difference such as "3-5", which starts
+        from the score of 3 and minus that of 5; None makes it the input `target`, int64 [N] or [1],
+        and "weights" the input `weights`, float32 [N, classes] or [1, classes], in its place
+    contrast : of that class to all `others`, or by the gradient of `softmax`: see
+        `onnxlrp.compiler.start.Start`
+    at, class_axis : where in a dense output such as [N, C, H, W] the score is: an index or a range
+        `FIRST:END` for each axis of places, by commas, or `all`; the score of a class is its sum
+        over them. Classes are on axis 1, of three axes on the last, unless `class_axis` says so
     intermediates : values of the model whose relevance becomes an output too
     masks : names, with shell wildcards, of values inside; each gets an input `mask_<value>` that
         multiplies the relevance passing through it, for concept-conditional relevance (Achtibat
@@ -169,22 +179,23 @@ def convert(
     CompositeError
         If the composite is malformed or has no line for a node.
     InputError
-        If `target`, `intermediates` or `masks` name what does not exist, or the rule z-box
+        If `target`, `at`, `intermediates` or `masks` name what does not exist, or the rule z-box
         has no bounds.
 
     """
-    target = number_of(target)
+    start = read_start(target, contrast)
     loaded = load(model, dynamic_batch)
-    network = canonicalise(loaded.model.graph, output, inputs)
+    network = canonicalise(loaded.model.graph, output, inputs, at, class_axis)
     facts = analyse(network)
     chosen = Composite.load(composite)
     facts, assigned = assign(chosen, network, facts, preprocessing)
-    flow = propagate(network, facts, assigned, target, masks)
+    flow = propagate(network, facts, assigned, start, masks)
     metadata = {
         "version": version("onnxlrp"),
         "composite": chosen.to_toml(),
         "model_sha256": loaded.sha256,
-        "target": "" if target is None else str(target),
+        "at": at or "",
+        "class_axis": "" if class_axis is None else str(class_axis),
         **({} if preprocessing is None else {"preprocessing": preprocessing.to_json()}),
     }
     renamed = assemble(loaded.model, network, flow, intermediates, metadata)
@@ -210,7 +221,7 @@ def convert(
     if dynamic_batch:
         prove_batch(
             result.to_proto(),
-            None if flow.target is None else flow.target.name,
+            None if flow.chooser is None else flow.chooser.name,
             {mask.name or "" for mask in flow.masks.values()},
         )
     return result

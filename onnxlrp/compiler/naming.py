@@ -28,6 +28,15 @@ def target_input(graph: ir.Graph) -> ir.Value:
     )
 
 
+def weights_input(graph: ir.Graph, classes: int, dtype: ir.DataType) -> ir.Value:
+    """Return the float input that weights scores, [N, classes] or [1, classes]; not there yet."""
+    return ir.Value(
+        name=free("weights", value_names(graph)),
+        shape=ir.Shape(["weights", classes]),
+        type=ir.TensorType(dtype),
+    )
+
+
 def mask_input(value: ir.Value, graph: ir.Graph) -> ir.Value:
     """Return the float input `mask_<value>`, of any shape that broadcasts to the value's."""
     name = free(f"mask_{value.name}", value_names(graph))

@@ -1,49 +1,105 @@
-"""Where relevance starts: the score of the class that is explained."""
+"""Where relevance starts: the score of a class, a difference, weights, a contrast."""
 
 from __future__ import annotations
 
 import operator
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxlrp.compiler.naming import target_input, weights_input
 from onnxlrp.errors import InputError, ModelError
 from onnxlrp.graph.canonical import Network
-from onnxlrp.graph.shapes import dims_of
+from onnxlrp.graph.place import Place
+from onnxlrp.graph.shapes import Dim, dims_of
+from onnxlrp.inputs.targets import TOP, Difference, read_difference
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Sign, Tensor
+from onnxlrp.propagation.registry import Relevance
 
 MOST_CLASSES = 1 << 24
 """Classes up to which an explainer is written: it holds their numbers."""
 
+_END = (1 << 63) - 1
 
-def number_of(target: object) -> int | Literal["top"] | None:
-    """Read which class a caller wants; numpy's whole numbers are as good as Python's.
+Contrast = Literal["others", "softmax"]
 
-    Raises
-    ------
-    InputError
-        If it is neither a whole number, nor "top", nor None.
+
+@dataclass(frozen=True)
+class Start:
+    """What relevance starts from, as a caller wants it.
+
+    With the scores f [N, classes] and the class c, R = f_c at c and 0 elsewhere; or, by a
+
+    - difference of the classes c and d: R_c = f_c, R_d = -f_d;
+    - contrast to the `others`: R_c = f_c, and R_j = -f_c / (classes - 1) for all others (CLRP, Gu
+      et al. 2018, whose first dual concept this is, as Iwana et al. 2019 write it);
+    - contrast by the `softmax` y of f, its gradient: R_c = y_c (1 - y_c), R_j = -y_c y_j for all
+      others (SGLRP, Iwana et al. 2019);
+    - weights w: R = w f.
+
+    In a dense output the same holds at each of the places that count.
+
+    Attributes
+    ----------
+    target : class or difference written in, or "top"; None where an input chooses
+    weights : whether that input takes weights, [N, classes], in place of a class
+    contrast : to what, None for none
 
     """
-    if target is None or target == "top":
-        return "top" if target is not None else None
-    try:
-        return operator.index(target)  # type: ignore[arg-type]
-    except TypeError:
-        raise InputError(
-            f"target {target!r} is neither the number of a class nor 'top', nor None"
-        ) from None
+
+    target: int | Literal["top"] | Difference | None = None
+    weights: bool = False
+    contrast: Contrast | None = None
+
+    def __str__(self) -> str:
+        """Write what is written in, "" where an input chooses."""
+        return "" if self.target is None else str(self.target)
 
 
-def check_target(target: int | Literal["top"] | None, network: Network) -> int | None:
-    """Return how many classes a score has, None where that is not known.
+def read_start(target: object, contrast: str | None = None) -> Start:
+    """Read what a caller wants explained; numpy's whole numbers are as good as Python's.
 
     Raises
     ------
     InputError
-        If the target is not one of them.
+        If the target is neither a whole number, "top", a difference such as "3-5", "weights" nor
+        None; or the contrast is none, or not to one class.
+
+    """
+    if contrast is not None and contrast not in get_args(Contrast):
+        raise InputError(f"contrast {contrast!r} is neither 'others' nor 'softmax'")
+    chosen: Contrast | None = contrast  # type: ignore[assignment]
+    found: int | Literal["top"] | Difference | None = None
+    if target == "top":
+        found = "top"
+    elif isinstance(target, Difference):
+        found = target
+    elif isinstance(target, str) and target != "weights":
+        found = read_difference(target)
+    if found is None and target is not None and target != "weights":
+        try:
+            found = operator.index(target)  # type: ignore[arg-type]
+        except TypeError:
+            raise InputError(
+                f"target {target!r} is neither the number of a class nor 'top', nor a difference "
+                "such as '3-5', nor 'weights', nor None"
+            ) from None
+    start = Start(found, target == "weights", chosen)
+    if chosen and (start.weights or isinstance(found, Difference)):
+        raise InputError(f"a contrast is of one class to all others, not of target {target!r}")
+    return start
+
+
+def count_classes(start: Start, network: Network) -> int:
+    """Return how many classes a score has.
+
+    Raises
+    ------
+    InputError
+        If a class that is written in is none of them, or there are too few for a contrast.
     ModelError
         If there is none, or more than `MOST_CLASSES`.
 
@@ -51,67 +107,207 @@ def check_target(target: int | Literal["top"] | None, network: Network) -> int |
     score = network.score
     assert score.shape is not None
     sizes = dims_of(score.shape)
-    classes = len(network.signs) or (sizes[1] if len(sizes) > 1 else 1)
-    if isinstance(classes, int) and not 0 < classes <= MOST_CLASSES:
+    axis = _axis(network)
+    classes = len(network.signs) or (1 if axis is None else sizes[axis])
+    if not isinstance(classes, int) or not 0 < classes <= MOST_CLASSES:
         raise ModelError(
             f"'{score.name}' has {classes} classes; 1 to {MOST_CLASSES} can be explained"
         )
-    most = classes if isinstance(classes, int) else MOST_CLASSES
-    if isinstance(target, int) and not 0 <= target < most:
+    target = start.target
+    asked = [target] if isinstance(target, int) else []
+    if isinstance(target, Difference):
+        asked = [number for number in (target.plus, target.minus) if number != TOP]
+    for number in asked:
+        if not 0 <= number < classes:
+            raise InputError(
+                f"target {number} is not a class; '{score.name}' has classes 0 to {classes - 1}; "
+                "use 'top' for the best scoring"
+            )
+    if start.contrast and (classes < 2 or network.signs):
         raise InputError(
-            f"target {target} is not a class; '{score.name}' has classes 0 to "
-            f"{classes - 1 if isinstance(classes, int) else '?'}; use 'top' for the best scoring"
+            f"a contrast needs scores of several classes, and '{score.name}' holds one"
         )
-    return classes if isinstance(classes, int) else None
+    return classes
 
 
-def start_relevance(
-    emitter: Emitter,
-    network: Network,
-    target_input: ir.Value | None,
-    target: int | Literal["top"] | None,
-    classes: int | None,
-) -> Tensor:
-    """Relevance of the scores: the target's score, and 0 for all other classes.
+@dataclass(frozen=True)
+class Beginning:
+    """The relevance of the score, as it was written.
 
-    GatherElements picks the score, so that a class that does not exist is a run-time error. Where
-    all classes have one logit between them, it gets the score of the one that is chosen.
+    Attributes
+    ----------
+    relevance : in the score's shape
+    scores : of a dense output, the sum over its places, [N, classes]
+    input : what chooses: `target` or `weights`; None where the class is written in
+
     """
+
+    relevance: Relevance
+    scores: Tensor | None
+    input: ir.Value | None
+
+
+def start_relevance(emitter: Emitter, network: Network, start: Start) -> Beginning:
+    """Write the relevance of the scores."""
+    classes = count_classes(start, network)
     emitter.explain(network.score.name or "score", "start", {})
     scores = emitter.tensor(network.score)
-    batch = scores.shape[0]
+    place, axis = network.place or Place(_axis(network), {}), _axis(network)
+    cut, begins, ends = _cut(scores, place)
+    part = cut
+    if axis is None:
+        part, axis = layout.unsqueeze(cut, [1]), 1
     if network.signs:
-        column = layout.reshape(scores, (batch, 1))
-        flat = column * emitter.constant(np.array([network.signs], scores.dtype.numpy()))
-    else:
-        flat = layout.reshape(scores, (batch, classes or 1))
-    int64 = ir.DataType.INT64
-    top = emitter.node(
-        "ArgMax", flat, shape=(batch, 1), dtype=int64, axis=1, keepdims=1, select_last_index=0
-    )
-    if target_input is not None:
-        asked = layout.reshape(emitter.tensor(target_input), (None, 1))
-        # GatherElements counts negative indices from the end; none but -1 means anything here.
-        minus, nil, beyond = (
-            emitter.constant(np.array([[number]], np.int64)) for number in (-1, 0, classes or 1)
+        part = layout.reshape(part, (scores.shape[0], 1))
+        part = part * emitter.constant(np.array([network.signs], scores.dtype.numpy()))
+    along = [number for number in range(1, part.rank) if number != axis]
+    total = layout.reduce_sum(part, along if network.place else [])
+    chooser = None
+    if start.weights:
+        chooser = weights_input(network.graph, classes, scores.dtype)
+        weights = emitter.tensor(chooser)
+        if part.rank > 2:
+            spread = [classes if number == axis else 1 for number in range(1, part.rank)]
+            weights = layout.reshape(weights, (None, *spread))
+        relevance = part * weights
+    elif isinstance(start.target, Difference):
+        one, other = (
+            _only(part, _index(total, "top" if number == TOP else number, axis), axis)
+            for number in (start.target.plus, start.target.minus)
         )
-        below = emitter.compare("Less", asked, minus)
-        best = emitter.where(below, beyond, top, Sign.UNKNOWN)
-        index = emitter.where(emitter.compare("Less", asked, nil), best, asked, Sign.UNKNOWN)
-    elif target == "top":
-        index = top
+        relevance = one - other
     else:
-        assert isinstance(target, int)
-        index = layout.expand(emitter.constant(np.array([[target]], np.int64)), top)
-    picked = emitter.node(
-        "GatherElements", flat, index, shape=(batch, 1), dtype=scores.dtype, axis=1
-    )
+        chooser = target_input(network.graph) if start.target is None else None
+        index = _index(total, chooser or start.target, axis)
+        relevance = _of_class(part, index, axis, start.contrast)
     if network.signs:
-        return layout.reshape(picked, scores.shape)
+        relevance = layout.reduce_sum(relevance, [1])
+    relevance = layout.reshape(relevance, cut.shape, cut)
+    if place.bounds:
+        relevance = layout.pad(relevance, begins, ends, scores.shape)
+        # A place that lies outside at run time leaves another number of elements: an error here.
+        relevance = _exactly(relevance, scores)
+    flat = layout.reshape(total, (scores.shape[0], classes)) if network.place else None
+    # A contrast gives relevance to classes whose score is 0.
+    return Beginning(Relevance(relevance, start.contrast is None), flat, chooser)
+
+
+def _axis(network: Network) -> int | None:
+    """Return where the score has its classes; None where it has one and no axis for it."""
+    if network.place is not None:
+        return network.place.axis
+    assert network.score.shape is not None
+    return 1 if len(network.score.shape) > 1 else None
+
+
+def _cut(scores: Tensor, place: Place) -> tuple[Tensor, list[int | Tensor], list[int | Tensor]]:
+    """Cut out the places that count; also return what lies before and behind them on each axis."""
+    begins: list[int | Tensor] = [0] * scores.rank
+    ends: list[int | Tensor] = [0] * scores.rank
+    starts, stops = [], []
+    sizes: list[Dim] = []
+    for axis, (start, stop) in place.bounds.items():
+        size = layout.size(scores, axis)
+        begins[axis] = start if start >= 0 else size + start
+        ends[axis] = 0 if stop is None else -stop if stop < 0 else size - stop
+        starts.append(start)
+        stops.append(_END if stop is None else stop)
+        first, last = begins[axis], ends[axis]
+        if isinstance(first, int) and isinstance(last, int) and isinstance(size, int):
+            sizes.append(size - first - last)
+        else:
+            end = 0 if stop is None else stop
+            sizes.append(end - start if (start < 0) == (end < 0 or stop is None) else None)
+    if not place.bounds:
+        return scores, begins, ends
+    return layout.slice(scores, starts, stops, [*place.bounds], sizes=sizes), begins, ends
+
+
+def _exactly(tensor: Tensor, like: Tensor) -> Tensor:
+    """Reshape to the shape that another tensor has, where that is known only at run time."""
+    if all(isinstance(size, int) for size in like.shape[1:]):
+        return tensor
+    return tensor.emitter.node(
+        "Reshape", tensor, layout.sizes(like), shape=like.shape, dtype=tensor.dtype
+    )
+
+
+def _index(total: Tensor, number: int | Literal["top"] | ir.Value | None, axis: int) -> Tensor:
+    """Return a class's number, int64 [N or 1, 1, ...]: known, the best one's, or an input's."""
+    emitter, int64 = total.emitter, ir.DataType.INT64
+    one = (1,) * (total.rank - 1)
+
+    def constant(known: int) -> Tensor:
+        return emitter.constant(np.full((1, *one), known, np.int64))
+
+    if isinstance(number, int):
+        return constant(number)
+    top = emitter.node(
+        "ArgMax",
+        total,
+        shape=(total.shape[0], *one),
+        dtype=int64,
+        axis=axis,
+        keepdims=1,
+        select_last_index=0,
+    )
+    if not isinstance(number, ir.Value):
+        return top
+    asked = layout.reshape(emitter.tensor(number), (None, *one))
+    # GatherElements counts negative indices from the end; none but -1 means anything here.
+    classes = total.shape[axis]
+    assert isinstance(classes, int)
+    below = emitter.compare("Less", asked, constant(-1))
+    best = emitter.where(below, constant(classes), top, Sign.UNKNOWN)
+    return emitter.where(emitter.compare("Less", asked, constant(0)), best, asked, Sign.UNKNOWN)
+
+
+def _chosen(part: Tensor, index: Tensor, axis: int) -> Tensor:
+    """Tell along the class axis which one an index means."""
+    emitter, dtype, classes = part.emitter, part.dtype, part.shape[axis]
+    assert isinstance(classes, int)
+    shape = [-1 if number == axis else 1 for number in range(part.rank)]
+    numbers = emitter.constant(np.arange(classes, dtype=dtype.numpy()).reshape(shape))
     # Not by Equal: onnxruntime has no CUDA kernel of that from opset 19 on.
-    numbers = emitter.constant(np.arange(classes or 1, dtype=scores.dtype.numpy())[None])
-    offset = numbers - layout.cast(index, scores.dtype, Sign.UNKNOWN)
+    offset = numbers - layout.cast(index, dtype, Sign.UNKNOWN)
     distance = emitter.elementwise("Abs", offset, sign=Sign.NON_NEGATIVE)
-    chosen = emitter.compare("Less", distance, emitter.scalar(0.5, distance))
-    start = emitter.where(chosen, picked, emitter.scalar(0.0, picked), Sign.UNKNOWN)
-    return layout.reshape(start, scores.shape)
+    return emitter.compare("Less", distance, emitter.scalar(0.5, distance))
+
+
+def _only(part: Tensor, index: Tensor, axis: int) -> Tensor:
+    """Return one class's scores in their places, 0 for all others."""
+    chosen = _chosen(part, index, axis)
+    return part.emitter.where(chosen, part, part.emitter.scalar(0.0, part), Sign.UNKNOWN)
+
+
+def _picked(part: Tensor, index: Tensor, axis: int) -> Tensor:
+    """Return one class's values, the class axis kept.
+
+    By GatherElements, so that a class that does not exist is a run-time error.
+    """
+    like = layout.slice(part, [0], [1], [axis])
+    if index.shape != like.shape:
+        index = layout.expand(index, like)
+    return part.emitter.node(
+        "GatherElements", part, index, shape=like.shape, dtype=part.dtype, axis=axis
+    )
+
+
+def _of_class(part: Tensor, index: Tensor, axis: int, contrast: Contrast | None) -> Tensor:
+    """Relevance of all classes for one, contrasted to the others or not: see `Start`."""
+    emitter, zero = part.emitter, part.emitter.scalar(0.0, part)
+    chosen = _chosen(part, index, axis)
+    if contrast == "softmax":
+        y = emitter.node("Softmax", part, shape=part.shape, dtype=part.dtype, axis=axis)
+        others = emitter.where(chosen, zero, y, Sign.NON_NEGATIVE)
+        # 1 - y_c as a sum, for near 1 a difference would be rounding.
+        return _picked(y, index, axis) * emitter.where(
+            chosen, layout.reduce_sum(others, [axis]), -others, Sign.UNKNOWN
+        )
+    picked = _picked(part, index, axis)
+    rest = zero
+    if contrast == "others":
+        classes = part.shape[axis]
+        assert isinstance(classes, int)
+        rest = picked * (-1 / (classes - 1))
+    return emitter.where(chosen, picked, rest, Sign.UNKNOWN)

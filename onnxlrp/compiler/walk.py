@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
 
 import onnx_ir as ir
 
 from onnxlrp.compiler.assignment import Assignment
-from onnxlrp.compiler.naming import mask_input, target_input
+from onnxlrp.compiler.naming import mask_input
 from onnxlrp.compiler.obstacles import obstacle_of
-from onnxlrp.compiler.start import check_target, start_relevance
+from onnxlrp.compiler.start import Start, start_relevance
 from onnxlrp.errors import InputError, UnsupportedError
 from onnxlrp.graph.analysis import Facts
 from onnxlrp.graph.canonical import Network, Operation
@@ -31,7 +30,9 @@ class Flow:
     emitter : holds the nodes
     relevance : of every value on a path from an explained input to the score
     rules : of every operation that it crossed, by name; the operator's where there is no choice
-    target : the input that chooses the class; None where it is written in
+    start : what of the score is explained
+    chooser : the input that chooses the class, or weights all; None where the class is written in
+    scores : of a dense output, what relevance starts from in sum, [N, classes]
     masks : by value of the model, the input that multiplies the relevance passing through it
 
     """
@@ -39,29 +40,31 @@ class Flow:
     emitter: Emitter
     relevance: Mapping[ir.Value, Tensor]
     rules: Mapping[str, str]
-    target: ir.Value | None
+    start: Start
+    chooser: ir.Value | None
+    scores: Tensor | None
     masks: Mapping[ir.Value, ir.Value]
 
     @property
     def inputs(self) -> list[ir.Value]:
         """Return the inputs that an explainer has besides the model's own."""
-        return [*([] if self.target is None else [self.target]), *self.masks.values()]
+        return [*([] if self.chooser is None else [self.chooser]), *self.masks.values()]
 
 
 def propagate(
     network: Network,
     facts: Facts,
     assigned: Mapping[Operation, Assignment],
-    target: int | Literal["top"] | None,
+    start: Start,
     masks: Sequence[str],
 ) -> Flow:
-    """Write relevance from the target's score back to the explained inputs.
+    """Write relevance from the score back to the explained inputs.
 
     Parameters
     ----------
     network, facts : of the model
     assigned : the rule of every operation that relevance crosses
-    target : class written in, or "top"; None makes it an input
+    start : what of the score is explained
     masks : names, with shell wildcards, of values whose relevance an input multiplies
 
     Raises
@@ -72,16 +75,14 @@ def propagate(
         If the target is no class, or a mask matches no value.
 
     """
-    classes = check_target(target, network)
     emitter = Emitter()
     for node in network.graph:
         if node.domain in ("", "ai.onnx"):
             emitter.known(node)
-    chooser = target_input(network.graph) if target is None else None
-    start = start_relevance(emitter, network, chooser, target, classes)
+    first = start_relevance(emitter, network, start)
     masked = _masks(facts, network.graph, masks)
-    relevance, rules = _relevance(emitter, network, facts, assigned, start, masked)
-    return Flow(emitter, relevance, rules, chooser, masked)
+    relevance, rules = _relevance(emitter, network, facts, assigned, first.relevance, masked)
+    return Flow(emitter, relevance, rules, start, first.input, first.scores, masked)
 
 
 def _masks(facts: Facts, graph: ir.Graph, patterns: Sequence[str]) -> dict[ir.Value, ir.Value]:
@@ -104,12 +105,12 @@ def _relevance(
     network: Network,
     facts: Facts,
     assigned: Mapping[Operation, Assignment],
-    start: Tensor,
+    start: Relevance,
     masked: Mapping[ir.Value, ir.Value],
 ) -> tuple[dict[ir.Value, Tensor], dict[str, str]]:
     """Relevance of every value on its way from the score, and the rules that it crossed by."""
     activated = _activations(facts)
-    messages: dict[ir.Value, list[Relevance]] = {network.score: [Relevance(start, True)]}
+    messages: dict[ir.Value, list[Relevance]] = {network.score: [start]}
     result: dict[ir.Value, Relevance] = {}
     rules: dict[str, str] = {}
 

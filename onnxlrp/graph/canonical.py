@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxlrp.graph.local_response import recognise_lrn
 from onnxlrp.graph.operators import operator_of
+from onnxlrp.graph.place import Place
 from onnxlrp.graph.spellings import Spelled, recognise
 
 Array = np.ndarray[Any, Any]
@@ -66,10 +67,11 @@ class Network:
     ----------
     graph : the model's, not rewritten
     operations : all of the graph's, in topological order
-    score : the value that relevance starts from, [N, classes]
+    score : the value that relevance starts from, [N, classes], or of any shape with a place
     output : the model's output that the score leads to
     inputs : the inputs that relevance arrives at
     signs : of a single logit in the score of each class; empty where each has its own
+    place : of a dense output, what part of it the score is the sum of
 
     """
 
@@ -79,6 +81,7 @@ class Network:
     output: ir.Value
     inputs: Sequence[ir.Value]
     signs: tuple[int, ...] = ()
+    place: Place | None = None
 
 
 def constant_of(value: ir.Value | None) -> Array | None:

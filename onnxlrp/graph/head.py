@@ -20,7 +20,11 @@ _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 
 
 def canonicalise(
-    graph: ir.Graph, output: str | None = None, inputs: Sequence[str] | None = None
+    graph: ir.Graph,
+    output: str | None = None,
+    inputs: Sequence[str] | None = None,
+    at: str | None = None,
+    class_axis: int | None = None,
 ) -> Network:
     """Group a model's nodes into operations, and find both ends of the explanation.
 
@@ -28,15 +32,16 @@ def canonicalise(
     ----------
     graph : as `loading` leaves it
     output, inputs : names; found where none are given
+    at, class_axis : where in a dense output the score is, as `read_place` takes them
 
     Raises
     ------
-    ModelError
+    ModelError, InputError
         As `find_score` and `explained_inputs`; or no node computes the score.
 
     """
     found = operations(graph)
-    score = find_score(graph, output)
+    score = find_score(graph, output, at, class_axis)
     if score.value.producer() is None:
         raise ModelError(
             f"the score '{score.value.name}' is no result of the model, but given to it: there is "
@@ -55,7 +60,7 @@ def network_of(
     reached = reachable(dependencies(found), [id(value) for value in inputs], nx.descendants)
     live = frozenset(node for node in reached if isinstance(node, int))
     found = named(found, live, bounded_values(graph, found), non_negative(graph))
-    return Network(graph, found, score.value, score.output, inputs, score.signs)
+    return Network(graph, found, score.value, score.output, inputs, score.signs, score.place)
 
 
 def explained_inputs(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxlrp.errors import ModelError
+from onnxlrp.errors import InputError, ModelError
 from onnxlrp.graph.canonical import constant_of
 from onnxlrp.graph.operators import operator_of
+from onnxlrp.graph.place import Place, guessed_axis, read_place
 from onnxlrp.graph.shapes import Dim, dims_of
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -24,73 +25,118 @@ class Score:
 
     Attributes
     ----------
-    value : [N, classes], the logits, or [N, 1] with signs
+    value : [N, classes], the logits, or [N, 1] with signs; of any shape with a place
     output : the model's output that it leads to
     signs : of a single logit z in the score of each class: (-1, 1) for the columns 1 - sigmoid(z)
         and sigmoid(z); empty where every class has a score of its own
+    place : of a dense output, whose classes have scores at many places, those that count
 
     """
 
     value: ir.Value
     output: ir.Value
     signs: tuple[int, ...] = ()
+    place: Place | None = None
 
 
-def find_score(graph: ir.Graph, name: str | None) -> Score:
+def find_score(
+    graph: ir.Graph, name: str | None, at: str | None = None, class_axis: int | None = None
+) -> Score:
     """Find the value that relevance starts from, and the output it leads to.
 
     A Softmax, LogSoftmax or Sigmoid at the end is set aside, also where it is written out, and
     through what only renames or casts it. Without a name, the one output with a class axis is
-    taken.
+    taken; with `at`, the one dense output.
+
+    Parameters
+    ----------
+    graph : as `loading` leaves it
+    name : of the output
+    at, class_axis : of a dense output, as `read_place` takes them
 
     Raises
     ------
     ModelError
         If the name is not an output, or not exactly one output has a class axis.
+    InputError
+        If the place is none of the output's, or the output has no places.
 
     """
+    if at is None and class_axis is not None:
+        raise InputError("--class-axis says where a dense output has its classes: add --at")
     listing = ", ".join(describe(value) for value in graph.outputs)
+    suits = _has_class_axis if at is None else _is_dense
     if name is not None:
         chosen = [value for value in graph.outputs if value.name == name]
         if not chosen:
             raise ModelError(f"the model has no output '{name}'; its outputs: {listing}")
-        if not _has_class_axis(chosen[0]):
-            raise ModelError(
-                f"output {describe(chosen[0])} has no class axis: [N, classes] is needed"
-            )
-        return score_of(chosen[0])
-    candidates = [value for value in graph.outputs if _has_class_axis(value)]
-    starts = {(id(one.value), one.signs): one for value in candidates for one in [score_of(value)]}
+        if not suits(chosen[0]):
+            raise _unsuited(chosen, at)
+        return _placed(chosen[0], at, class_axis)
+    candidates = [value for value in graph.outputs if suits(value)]
+    found = [_placed(value, at, class_axis) for value in candidates]
+    starts = {(id(one.value), one.signs): one for one in found}
     if not starts:
-        raise ModelError(
-            f"no output has a class axis [N, classes]; outputs: {listing}; "
-            "only classifiers and single scores can be explained"
-        )
+        raise _unsuited(graph.outputs, at)
     if len(starts) > 1:
+        what = "a class axis" if at is None else "places"
         raise ModelError(
-            f"several outputs have a class axis: {', '.join(describe(v) for v in candidates)}; "
+            f"several outputs have {what}: {', '.join(describe(v) for v in candidates)}; "
             "say which one to explain with --output"
         )
     return next(iter(starts.values()))
 
 
-def score_of(output: ir.Value) -> Score:
+def _unsuited(outputs: Sequence[ir.Value], at: str | None) -> Exception:
+    """Say why no score was found in outputs, and how one could be."""
+    listing = ", ".join(describe(value) for value in outputs)
+    if at is not None:
+        return InputError(
+            f"--at {at}: a classifier has no places, leave it out; outputs: {listing}"
+        )
+    advice = "only classifiers and single scores can be explained"
+    dense = next((value for value in outputs if _is_dense(value)), None)
+    if dense is not None and dense.shape is not None:
+        rank = len(dense.shape)
+        advice = (
+            f"of a dense output say where its score is: --at {','.join(['0'] * (rank - 2))} is one "
+            f"place, --at all the sum over them, classes lying on axis {guessed_axis(rank)} where "
+            "--class-axis says nothing else"
+        )
+    return ModelError(f"no output has a class axis [N, classes]; outputs: {listing}; {advice}")
+
+
+def _placed(output: ir.Value, at: str | None, class_axis: int | None) -> Score:
+    if at is None:
+        return score_of(output)
+    assert output.shape is not None
+    sizes = dims_of(output.shape)
+    place = read_place(at, sizes, class_axis)
+    if place.axis is not None and not isinstance(sizes[place.axis], int):
+        raise ModelError(
+            f"output {describe(output)} has classes on axis {place.axis}, whose size is not known: "
+            "--class-axis moves them"
+        )
+    return score_of(output, place)
+
+
+def score_of(output: ir.Value, place: Place | None = None) -> Score:
     """Return what a softmax or sigmoid that leads to an output was given; itself without one."""
     value = output
     while (node := _maker(value)) is not None:
         source = node.inputs[0] if node.inputs else None
         if source is None:
             break
-        logits = _normalised(node)
+        logits = _normalised(node, place)
         if logits is not None:
-            return Score(logits if _fits(logits, output) else output, output)
-        binary = _binary(node, output)
+            return Score(logits if _fits(logits, output, place) else output, output, place=place)
+        binary = _binary(node, output) if place is None else None
         if binary is not None:
             return binary
-        if operator_of(node) not in _WRAPPERS or not _fits(source, output):
+        if operator_of(node) not in _WRAPPERS or not _fits(source, output, place):
             break
         value = source
-    return Score(output, output)
+    return Score(output, output, place=place)
 
 
 def _maker(value: ir.Value | None) -> ir.Node | None:
@@ -98,8 +144,10 @@ def _maker(value: ir.Value | None) -> ir.Node | None:
     return node if node is not None and node.domain in ("", "ai.onnx") else None
 
 
-def _fits(value: ir.Value, output: ir.Value) -> bool:
-    """Whether a value has a class axis with as many classes as an output."""
+def _fits(value: ir.Value, output: ir.Value, place: Place | None) -> bool:
+    """Whether a value has a class axis with as many classes as an output, and the same places."""
+    if place is not None:
+        return value.dtype in FLOATS and value.shape is not None and value.shape == output.shape
     return _has_class_axis(value) and _classes(value) == _classes(output)
 
 
@@ -109,13 +157,14 @@ def _classes(value: ir.Value) -> Dim:
     return sizes[1] if len(sizes) > 1 else 1
 
 
-def _normalised(node: ir.Node) -> ir.Value | None:
+def _normalised(node: ir.Node, place: Place | None) -> ir.Value | None:
     """Return the logits of a Softmax, LogSoftmax or Sigmoid, also of one that is written out."""
     source = node.inputs[0]
     if operator_of(node) in _NORMALISERS and source is not None:
-        return source if operator_of(node) == "Sigmoid" or _over_classes(node, source) else None
+        over = operator_of(node) == "Sigmoid" or _over_classes(node, source, place)
+        return source if over else None
     if operator_of(node) == "Log" and (inner := _maker(source)) is not None:
-        return _normalised(inner) if operator_of(inner) in ("Softmax", "Div") else None
+        return _normalised(inner, place) if operator_of(inner) in ("Softmax", "Div") else None
     if operator_of(node) != "Div":
         return None
     above, below = _maker(source), _maker(node.inputs[1])
@@ -125,7 +174,7 @@ def _normalised(node: ir.Node) -> ir.Value | None:
         or (operator_of(above), operator_of(below)) != ("Exp", "ReduceSum")
     ):
         return None
-    if below.inputs[0] is not source or not _over_classes(below, source):
+    if below.inputs[0] is not source or not _over_classes(below, source, place):
         return None
     shifted = _maker(above.inputs[0])
     if shifted is not None and operator_of(shifted) == "Sub":
@@ -139,7 +188,7 @@ def _normalised(node: ir.Node) -> ir.Value | None:
     return above.inputs[0]
 
 
-def _over_classes(node: ir.Node, value: ir.Value | None) -> bool:
+def _over_classes(node: ir.Node, value: ir.Value | None, place: Place | None) -> bool:
     """Whether a softmax or a reduction goes over the class axis, and nothing else."""
     if value is None or value.shape is None:
         return False
@@ -153,6 +202,8 @@ def _over_classes(node: ir.Node, value: ir.Value | None) -> bool:
     if len(axes) != 1:
         return False
     axis = axes[0] % len(sizes)
+    if place is not None:
+        return axis == place.axis
     return axis >= 1 and all(size == 1 for size in sizes[axis + 1 :])
 
 
@@ -182,6 +233,13 @@ def _has_class_axis(value: ir.Value) -> bool:
         # One score per sample, or classes without a batch: only the former can be batched.
         return not isinstance(sizes[0], int) or sizes[0] == 1
     return len(sizes) >= 2 and isinstance(sizes[1], int) and all(s == 1 for s in sizes[2:])
+
+
+def _is_dense(value: ir.Value) -> bool:
+    """Whether an output has places: axes besides the batch and one for classes."""
+    if value.dtype not in FLOATS or value.shape is None or len(value.shape) < 3:
+        return False
+    return not _has_class_axis(value)
 
 
 def describe(value: ir.Value) -> str:

@@ -1,4 +1,4 @@
-"""Which class to explain: by number, by name, the best, the best few, or from a file."""
+"""What to explain: a class by number, name or rank, the difference of two, or from a file."""
 
 from __future__ import annotations
 
@@ -18,6 +18,46 @@ from onnxlrp.files import check_regular, read_text
 
 TOP = -1
 """The target that stands for the class with the highest score."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The score of one class minus that of another: why is it the one and not the other.
+
+    Attributes
+    ----------
+    plus, minus : numbers of classes, -1 for the best
+
+    """
+
+    plus: int
+    minus: int
+
+    def __str__(self) -> str:
+        """Write it as `read_difference` reads it."""
+        names = ("top" if number == TOP else str(number) for number in (self.plus, self.minus))
+        return "-".join(names)
+
+
+_DIFFERENCE = re.compile(r"(top|\d{1,18})-(top|\d{1,18})")
+
+
+def read_difference(text: str) -> Difference | None:
+    """Read two numbers, or `top`, with a minus between; None where the text is no such thing.
+
+    Raises
+    ------
+    InputError
+        The two are the same.
+
+    """
+    match = _DIFFERENCE.fullmatch(text)
+    if match is None:
+        return None
+    found = Difference(*(TOP if part == "top" else int(part) for part in match.groups()))
+    if found.plus == found.minus:
+        raise InputError(f"{text}: a class does not differ from itself, so there is no relevance")
+    return found
 
 
 def load_labels(path: Path) -> list[str]:

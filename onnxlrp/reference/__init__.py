@@ -4,9 +4,10 @@ It judges the compiler and shares no code with it. ``evaluate`` runs the operato
 ``propagate`` takes relevance back across one node, and ``explain`` across a whole network.
 """
 
+from onnxlrp.reference.beginning import start
 from onnxlrp.reference.contributions import gathered, probed
 from onnxlrp.reference.crossing import Propagated, propagate
-from onnxlrp.reference.network import explain, live_names, start
+from onnxlrp.reference.network import explain, live_names
 from onnxlrp.reference.operators import evaluate, forward
 from onnxlrp.reference.rules import stab
 

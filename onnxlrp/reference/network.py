@@ -3,9 +3,9 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import numpy as np
 import onnx
 
+from onnxlrp.reference.beginning import start
 from onnxlrp.reference.contributions import LINEAR
 from onnxlrp.reference.crossing import propagate
 from onnxlrp.reference.operators import NORMALISATIONS, Array, evaluate
@@ -27,19 +27,6 @@ def live_names(model: onnx.ModelProto, explained_inputs: Collection[str]) -> set
     return live
 
 
-def start(logits: Array, target: Any) -> Array:
-    """Return the relevance to start from: each sample's target keeps its logit, all else is 0.
-
-    ``target`` is a class for all samples or one per sample; -1 is the top-scoring class.
-    """
-    scores = logits.reshape(len(logits), -1)
-    target = np.broadcast_to(np.asarray(target, dtype=np.int64).reshape(-1), len(scores))
-    column = np.where(target < 0, scores.argmax(axis=1), target)[:, None]
-    relevance = np.zeros_like(scores)
-    np.put_along_axis(relevance, column, np.take_along_axis(scores, column, axis=1), axis=1)
-    return relevance.reshape(logits.shape)
-
-
 def explain(
     model: onnx.ModelProto,
     feeds: Mapping[str, Any],
@@ -47,6 +34,7 @@ def explain(
     explained_inputs: Collection[str],
     score: str,
     target: Any = -1,
+    **begin: Any,
 ) -> dict[str, Array]:
     """Return the relevance of every value that has some, by name.
 
@@ -62,10 +50,12 @@ def explain(
         The value that holds the logits, [N, C].
     target
         The class to explain, or one per sample; -1 is the top-scoring class.
+    begin
+        What else `start` takes.
     """
     values = evaluate(model, feeds)
     live = live_names(model, explained_inputs)
-    relevance = {score: start(values[score], target)}
+    relevance = {score: start(values[score], target, **begin)}
     for node in reversed(model.graph.node):
         alive = [name in live for name in node.input]
         if not any(alive) or not any(name in relevance for name in node.output):

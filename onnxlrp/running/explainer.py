@@ -51,8 +51,13 @@ class Contract:
     model_sha256 : hex digest of the explained model's file
     score : name of the value explained, the logits
     output : name of the model's output that the score leads to
-    target : the class that is written into the file, `"top"` or a number; "" where it is an input
-    target_input : name of the input that chooses the class; "" where it is written into the file
+    target : the class that is written into the file, `"top"` or a number, or a difference such as
+        `"3-5"`; "" where an input chooses
+    target_input : name of the input that chooses the class; "" without one
+    weights_input : name of the input that weights the scores instead; "" without one
+    contrast : `"others"` or `"softmax"`, what a class is contrasted to; "" for nothing
+    at, class_axis : where in a dense output the score is, as `convert` takes them; "" without one
+    scores : output with the sum over those places, [N, classes]; "" without one
     relevance : output holding the relevance, by explained input
     intermediates : output holding the relevance, by value of the model
     signs : of the score, where it is one logit, in the score of each class; else empty
@@ -69,6 +74,11 @@ class Contract:
     output: str
     target: str
     target_input: str
+    weights_input: str
+    contrast: str
+    at: str
+    class_axis: str
+    scores: str
     relevance: Mapping[str, str]
     intermediates: Mapping[str, str]
     signs: tuple[int, ...]
@@ -98,7 +108,12 @@ class Contract:
                 score=get["score"],
                 output=get["output"],
                 target=get["target"],
-                target_input=get["target_input"],
+                target_input=get.get("target_input", ""),
+                weights_input=get.get("weights_input", ""),
+                contrast=get.get("contrast", ""),
+                at=get.get("at", ""),
+                class_axis=get.get("class_axis", ""),
+                scores=get.get("scores", ""),
                 relevance=json.loads(get["relevance"]),
                 intermediates=json.loads(get["intermediates"]),
                 signs=tuple(json.loads(get.get("signs", "[]"))),

@@ -18,7 +18,9 @@ from support import model, node, normal
 import onnxlrp
 from onnxlrp.audit import check, findings
 from onnxlrp.audit.findings import Audit
+from onnxlrp.audit.words import verdict
 from onnxlrp.errors import InputError, ModelError
+from onnxlrp.inputs.targets import Difference
 
 RELEVANCE = "onnxlrp/relevance/"
 
@@ -402,3 +404,41 @@ def test_a_sum_that_cancels_in_half_precision_is_no_fault():
     audit = check(proto, onnxlrp.convert(proto, "epsilon").to_proto(), random=4)
     assert layer(audit, "node_s").difference > 2**-10
     assert audit.passed
+
+
+@pytest.mark.parametrize("contrast", ["others", "softmax"])
+def test_a_contrast_is_checked_by_its_definition(network, contrast):
+    explainer = explained(network, contrast=contrast)
+    audit = check(network, explainer, target=1)
+    assert audit.passed
+    assert audit.start < 1e-6
+    assert abs(audit.score) < 1e-9 * audit.scale
+    assert "class 1 contrasted to" in verdict(audit)[0]
+    assert not check(network, multiplied(explainer, f"{RELEVANCE}logits", 1.01)).passed
+
+
+def test_a_difference_written_in_or_by_weights(network):
+    baked = check(network, explained(network, target="2-0"))
+    weighted = explained(network, target="weights")
+    chosen = check(network, weighted, target=Difference(2, 0))
+    assert baked.passed
+    assert chosen.passed
+    assert baked.targets == chosen.targets == ("2-0",)
+    assert baked.score == pytest.approx(chosen.score)
+    assert baked.heatmap == pytest.approx(chosen.heatmap, rel=1e-4)
+    assert "difference of scores 2-0" in verdict(baked)[0]
+    top = check(network, weighted)
+    assert top.score == pytest.approx(check(network, explained(network)).score)
+    with pytest.raises(InputError, match="convert with --target 2-0 or --target weights"):
+        check(network, explained(network), target=Difference(2, 0))
+
+
+def test_the_places_of_a_dense_output():
+    body = [node("Conv", ["x", "k"], "h"), node("Relu", ["h"], "a"), node("Conv", ["a", "c"], "y")]
+    weights = {"k": normal(4, 2, 3, 3, seed=1), "c": normal(3, 4, 1, 1, seed=2)}
+    proto = model(body, {"x": ["N", 2, 6, 7]}, ["y"], weights)
+    for at in ("1,2", "0:2,3:", "all"):
+        audit = check(proto, explained(proto, "Conv: epsilon", at=at), random=2)
+        assert audit.passed
+        assert audit.start < 1e-6
+        assert audit.share(audit.heatmap) == pytest.approx(1, abs=1e-3)
