@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from onnxlrp.evaluation.comparison import Maps, Pair
     from onnxlrp.inputs.items import Item
     from onnxlrp.inputs.preprocessing import Preprocessing
+    from onnxlrp.inputs.targets import Difference
 
 DISTANCES = ("relative L2", "relative max")
 WORST = 4
@@ -59,8 +60,9 @@ SAME = 1e-3
     "--target",
     type=target_number,
     default="top",
-    metavar="N|top",
-    help="The class that explainers and models explain; the best of each item by default.",
+    metavar="N|top|N-M",
+    help="The class that explainers and models explain; the best of each item by default; N-M is "
+    "the difference of two scores.",
 )
 @click.option(
     "--top",
@@ -89,7 +91,7 @@ def compare(
     random: int | None,
     seed: int,
     composite: str,
-    target: int,
+    target: int | Difference,
     top: tuple[float, ...],
     tolerance: float | None,
     as_json: bool,
@@ -113,7 +115,9 @@ def compare(
         raise InputError("--top takes shares above 0 and up to 1, such as 0.01")
     paths = [first, *others]
     runs = {
-        path: comparison.open_explainer(path, Composite.load(composite))
+        path: comparison.open_explainer(
+            path, Composite.load(composite), None if isinstance(target, int) else str(target)
+        )
         for path in paths
         if comparison.is_run(path)
     }

@@ -58,9 +58,10 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
 )
 @click.option(
     "--target",
-    metavar="N|NAME|top|top:K|FILE",
+    metavar="N|NAME|top|top:K|A-B|FILE",
     help="The class to explain: a number, a name, the best, the best K, or a file with one for "
-    "each item. By default the best, or that written into the explainer.",
+    "each item. By default the best, or that written into the explainer. A-B, why A and not B, and "
+    "files of weights need an explainer by convert --target weights.",
 )
 @click.option(
     "--labels",
@@ -125,7 +126,7 @@ def explain(
     """
     from onnxlrp.drawing.colours import colour_map
     from onnxlrp.inputs.items import ARRAYS, collect
-    from onnxlrp.inputs.targets import load_labels, read_targets
+    from onnxlrp.inputs.targets import Difference, load_labels, read_targets
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.journal import Journal
     from onnxlrp.running.results import Record, Writer
@@ -151,6 +152,13 @@ def explain(
         raise InputError(f"class {written} is written into {explainer}: leave --target out")
     names = [item.name for item in items]
     targets = read_targets("top" if written else target or "top", names, named, run.classes)
+    if not run.contract.weights_input:
+        wanted = {type(one) for one in [targets.one, *(targets.each or {}).values()]}
+        if wanted & {Difference, tuple}:
+            raise InputError(
+                f"{explainer} starts from one class: to explain --target {target}, convert with "
+                "--target weights"
+            )
     if formats is None:
         formats = ("sheet", "npy")
     elif len(expected.shape) != 4 and {"heatmap", "overlay"} & set(formats):
@@ -229,7 +237,7 @@ def _explain(
                     digest = digests[done[0].item]
                     journal.append({"rows": [asdict(row) for row in done], "digest": digest})
                     for row in done if verbose else ():
-                        echo(f"{row.source}: {row.name}, {row.account.in_words(score)}")
+                        echo(f"{row.source}: {row.explained}, {row.account.in_words(score)}")
                 advance()
     finally:
         rows = [row for entry in _entries(journal).values() for row in entry.rows]
@@ -243,7 +251,7 @@ def _explain(
     _summarise(rows, failures, len(rest), time.perf_counter() - start, writer.preprocessing)
     first = {row.item: row for row in reversed(rows)}
     chosen = targets.best > 0 and run.contract.target in ("", "top")
-    predicted = [row.target for row in first.values()] if chosen else []
+    predicted = [row.target for row in first.values() if isinstance(row.target, int) and chosen]
     doubt([row.flat for row in first.values()], predicted)
     return failures
 

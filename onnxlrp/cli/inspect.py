@@ -103,8 +103,7 @@ def _show_explainer(proto: onnx.ModelProto, contract: Contract, as_json: bool) -
     echo(f"An explainer, written by onnxlrp {contract.version}")
     echo(f"of the model with SHA-256 {contract.model_sha256}")
     echo(f"relevance starts from '{contract.score}'")
-    target = contract.target or f"input '{contract.target_input}'"
-    echo(f"target: {target}")
+    echo(f"target: {contract.explains}")
     echo(f"pictures: {preprocessing.in_words() if preprocessing else 'not said how made'}")
     tables.show(tables.values(inputs, outputs))
     echo(contract.composite.rstrip())

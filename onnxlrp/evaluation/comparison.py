@@ -21,7 +21,7 @@ from onnxlrp.evaluation.agreement import agreement
 from onnxlrp.evaluation.measures import summed
 from onnxlrp.inputs.items import Item, collect, load_array
 from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.inputs.targets import TOP, Targets
+from onnxlrp.inputs.targets import TOP, Difference, Targets
 from onnxlrp.running.explainer import Contract, Explainer
 from onnxlrp.running.stream import Failure, Sample, explain, prepare
 
@@ -37,13 +37,13 @@ class Maps:
     ----------
     origin : what the user called it
     relevance : by item, without a batch axis
-    classes : the class explained of each item, where it is known
+    classes : the class explained of each item, or a difference `3-5`, where it is known
 
     """
 
     origin: str
     relevance: Mapping[str, NDArray[Any]]
-    classes: Mapping[str, int]
+    classes: Mapping[str, int | str]
 
     @property
     def numbered(self) -> bool:
@@ -156,8 +156,14 @@ def _attribution(path: Path) -> tuple[NDArray[Any], list[str] | None, list[int]]
     return array, names, [int(label) for label in labels] if known else []
 
 
-def open_explainer(path: Path, composite: Composite) -> Explainer:
+def open_explainer(path: Path, composite: Composite, start: str | None = None) -> Explainer:
     """Open an explainer, or a model through its explainer under the composite.
+
+    Parameters
+    ----------
+    path : of either
+    composite : for a model
+    start : what that is converted to explain; None lets an input choose the class
 
     Raises
     ------
@@ -173,7 +179,9 @@ def open_explainer(path: Path, composite: Composite) -> Explainer:
     # The compiler says better what is the matter.
     except Exception:
         stored = None
-    run = Explainer(path if stored else convert(path, composite).to_proto().SerializeToString())
+    run = Explainer(
+        path if stored else convert(path, composite, target=start).to_proto().SerializeToString()
+    )
     if len(run.inputs) != 1:
         raise InputError(f"{path} has several inputs: only explainers of one can be compared")
     return run
@@ -184,7 +192,7 @@ def run_maps(
     run: Explainer,
     sources: Sequence[str],
     preprocessing: Preprocessing | None,
-    target: int = TOP,
+    target: int | Difference = TOP,
 ) -> Maps:
     """Explain a class, or the top ones, of files and folders.
 
@@ -206,11 +214,13 @@ def run_maps(
             raise InputError(f"{origin}: {result.item.source}: {result.reason}")
         name = result.sample.item.name
         relevance[name] = result.explained[0].relevance
-        classes[name] = result.explained[0].target
+        classes[name] = result.explained[0].aim.key
     return Maps(origin, relevance, classes)
 
 
-def random_maps(origin: str, run: Explainer, images: NDArray[Any], target: int = TOP) -> Maps:
+def random_maps(
+    origin: str, run: Explainer, images: NDArray[Any], target: int | Difference = TOP
+) -> Maps:
     """Explain a class, or the top ones, of arrays, laid out as the model wants them.
 
     Parameters
@@ -238,7 +248,7 @@ def random_maps(origin: str, run: Explainer, images: NDArray[Any], target: int =
     return Maps(
         origin,
         {str(number): one.of(0)[0] for number, one in enumerate(found)},
-        {str(number): int(one.target[0]) for number, one in enumerate(found)},
+        {str(number): one.aim(0).key for number, one in enumerate(found)},
     )
 
 

@@ -39,6 +39,8 @@ class Difference:
         return "-".join(names)
 
 
+_SAME = "a class does not differ from itself, so there is nothing to explain"
+
 _DIFFERENCE = re.compile(r"(top|\d{1,18})-(top|\d{1,18})")
 
 
@@ -56,7 +58,7 @@ def read_difference(text: str) -> Difference | None:
         return None
     found = Difference(*(TOP if part == "top" else int(part) for part in match.groups()))
     if found.plus == found.minus:
-        raise InputError(f"{text}: a class does not differ from itself, so there is no relevance")
+        raise InputError(f"{text}: {_SAME}")
     return found
 
 
@@ -90,24 +92,82 @@ def load_labels(path: Path) -> list[str]:
 _NUMBER = re.compile("-?[0-9]{1,18}")
 
 
+Weights = tuple[float, ...]
+
+Wanted = int | Difference | Weights
+"""What may be asked of an item: a class, -1 for the best, a difference, a weight of each class."""
+
+
 @dataclass(frozen=True)
-class Targets:
-    """The classes to explain of each item.
+class Aim:
+    """What was explained of one sample.
 
     Attributes
     ----------
-    best : how many of the highest scoring classes, from the best on; 0 where a class is given
-    one : the class for every item, where `each` does not say
+    target : the class; None where all scores were weighted
+    minus : the class whose score was subtracted; None for none
+    contrast, at : as the explainer was converted; "" without one
+
+    """
+
+    target: int | None
+    minus: int | None = None
+    contrast: str = ""
+    at: str = ""
+
+    @property
+    def key(self) -> int | str:
+        """The number of the class, else `3-5` or `weights`."""
+        if self.target is None:
+            return "weights"
+        return self.target if self.minus is None else f"{self.target}-{self.minus}"
+
+    @property
+    def quantity(self) -> str:
+        """What the map adds up to, of a score."""
+        if self.target is None:
+            return "weighted score"
+        return "score" if self.minus is None else "difference of scores"
+
+    def label(self, labels: Sequence[str] | None) -> str:
+        """Name it by the names of the classes; "" where there are none."""
+        if not labels or self.target is None:
+            return ""
+        minus = "" if self.minus is None else f" minus {labels[self.minus]}"
+        return labels[self.target] + minus
+
+    def in_words(self, labels: Sequence[str] | None = None) -> str:
+        """Say what was explained."""
+        if self.target is None:
+            said = "weighted scores"
+        else:
+            classes = [self.target, *([] if self.minus is None else [self.minus])]
+            said = " minus ".join(
+                f"{labels[number]} ({number})" if labels else f"class {number}"
+                for number in classes
+            )
+        against = {"others": " against all others", "softmax": " by softmax's gradient"}
+        return said + against.get(self.contrast, "") + (f" at {self.at}" if self.at else "")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What to explain of each item.
+
+    Attributes
+    ----------
+    best : how many of the highest scoring classes, from the best on; 0 where it is said what
+    one : the same for every item, where `each` does not say
     each : by item name
 
     """
 
     best: int = 1
-    one: int | None = None
-    each: Mapping[str, int] | None = None
+    one: Wanted | None = None
+    each: Mapping[str, Wanted] | None = None
 
-    def of(self, name: str) -> int:
-        """Return the class to start from for an item; -1 for the best.
+    def of(self, name: str) -> Wanted:
+        """Return what to start from for an item; -1 for the best class.
 
         Raises
         ------
@@ -129,9 +189,11 @@ def read_targets(
 
     Parameters
     ----------
-    text : a number from 0, `top` (also -1), `top:K`, a class name out of `labels`, or a file:
-        `.npy` or `.npz` (array `y`, `label`, `labels` or `target`) of integers, one an item; or
-        `.csv` or `.txt` with a line `ITEM,CLASS` for each, or `CLASS` for each in order
+    text : a number from 0, `top` (also -1), `top:K`, a class name out of `labels`, or two of these
+        with a minus between, for the difference of their scores; or a file: `.npy` or `.npz`
+        (array `y`, `label`, `labels`, `target` or `weights`) of integers, one an item, or of
+        weights, [classes] for all or [items, classes]; or `.csv` or `.txt` with a line
+        `ITEM,CLASS` for each, or `CLASS` for each in order
     names : of the items, in order
     labels : names of the classes
     classes : how many there are, if that is known
@@ -152,7 +214,32 @@ def read_targets(
     path = Path(text)
     if path.suffix.lower() in (".npy", ".npz", ".csv", ".txt") and path.is_file():
         return Targets(0, each=_from_file(path, names, labels, classes))
-    return Targets(0, one=class_number(text, labels, classes))
+    return Targets(0, one=_wanted(text, labels, classes))
+
+
+def _wanted(text: str, labels: Sequence[str] | None, classes: int | None) -> int | Difference:
+    """Read a class or a difference; what is the name of a class as it stands is that class."""
+    try:
+        return class_number(text, labels, classes)
+    except InputError as error:
+        unknown = error
+    found = []
+    for sides in [(text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == "-"]:
+        try:
+            numbers = [_number(side, labels, classes) for side in sides]
+        except InputError as error:
+            # Of two numbers it is plain which one is none; a name may hold a minus itself.
+            unknown = error if _DIFFERENCE.fullmatch(text) else unknown
+            continue
+        found.append(Difference(*numbers))
+    if not found:
+        raise unknown
+    if len(found) > 1:
+        raise InputError(f"'{text}' can be read as several differences: give numbers, as in 3-5")
+    (difference,) = found
+    if difference.plus == difference.minus:
+        raise InputError(f"{text}: {_SAME}")
+    return difference
 
 
 def class_number(text: str, labels: Sequence[str] | None, classes: int | None) -> int:
@@ -192,11 +279,18 @@ def class_number(text: str, labels: Sequence[str] | None, classes: int | None) -
     raise InputError(f"no class is called '{text}'{hint}")
 
 
+def _number(text: str, labels: Sequence[str] | None, classes: int | None) -> int:
+    return TOP if text.strip() == "top" else class_number(text, labels, classes)
+
+
 def _from_file(
     path: Path, names: Sequence[str], labels: Sequence[str] | None, classes: int | None
-) -> dict[str, int]:
+) -> dict[str, Wanted]:
     if path.suffix.lower() in (".npy", ".npz"):
-        rows = [[str(value)] for value in _integers(path)]
+        array = _array(path)
+        if array.dtype.kind == "f":
+            return _weights(path, array, names, classes)
+        rows = [[str(value)] for value in array]
     else:
         try:
             rows = [row for row in csv.reader(io.StringIO(read_text(path), newline="")) if row]
@@ -210,30 +304,61 @@ def _from_file(
         if len(rows) != len(names):
             raise InputError(f"{path} has {len(rows)} classes for {len(names)} items")
         rows = [[name, row[0]] for name, row in zip(names, rows, strict=True)]
-    chosen = {}
+    chosen: dict[str, Wanted] = {}
     for name, text in rows:
         try:
-            chosen[name.strip()] = class_number(text, labels, classes)
+            chosen[name.strip()] = _wanted(text.strip(), labels, classes)
         except InputError as error:
             raise InputError(f"{path}: {name}: {error}") from None
     return chosen
 
 
-def _integers(path: Path) -> list[int]:
+def _weights(
+    path: Path, array: np.ndarray, names: Sequence[str], classes: int | None
+) -> dict[str, Wanted]:
+    """Take an array for weights of the scores, one row for all items or one for each."""
+    rows = array[None] if array.ndim == 1 else array
+    wanted = "?" if classes is None else classes
+    if rows.ndim != 2 or len(rows) not in (1, len(names)) or classes not in (None, rows.shape[1]):
+        raise InputError(
+            f"{path} holds {array.dtype} {list(array.shape)}, not classes, nor weights: "
+            f"[{wanted}], or a row of {wanted} for each of {len(names)} items"
+        )
+    check_weights(rows, str(path))
+    rows = np.broadcast_to(rows, (len(names), rows.shape[1]))
+    return {name: tuple(map(float, row)) for name, row in zip(names, rows, strict=True)}
+
+
+def check_weights(rows: np.ndarray, source: str) -> None:
+    """Raise where weights, [N, classes], leave nothing to explain.
+
+    Raises
+    ------
+    InputError
+        They hold NaN or infinity, or a row is all zeros.
+
+    """
+    if not np.isfinite(rows).all():
+        raise InputError(f"{source} holds NaN or infinity, and weights are numbers")
+    if not rows.any(axis=1).all():
+        raise InputError(f"{source} has a row of zeros, which leaves nothing to explain")
+
+
+def _array(path: Path) -> np.ndarray:
     check_regular(path)
     try:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.ndarray):
             with loaded:
-                keys = [key for key in ("y", "label", "labels", "target") if key in loaded.files]
-                loaded = loaded[keys[0]]
+                known = ("y", "label", "labels", "target", "weights")
+                loaded = loaded[next(key for key in known if key in loaded.files)]
     except OSError:
         raise
     # numpy reports broken files as ValueError, EOFError, BadZipFile, ...
     except Exception as error:
         raise InputError(
-            f"{path} holds no classes: an array of integers, in .npz as 'y'"
+            f"{path} holds no classes: an array of integers, in .npz as 'y', or 'weights'"
         ) from error
-    if loaded.dtype.kind not in "iu" or loaded.ndim != 1:
+    if loaded.dtype.kind != "f" and (loaded.dtype.kind not in "iu" or loaded.ndim != 1):
         raise InputError(f"{path} holds {loaded.dtype} {list(loaded.shape)}, not classes in a row")
-    return [int(value) for value in loaded]
+    return np.asarray(loaded)

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from onnxlrp.errors import InputError, ModelError
 from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.inputs.targets import TOP
+from onnxlrp.inputs.targets import TOP, Aim, check_weights
+from onnxlrp.running.asked import Asked, Target
 from onnxlrp.running.explanation import Explanation
 from onnxlrp.runtime import first_line, open_session
-
-Target = int | Literal["top"] | Sequence[int] | NDArray[np.integer[Any]]
 
 _DTYPES = {
     "float": "float32",
@@ -85,6 +84,22 @@ class Contract:
     silent: Mapping[str, str]
     masks: Mapping[str, str]
     preprocessing: Preprocessing | None
+
+    @property
+    def explains(self) -> str:
+        """What relevance starts from, in words."""
+        if self.weights_input:
+            said = f"all scores, times input '{self.weights_input}'"
+        elif "-" in self.target:
+            said = f"{self.target}, the difference of two scores"
+        else:
+            said = self.target or f"input '{self.target_input}'"
+        against = {"others": ", against all others", "softmax": ", by the gradient of softmax"}
+        said += against.get(self.contrast, "")
+        if self.at:
+            axis = f" (classes on axis {self.class_axis})" if self.class_axis else ""
+            said += f", summed over --at {self.at} of '{self.output}'{axis}"
+        return said
 
     @classmethod
     def read(cls, metadata: Mapping[str, str]) -> Contract | None:
@@ -174,12 +189,15 @@ class Explainer:
         self.contract = contract
         inputs = {value.name: tensor(value) for value in session.get_inputs()}
         inputs.pop(contract.target_input, None)
+        inputs.pop(contract.weights_input, None)
         self._masks = {value: inputs.pop(name) for value, name in contract.masks.items()}
         self.inputs: Mapping[str, Tensor] = inputs
         self._doubted = False
         self._outputs = {value.name: tensor(value) for value in session.get_outputs()}
-        self.score_is_output = contract.score in self._outputs and not contract.signs
-        self._scores = contract.score if self.score_is_output else contract.output
+        self._scores = contract.scores or contract.output
+        self.score_is_output = bool(contract.scores)
+        if contract.score in self._outputs and not contract.signs and not contract.scores:
+            self._scores, self.score_is_output = contract.score, True
         self.classes = _class_count(self._outputs[self._scores].shape)
         first = inputs[next(iter(contract.relevance))].shape
         self.batch = first[0] if isinstance(first[0], int) else None
@@ -209,54 +227,78 @@ class Explainer:
         images: NDArray[Any] | Mapping[str, NDArray[Any]],
         target: Target = TOP,
         masks: Mapping[str, NDArray[Any]] | None = None,
+        *,
+        weights: NDArray[Any] | Sequence[Any] | None = None,
     ) -> Explanation:
         """Explain a batch.
 
         Parameters
         ----------
         images : the model's input, [N, ...]; by input name where it has several
-        target : one class for all, or one for each of N; -1 or "top" is the highest scoring one
+        target : one class for all, or one for each of N; -1 or "top" is the highest scoring one;
+            of an explainer that takes weights also differences, "3-5" or `Difference`
         masks : by value of the model that the explainer was converted to mask: what multiplies the
             relevance passing through it, of a shape that broadcasts to the value's; default 1
+        weights : in place of a target, what multiplies the scores, real numbers [classes],
+            [1, classes] or [N, classes]; of an explainer that was converted with target "weights"
 
         Raises
         ------
         InputError
             An input is missing, unknown, or of another dtype or shape than the model's; a target
-            is not a class; or onnxruntime fails on the values.
+            is not a class, or not this explainer's to choose; weights are none; or onnxruntime
+            fails on the values.
 
         """
-        session = self._session
-        if session is None:
+        if self._session is None:
             raise InputError("the explainer is closed")
         feeds = self._checked(images)
         count = len(feeds[next(iter(self.contract.relevance))])
-        targets = self._targets(target, count)
-        if self.contract.target_input:
-            feeds[self.contract.target_input] = targets
+        asked = self._asked(target, count)
         feeds |= self._mask_feeds(masks or {})
-        try:
-            values = session.run(None, feeds)
-        # onnxruntime's exceptions share no base class of their own.
-        except Exception as error:
-            raise InputError(f"onnxruntime failed: {first_line(error)}") from error
-        outputs = dict(zip(self._outputs, values, strict=True))
         contract = self.contract
+        if weights is not None:
+            feeds[contract.weights_input] = weights = self._weights(weights, target, count)
+        elif contract.weights_input:
+            feeds[contract.weights_input] = np.zeros((1, self.classes or 1), self._weights_dtype)
+            if asked.open:
+                asked = asked.resolved(self._run(feeds)[self._scores].reshape(count, -1))
+            own = asked.weights(self.classes or 1)
+            feeds[contract.weights_input] = own.astype(self._weights_dtype)
+        elif contract.target_input:
+            feeds[contract.target_input] = asked.plus
+        outputs = self._run(feeds)
         relevance = {name: outputs.pop(output) for name, output in contract.relevance.items()}
         intermediates = {name: outputs.pop(out) for name, out in contract.intermediates.items()}
         scores = outputs[self._scores].reshape(count, -1)
-        chosen = np.where(targets == TOP, scores.argmax(axis=1), targets)
+        outputs.pop(contract.scores, None)
+        asked = asked.resolved(scores)
         return Explanation(
             relevance=relevance if len(relevance) > 1 else next(iter(relevance.values())),
             outputs=outputs,
-            target=chosen,
-            score=scores[np.arange(count), chosen],
+            target=asked.plus if weights is None else np.full(count, TOP),
+            score=asked.score(scores) if weights is None else (weights * scores).sum(axis=1),
             scores=scores,
             score_is_logit=self.score_is_output,
             intermediates=intermediates,
             inputs={name: feeds[name] for name in self.inputs},
             preprocessing=self.preprocessing,
+            aims=asked.aims(contract.contrast, contract.at)
+            if weights is None
+            else (Aim(None, at=contract.at),) * count,
         )
+
+    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        session = self._session
+        if session is None:
+            raise InputError("the explainer is closed")
+        try:
+            values = session.run(None, dict(feeds))
+        # onnxruntime's exceptions share no base class of their own.
+        except Exception as error:
+            where = f" (is there a place {self.contract.at}?)" if self.contract.at else ""
+            raise InputError(f"onnxruntime failed{where}: {first_line(error)}") from error
+        return dict(zip(self._outputs, values, strict=True))
 
     def check_sample(self, sample: NDArray[Any]) -> None:
         """Check one sample, without the batch axis, for the model's only input.
@@ -338,31 +380,50 @@ class Explainer:
             for value, expected in self._masks.items()
         }
 
-    def _targets(self, target: Target, count: int) -> NDArray[np.int64]:
-        """Return the class asked for of each of `count` inputs, -1 for the top one, int64 [N]."""
-        asked = np.asarray(TOP if isinstance(target, str) and target == "top" else target)
-        if asked.dtype.kind not in "iu" or asked.shape not in ((), (1,), (count,)):
-            raise InputError(
-                f"target is a class number, or one for each of the {count} inputs, not {target!r}"
-            )
-        targets = np.broadcast_to(asked.astype(np.int64).reshape(-1), count)
-        if targets.min() < TOP:
-            raise InputError(
-                f"{targets.min()} is not a class: -1 is the top class, the others start at 0"
-            )
-        if self.classes is not None and targets.max() >= self.classes:
-            raise InputError(
-                f"{targets.max()} is not a class: the model's are 0 to {self.classes - 1}"
-            )
-        if not self.contract.target_input:
-            if (targets != TOP).any():
+    def _asked(self, target: Target, count: int) -> Asked:
+        """Return what to explain of each of `count` inputs."""
+        asked = Asked.read(target, count, self.classes)
+        written = self.contract.target
+        if written:
+            own = Asked.read(int(written) if written.isdecimal() else written, count)
+            if not asked.same(own) and not asked.same(Asked.read(TOP, count)):
                 raise InputError(
-                    f"the class is written into this explainer ({self.contract.target}): "
+                    f"the class is written into this explainer ({written}): "
                     "convert without --target to choose it here"
                 )
-            if self.contract.target != "top":
-                targets = np.full(count, int(self.contract.target))
-        return np.ascontiguousarray(targets)
+            return own
+        if self.contract.target_input and asked.differs:
+            raise InputError(
+                "this explainer starts from one class: for a difference of two scores convert "
+                "with --target weights, or write it in, as in --target 3-5"
+            )
+        return asked
+
+    @property
+    def _weights_dtype(self) -> str:
+        return "float64" if self._outputs[self._scores].dtype == "float64" else "float32"
+
+    def _weights(self, given: Any, target: Target, count: int) -> NDArray[Any]:
+        """Check weights of the scores and return them as the explainer reads them."""
+        if not self.contract.weights_input:
+            raise InputError(
+                "this explainer takes no weights: convert with target 'weights' for one that does"
+            )
+        if not (isinstance(target, int) and target == TOP):
+            raise InputError("give a target or weights, not both")
+        array = np.asarray(given)
+        rows = array[None] if array.ndim == 1 else array
+        if array.dtype.kind not in "fiu" or rows.shape not in (
+            (1, self.classes),
+            (count, self.classes),
+        ):
+            found = Tensor(str(array.dtype), array.shape)
+            raise InputError(
+                f"weights are real numbers, [{self.classes}] or [{count}, {self.classes}], not "
+                f"{found}"
+            )
+        check_weights(rows, "weights")
+        return rows.astype(self._weights_dtype)
 
 
 def tensor(value: Any) -> Tensor:

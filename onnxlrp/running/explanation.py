@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
+from onnxlrp.inputs.targets import Aim
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,21 +37,29 @@ class Account(NamedTuple):
 
     Attributes
     ----------
-    score : the target's entry in the model's output
+    score : the target's entry in the model's output, the difference of two, or their weighted sum
     relevance : sum over the map
-    share : relevance / score; None where the score is no logit, or is 0
+    share : relevance / score; None where the score is no logit, or is 0, or contrasted
+    quantity : what the score is: `score`, `difference of scores`, `weighted score`
 
     """
 
     score: float
     relevance: float
     share: float | None
+    quantity: str = "score"
+
+    @classmethod
+    def of(cls, aim: Aim, score: float, relevance: float, logit: bool) -> Account:
+        """Hold the sum of a map against what was explained."""
+        known = logit and not aim.contrast and score != 0
+        return cls(score, relevance, relevance / score if known else None, aim.quantity)
 
     def in_words(self, name: str = "score") -> str:
         """Say it, calling the score by what the model's output is."""
-        share = ""
+        share, name = "", self.quantity.replace("scores", name).replace("score", name)
         if self.share is not None:
-            share = f" ({self.share:.1%} of the score"
+            share = f" ({self.share:.1%} of the {self.quantity}"
             beyond = self.share < 0 or self.share > 1.01
             share += ": biases and stabilisers hold the difference)" if beyond else ")"
         return f"{name} {self.score:.4g}, relevance sums to {self.relevance:.4g}{share}"
@@ -95,14 +104,16 @@ class Explanation:
     ----------
     relevance : floating, in the input's shape; by input name where several are explained
     outputs : the model's own outputs, by name
-    target : int64 [N], the class explained
+    target : int64 [N], the class explained, of a difference the first; -1 of weighted scores
     score : floating [N], the target's entry in the model's output: the logit where
-        `Explainer.score_is_output`, else what the model makes of it, say a probability
+        `Explainer.score_is_output`, else what the model makes of it, say a probability; likewise
+        the difference of two, or the weighted sum of all
     scores : floating [N, classes], what `score` was taken from
     score_is_logit : whether relevance adds up to `score`, but for biases and stabiliser
     intermediates : relevance of the values inside that the explainer also outputs, by name
     inputs : what was explained, by input name
     preprocessing : how pictures become that input, if the explainer stores it
+    aims : what was explained of each of the N; the class alone if there are none
 
     """
 
@@ -115,6 +126,7 @@ class Explanation:
     intermediates: dict[str, NDArray[Any]]
     inputs: dict[str, NDArray[Any]] = field(repr=False)
     preprocessing: Preprocessing | None = None
+    aims: tuple[Aim, ...] = ()
 
     def __len__(self) -> int:
         return len(self.target)
@@ -144,12 +156,19 @@ class Explanation:
             raise InputError(f"name one of the inputs: {', '.join(maps)}")
         return maps[name][index], self.inputs[name][index]
 
+    def aim(self, index: int = 0) -> Aim:
+        """Say what was explained of one of the N."""
+        return self.aims[index] if self.aims else Aim(int(self.target[index]))
+
     def account(self, index: int = 0) -> Account:
-        """Say how much of the score the map holds; the rest sits in biases and stabiliser."""
+        """Say how much of the score the map holds; the rest sits in biases and stabiliser.
+
+        The score is what `aim` tells: of a class, a difference, or weighted. A contrast adds up to
+        0 whatever the score is, so no share of it is told.
+        """
         maps = self.relevance.values() if isinstance(self.relevance, dict) else [self.relevance]
         total = sum(float(relevance[index].sum(dtype=np.float64)) for relevance in maps)
-        score = float(self.score[index])
-        return Account(score, total, total / score if self.score_is_logit and score else None)
+        return Account.of(self.aim(index), float(self.score[index]), total, self.score_is_logit)
 
     def heatmap(self, index: int = 0, *, name: str | None = None, **options: Any) -> Image.Image:
         """Draw one map: red speaks for the class, blue against it.
@@ -193,8 +212,8 @@ class Explanation:
         from onnxlrp.drawing.panels import sheet
 
         relevance, values = self.of(index, name)
-        target = int(self.target[index])
-        label = labels[target] if labels is not None else f"class {target}"
+        aim = self.aim(index)
+        label = aim.label(labels) or aim.in_words()
         picture = None
         if self.preprocessing is not None and relevance.ndim == 3:
             picture = self.preprocessing.picture_of(values)
@@ -287,4 +306,4 @@ class Explanation:
 def title(label: str, account: Account) -> str:
     """Head a sheet: what is explained, its score, and the share of it that the map holds."""
     share = "" if account.share is None else f" · relevance sums to {account.share:.1%} of it"
-    return f"{label} · score {account.score:.4g}{share}"
+    return f"{label} · {account.quantity} {account.score:.4g}{share}"

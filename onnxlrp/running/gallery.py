@@ -16,7 +16,7 @@ from onnxlrp.drawing.sheet import grid
 from onnxlrp.errors import InputError
 from onnxlrp.inputs.items import collect
 from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.inputs.targets import read_targets
+from onnxlrp.inputs.targets import Difference, Wanted, read_targets
 from onnxlrp.running.explainer import Explainer
 from onnxlrp.running.stream import Failure, explain
 
@@ -55,10 +55,13 @@ def gallery(
         The model cannot be converted.
 
     """
-    rows: dict[tuple[str, int], list[Image.Image]] = {}
-    captions: dict[tuple[str, int], list[str]] = {}
+    rows: dict[tuple[str, int | str], list[Image.Image]] = {}
+    captions: dict[tuple[str, int | str], list[str]] = {}
+    # A class by itself takes no weights, which cost a run more where the best one is asked for.
+    asked = {type(one) for one in _wanted(target, pictures, labels)}
+    start = "weights" if asked & {Difference, tuple} else None
     for composite in composites.values():
-        conversion = convert(model, composite, preprocessing=preprocessing)
+        conversion = convert(model, composite, preprocessing=preprocessing, target=start)
         conversion.warn()
         with Explainer(conversion.to_proto().SerializeToString()) as run:
             items = collect(pictures, 3)
@@ -71,20 +74,29 @@ def gallery(
                 if picture is None:
                     raise InputError(f"{result.sample.item.source} is no picture")
                 for one in result.explained:
-                    key = result.sample.item.name, one.target
+                    key = result.sample.item.name, one.aim.key
                     if key not in rows:
                         photograph = seen(preprocessing, picture).convert("RGB")
                         rows[key] = [enlarged(np.asarray(photograph))]
-                        label = labels[one.target] if labels else f"class {one.target}"
-                        captions[key] = [f"{key[0]}: {label}, score {one.score:.4g}; the maps hold"]
+                        said = f"{one.aim.label(labels) or one.aim.in_words()}, {one.aim.quantity}"
+                        captions[key] = [f"{key[0]}: {said} {one.score:.4g}; the maps hold"]
                     drawn = heatmap(one.relevance, preprocessing.layout, colours=colours)
                     rows[key].append(drawn)
                     captions[key].append(f"{one.relevance.sum():.4g}")
-    said = [f"{first} {', '.join(sums)}" for first, *sums in captions.values()]
+    lines = [f"{first} {', '.join(sums)}" for first, *sums in captions.values()]
     shown = 0 if photographs else 1
     return grid(
         [row[shown:] for row in rows.values()],
         ["photograph", *composites][shown:],
-        said,
+        lines,
         key=(colours, "each map on a scale of its own"),
     )
+
+
+def _wanted(
+    target: str, pictures: Sequence[str | Path], labels: Sequence[str] | None
+) -> list[Wanted | None]:
+    """Return what is asked of each picture, as far as that is known without the model."""
+    names = [item.name for item in collect(pictures, 3)]
+    targets = read_targets(target, names, labels, None)
+    return [targets.one, *(targets.each or {}).values()]

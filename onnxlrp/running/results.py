@@ -32,10 +32,13 @@ class Record:
     item : name of the item, and of its files in the folder
     source : the file it is from
     rank : 1 for the class explained first of an item, where several are
-    target, label : the class explained, and its name, "" where none is known
-    score : the class's entry in the model's output
+    target, label : the class explained, and its name, "" where none is known; `3-5` for a
+        difference, `weights` where all scores were weighted
+    explained : that in words
+    quantity : what the score is, of a class, a difference, or weighted
+    score : the class's entry in the model's output, or that quantity of it
     relevance : sum over the map
-    share : relevance / score; None where the score is no logit, or is 0
+    share : relevance / score; None where the score is no logit, or is 0, or contrasted
     full : relevance at which the item's own colours are full
     flat : whether the model scores all classes nearly alike
 
@@ -44,8 +47,10 @@ class Record:
     item: str
     source: str
     rank: int
-    target: int
+    target: int | str
     label: str
+    explained: str
+    quantity: str
     score: float
     relevance: float
     share: float | None
@@ -55,12 +60,7 @@ class Record:
     @property
     def account(self) -> Account:
         """The score and what the map holds of it."""
-        return Account(self.score, self.relevance, self.share)
-
-    @property
-    def name(self) -> str:
-        """The class in words."""
-        return f"{self.label} ({self.target})" if self.label else f"class {self.target}"
+        return Account(self.score, self.relevance, self.share, self.quantity)
 
 
 @dataclass(frozen=True)
@@ -124,17 +124,19 @@ class Writer:
     def _write(self, result: Result, explained: Explained, rank: int) -> Record:
         sample, relevance = result.sample, explained.relevance
         total = float(relevance.sum(dtype=np.float64))
-        known = self.logits and explained.score != 0
+        account = Account.of(explained.aim, explained.score, total, self.logits)
         layout = "NCHW" if self.preprocessing is None else self.preprocessing.layout
         record = Record(
             item=sample.item.name,
             source=sample.item.source,
             rank=rank,
-            target=explained.target,
-            label=self.labels[explained.target] if self.labels else "",
+            target=explained.aim.key,
+            label=explained.aim.label(self.labels),
+            explained=explained.aim.in_words(self.labels),
+            quantity=account.quantity,
             score=explained.score,
             relevance=total,
-            share=total / explained.score if known else None,
+            share=account.share,
             full=full_scale(relevance, layout) if relevance.ndim == 3 else 0.0,
             flat=is_flat(result.scores, self.logits),
         )
@@ -165,7 +167,7 @@ class Writer:
             if kind not in self.formats:
                 continue
             if kind == "sheet":
-                heading = title(record.name, record.account)
+                heading = title(record.explained, record.account)
                 drawn = sheet(relevance, sample.values, picture, layout, title=heading, **options)
             elif kind == "heatmap":
                 drawn = heatmap(relevance, layout, **options)
@@ -196,8 +198,8 @@ def write_hdf5(path: Path, records: Sequence[Record], writer: Writer) -> None:
     """Join the `.npz` files of a set into one HDF5 file.
 
     The layout is that of zennit's example, which CoRelAy and ViRelAy read: `attribution`
-    [N, ...], `prediction` [N, classes], the model's scores, and `label` [N], the class explained;
-    beside them `item`, the names.
+    [N, ...], `prediction` [N, classes], the model's scores, and `label` [N], the class explained,
+    of a difference the first, -1 where all were weighted; beside them `item`, the names.
 
     Raises
     ------
@@ -216,7 +218,7 @@ def write_hdf5(path: Path, records: Sequence[Record], writer: Writer) -> None:
                     row = {
                         "attribution": arrays["relevance"],
                         "prediction": arrays["scores"],
-                        "label": np.asarray(record.target, np.int64),
+                        "label": np.asarray(_class(record), np.int64),
                     }
                 for name, array in row.items():
                     if index == 0:
@@ -231,6 +233,11 @@ def write_hdf5(path: Path, records: Sequence[Record], writer: Writer) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _class(record: Record) -> int:
+    first = str(record.target).partition("-")[0]
+    return int(first) if first.isdecimal() else -1
 
 
 def _write_png(path: Path, drawn: Image.Image) -> None:

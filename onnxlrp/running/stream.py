@@ -17,7 +17,7 @@ from PIL import Image
 from onnxlrp.errors import InputError
 from onnxlrp.inputs.items import Item, are_pictures, as_picture
 from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.inputs.targets import Targets
+from onnxlrp.inputs.targets import Aim, Targets
 from onnxlrp.running.explainer import Explainer
 
 NO_PREPROCESSING = (
@@ -48,17 +48,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Explained:
-    """The relevance of a sample for one class.
+    """The relevance of a sample for one class, or what else was explained.
 
     Attributes
     ----------
-    target : the class
-    score : its entry in the model's output
+    aim : what
+    score : its entry in the model's output, or the difference of two, or their weighted sum
     relevance : in the shape of the sample's values
 
     """
 
-    target: int
+    aim: Aim
     score: float
     relevance: NDArray[Any]
 
@@ -204,7 +204,12 @@ def _results(explainer: Explainer, samples: list[Sample], targets: Targets) -> l
     # A fixed batch is filled up with its last sample.
     filled = samples + samples[-1:] * ((explainer.batch or count) - count)
     images = np.stack([sample.values for sample in filled])
-    first = explainer(images, [targets.of(sample.item.name) for sample in filled])
+    wanted = [targets.of(sample.item.name) for sample in filled]
+    rows = [one for one in wanted if isinstance(one, tuple)]
+    if rows:
+        first = explainer(images, weights=rows)
+    else:
+        first = explainer(images, [one for one in wanted if not isinstance(one, tuple)])
     found = [first]
     if targets.best > 1:
         # Descending; of equal scores the first, as ArgMax has it.
@@ -215,7 +220,7 @@ def _results(explainer: Explainer, samples: list[Sample], targets: Targets) -> l
             sample,
             first.scores[index],
             tuple(
-                Explained(int(one.target[index]), float(one.score[index]), one.of(index)[0])
+                Explained(one.aim(index), float(one.score[index]), one.of(index)[0])
                 for one in found
             ),
         )
