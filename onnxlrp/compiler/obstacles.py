@@ -70,6 +70,8 @@ def _advice(node: ir.Node) -> str:
         return "export the model without control flow: traced for one size of input, or simplified"
     if domain == "com.microsoft.nchwc" or domain == "com.microsoft":
         return "give the original model, not one optimised or quantised by onnxruntime"
+    if node.op_type == "Einsum":
+        return "write it out in the model: it takes a diagonal, or has too many operands"
     if domain == "ai.onnx.ml":
         return "trees and feature pipelines are outside LRP; give the network alone"
     return "replace it in the model, or say how relevance crosses it in a --plugin"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import onnx
 import onnx.inliner
 
-from onnxlrp.graph import attention, fused
+from onnxlrp.graph import attention, einsum, fused
 from onnxlrp.graph.bodies import BODIES, MICROSOFT, Call, written_out
 from onnxlrp.graph.shapes import inferred
 
-__all__ = ["attention", "expand", "fused", "rename"]
+__all__ = ["attention", "einsum", "expand", "fused", "rename"]
 
 _INLINED = (
     *("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),
