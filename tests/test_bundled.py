@@ -1,6 +1,7 @@
-"""The bundled network, explained by every composite, against the definition end to end."""
+"""The bundled networks, explained by every composite, against the definition."""
 
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,9 +11,10 @@ from PIL import Image
 from support import close, run
 
 import onnxlrp
-from onnxlrp import reference
+from onnxlrp import audit, reference
 from onnxlrp.compiler.composite import available
 from onnxlrp.demo import PREPROCESSING
+from onnxlrp.inputs.presets import PRESETS
 
 BUNDLED = resources.files("onnxlrp.bundled")
 COMPOSITES = [composite.name for composite in available()]
@@ -65,3 +67,69 @@ def test_lrn_treatments_differ():
         for treatment in ("taylor", "identity")
     ]
     assert np.abs(maps[0] - maps[1]).max() > 0.01 * np.abs(maps[0]).max()
+
+
+ATTENTION = ["reviews"]
+SHARED = Path(__file__).parents[2] / "shared/data"
+held_out = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the data of the workplace")
+
+
+def stored(name):
+    return onnx.load_model_from_string(BUNDLED.joinpath(f"{name}.onnx").read_bytes())
+
+
+def tokens(*texts):
+    """Encode sentences as the card says."""
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = tokenizers.Tokenizer.from_str(
+        BUNDLED.joinpath("reviews.tokenizer.json").read_text("utf-8")
+    )
+    encoded = tokenizer.encode_batch(list(texts))
+    return {
+        "input_ids": np.array([e.ids for e in encoded]),
+        "attention_mask": np.array([e.attention_mask for e in encoded]),
+    }, [e.tokens for e in encoded]
+
+
+def sample(name):
+    if name == "reviews":
+        return tokens("a fine , moving film .", "dull .")[0]
+    with BUNDLED.joinpath("demo.png").open("rb") as file:
+        return {"image": PRESETS["cifar10"](Image.open(file))[None]}
+
+
+@pytest.mark.parametrize("composite", ["attn_lrp", "cp_lrp"])
+@pytest.mark.parametrize("name", ATTENTION)
+def test_every_layer_of_a_network_with_attention_is_as_defined(name, composite):
+    proto = stored(name)
+    conversion = onnxlrp.convert(proto, composite)
+    assert "attention" in conversion.kinds
+    found = audit.check(proto, conversion.to_proto(), sample(name))
+    assert found.passed
+    assert max(found.outputs.values()) <= 1e-5
+    assert max(layer.difference for layer in found.layers) <= 1e-4
+    assert {"Mixture", "LayerNormalization", "Gelu"} <= {
+        operation.operator for layer in found.layers for operation in layer.operations
+    }
+
+
+def test_the_word_that_decides_has_the_most_relevance():
+    """Padding gets none."""
+    fed, words = tokens("a moving film .", "this movie is a waste of time .")
+    explainer = onnxlrp.convert(stored("reviews")).to_proto()
+    found = run(explainer, {**fed, "target": np.array([-1])})
+    assert found["logits"].argmax(1).tolist() == [1, 0]
+    relevance = found["relevance"]
+    assert [line[row.argmax()] for line, row in zip(words, relevance, strict=True)] == [
+        "moving",
+        "waste",
+    ]
+    assert np.all(relevance[fed["attention_mask"] == 0] == 0)
+
+
+@held_out
+def test_the_text_classifier_knows_sentences_it_has_not_seen():
+    lines = (SHARED / "movie_reviews.tsv").read_text("utf-8").splitlines()[-1066:]
+    labels, texts = zip(*(line.split("\t") for line in lines), strict=True)
+    logits = run(stored("reviews"), tokens(*texts)[0])["logits"]
+    assert (logits.argmax(1) == np.array(labels, int)).mean() > 0.74
