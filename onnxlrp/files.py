@@ -39,12 +39,23 @@ def read_text(path: Path) -> str:
 
     """
     check_regular(path)
-    content = path.read_bytes()
+    return decoded(path.read_bytes(), str(path))
+
+
+def decoded(content: bytes, name: str) -> str:
+    """Decode a text in UTF-8 or, where it says so itself, UTF-16; `name` is what it is from.
+
+    Raises
+    ------
+    InputError
+        It is neither.
+
+    """
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{path} is no text: save it as UTF-8") from None
+        raise InputError(f"{name} is no text: save it as UTF-8") from None
 
 
 def write(path: Path, encode: Callable[[io.BytesIO], Any]) -> None:

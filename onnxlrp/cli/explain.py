@@ -1,4 +1,4 @@
-"""`onnxlrp explain`: pictures and arrays in, heatmaps out."""
+"""`onnxlrp explain`: pictures, arrays and texts in, heatmaps out."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from onnxlrp.cli.doubts import doubt
-from onnxlrp.cli.options import MOST_THREADS, chosen_preprocessing, preprocessing_options
+from onnxlrp.cli.options import MOST_THREADS, preprocessing_options
 from onnxlrp.cli.progress import progress
+from onnxlrp.cli.sentences import tell
+from onnxlrp.cli.sources import given
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from onnxlrp.inputs.items import Item
-    from onnxlrp.inputs.preprocessing import Preprocessing
     from onnxlrp.inputs.targets import Targets
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.journal import Journal
     from onnxlrp.running.results import Record, Writer
-    from onnxlrp.running.stream import Failure
+    from onnxlrp.running.stream import Failure, How, Result, Source
 
 JOURNAL = "journal.jsonl"
-FORMATS = ("sheet", "heatmap", "overlay", "npy", "npz", "hdf5")
+FORMATS = ("sheet", "heatmap", "overlay", "html", "csv", "npy", "npz", "hdf5")
 FEW = 50
 """So many items get a line each on a terminal, too."""
 
@@ -45,9 +45,23 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     return chosen
 
 
-@click.command(short_help="Draw why an explainer's model gives pictures their class.")
+@click.command(short_help="Draw why an explainer's model gives pictures or texts their class.")
 @click.argument("explainer", type=click.Path(path_type=Path))
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.argument("inputs", metavar="[INPUT]...", nargs=-1)
+@click.option(
+    "--text", "sentences", multiple=True, metavar="TEXT", help="A text to explain. Repeatable."
+)
+@click.option("--column", metavar="NAME", help="The column of a .csv or .tsv that holds texts.")
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Splits texts. By default EXPLAINER's name with .tokenizer.json, or tokenizer.json, "
+    "beside it.",
+)
+@click.option(
+    "--tokens", type=click.IntRange(min=1), metavar="N", help="Cut texts after so many tokens."
+)
 @click.option(
     "-o",
     "--output",
@@ -74,7 +88,8 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     "formats",
     callback=_formats,
     metavar="A,B,...",
-    help="What to write: sheet, heatmap, overlay (PNG), npy, npz, hdf5. By default sheet,npy.",
+    help="What to write: sheet (PNG), npy, npz, hdf5; of pictures heatmap, overlay (PNG), too, of "
+    "texts html and csv. By default sheet,npy, of texts sheet,html,csv.",
 )
 @click.option(
     "--colours",
@@ -102,6 +117,10 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
 def explain(
     explainer: Path,
     inputs: tuple[str, ...],
+    sentences: tuple[str, ...],
+    column: str | None,
+    tokenizer: Path | None,
+    tokens: int | None,
     folder: Path,
     target: str | None,
     labels: Path | None,
@@ -119,31 +138,28 @@ def explain(
     INPUT is a picture, an array (.npy, .npz: samples as the model reads them, or pictures as uint8
     [N, H, W, C]), a folder of both, or - for a list of such on standard input.
 
-    For each item the folder gets NAME.sheet.png (the picture, its heatmap and both: red speaks for
-    the class, blue against it) and NAME.relevance.npy (in the model's input shape), for the set
-    results.csv and results.json. A run that was interrupted goes on where it stopped.
-    Preprocessing options override what the explainer stores.
+    Of a model that reads tokens INPUT is a text file, one text a line, a table (.csv, .tsv; see
+    --column), a folder of both, or - for texts on standard input.
+
+    For each item the folder gets NAME.sheet.png (the picture, its heatmap and both, or the text:
+    red speaks for the class, blue against it) and NAME.relevance.npy (in the model's input shape),
+    of texts NAME.html and NAME.tokens.csv; for the set results.csv and results.json. A run that was
+    interrupted goes on where it stopped. Preprocessing options override what the explainer stores.
     """
     from onnxlrp.drawing.colours import colour_map
-    from onnxlrp.inputs.items import ARRAYS, collect
+    from onnxlrp.inputs.preprocessing import Preprocessing
     from onnxlrp.inputs.targets import Difference, load_labels, read_targets
+    from onnxlrp.inputs.text import Reader
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.journal import Journal
-    from onnxlrp.running.results import Record, Writer
-    from onnxlrp.running.stream import NO_PREPROCESSING
+    from onnxlrp.running.results import OF_PICTURES, OF_TEXTS, Record, Writer
 
     colour_map(colours)
-    run = Explainer(explainer, device, threads)
-    if len(run.inputs) > 1:
-        raise InputError(
-            f"{explainer} has several inputs ({', '.join(run.inputs)}): run it from Python, "
-            "with onnxlrp.Explainer"
-        )
-    (expected,) = run.inputs.values()
-    items = collect(_listed(inputs), len(expected.shape) - 1, leave_out=folder)
-    preprocessing = chosen_preprocessing(options, run.preprocessing)
-    if preprocessing is None and any(item.path.suffix.lower() not in ARRAYS for item in items):
-        raise InputError(NO_PREPROCESSING)
+    if not inputs and not sentences:
+        raise click.UsageError("Nothing is given to explain: INPUT, or --text TEXT.")
+    run = Explainer(explainer, device, threads, tokenizer=tokenizer, most=tokens)
+    texts = {"text": sentences, "column": column, "tokenizer": tokenizer, "tokens": tokens}
+    items, how = given(run, inputs, folder, texts, options)
     named = load_labels(labels) if labels else None
     if named is not None and run.classes not in (None, len(named)):
         raise InputError(f"{labels} names {len(named)} classes; the model has {run.classes}")
@@ -159,9 +175,16 @@ def explain(
                 f"{explainer} starts from one class: to explain --target {target}, convert with "
                 "--target weights"
             )
+    reader = how if isinstance(how, Reader) else None
+    preprocessing = how if isinstance(how, Preprocessing) else None
+    (explained,) = (run.inputs[name] for name in run.contract.relevance)
+    wrong = set(formats or ()) & set(OF_PICTURES if reader else OF_TEXTS)
+    if wrong:
+        kind = "pictures, not of texts" if reader else "texts"
+        raise InputError(f"--format {min(wrong)} is one of {kind}")
     if formats is None:
-        formats = ("sheet", "npy")
-    elif len(expected.shape) != 4 and {"heatmap", "overlay"} & set(formats):
+        formats = ("sheet", "html", "csv") if reader else ("sheet", "npy")
+    elif reader is None and len(explained.shape) != 4 and set(OF_PICTURES) & set(formats):
         raise InputError("the model reads no pictures: of drawings there is only --format sheet")
     writer = Writer(
         folder,
@@ -178,6 +201,8 @@ def explain(
         "target": json.loads(json.dumps(asdict(targets))),
         "labels": named,
         "preprocessing": preprocessing.to_json() if preprocessing else None,
+        "tokenizer": hashlib.sha256(reader.content.encode()).hexdigest() if reader else None,
+        "tokens": reader.most if reader else None,
         "format": formats,
         "colours": colours,
         "colour-scale": colour_scale,
@@ -186,24 +211,15 @@ def explain(
     }
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / JOURNAL, settings, ("rows",), overwrite=overwrite) as journal:
-        failures = _explain(run, items, targets, writer, journal, batch)
+        failures = _explain(run, items, how, targets, writer, journal, batch)
     if failures:
         raise click.exceptions.Exit(1)
 
 
-def _listed(inputs: Sequence[str]) -> list[str]:
-    """Put what standard input lists, one a line, in the place of -."""
-    listed: list[str] = []
-    for name in inputs:
-        listed += filter(None, sys.stdin.read().splitlines()) if name == "-" else [name]
-    if not listed:
-        raise InputError("standard input lists nothing to explain")
-    return listed
-
-
 def _explain(
     run: Explainer,
-    items: Sequence[Item],
+    items: Sequence[Source],
+    how: How,
     targets: Targets,
     writer: Writer,
     journal: Journal,
@@ -212,6 +228,9 @@ def _explain(
     """Explain what the journal does not hold yet; write what belongs to the set as a whole."""
     from onnxlrp.running.results import write_hdf5, write_tables
     from onnxlrp.running.stream import Failure, ahead, explain, pool
+
+    def work(result: Result | Failure) -> tuple[Result | Failure, list[Record] | Failure]:
+        return result, writer(result)
 
     before = _done(journal, items, writer)
     rest = [item for item in items if item.name not in before]
@@ -228,16 +247,16 @@ def _explain(
             pool(2) as writers,
             progress(len(items), "items", len(before)) as advance,
         ):
-            results = explain(run, rest, targets, writer.preprocessing, batch=batch)
-            for done in ahead(writers, writer, results, 2 * batch + 2):
+            results = explain(run, rest, targets, how, batch=batch)
+            for result, done in ahead(writers, work, results, 2 * batch + 2):
                 if isinstance(done, Failure):
                     failures.append(done)
                     _complain(done)
                 else:
                     digest = digests[done[0].item]
                     journal.append({"rows": [asdict(row) for row in done], "digest": digest})
-                    for row in done if verbose else ():
-                        echo(f"{row.source}: {row.explained}, {row.account.in_words(score)}")
+                    if verbose:
+                        tell(result, done, score, writer.colours)
                 advance()
     finally:
         rows = [row for entry in _entries(journal).values() for row in entry.rows]
@@ -245,10 +264,10 @@ def _explain(
     for notice in noticed:
         echo(f"Warning: {notice.message}", err=True)
     if writer.shared:
-        _draw_all(run, items, rows, writer)
+        _draw_all(run, items, how, rows, writer)
     if "hdf5" in writer.formats and rows:
         write_hdf5(writer.folder / "attribution.h5", rows, writer)
-    _summarise(rows, failures, len(rest), time.perf_counter() - start, writer.preprocessing)
+    _summarise(rows, failures, len(rest), time.perf_counter() - start, how)
     first = {row.item: row for row in reversed(rows)}
     chosen = targets.best > 0 and run.contract.target in ("", "top")
     predicted = [row.target for row in first.values() if isinstance(row.target, int) and chosen]
@@ -274,7 +293,7 @@ def _entries(journal: Journal) -> dict[str, _Entry]:
     return found
 
 
-def _digest(item: Item) -> str | None:
+def _digest(item: Source) -> str | None:
     """Return the digest of an item's file; None where it cannot be read, which is told later."""
     try:
         return item.digest
@@ -282,7 +301,7 @@ def _digest(item: Item) -> str | None:
         return None
 
 
-def _done(journal: Journal, items: Sequence[Item], writer: Writer) -> set[str]:
+def _done(journal: Journal, items: Sequence[Source], writer: Writer) -> set[str]:
     """Return the names of the items that were explained as they are now, with all their files."""
     entries = _entries(journal)
     sources = {name: entry.rows[0].source for name, entry in entries.items()}
@@ -308,7 +327,7 @@ def _complain(failure: Failure) -> None:
 
 
 def _draw_all(
-    run: Explainer, items: Sequence[Item], rows: Sequence[Record], writer: Writer
+    run: Explainer, items: Sequence[Source], how: How, rows: Sequence[Record], writer: Writer
 ) -> None:
     """Draw every map with colours that are full where the strongest map's are."""
     from onnxlrp.running.stream import prepare
@@ -318,7 +337,7 @@ def _draw_all(
     with progress(len(rows), "drawings") as advance:
         for row in rows:
             if row.item in found:
-                sample = prepare(found[row.item], run, writer.preprocessing)
+                sample = prepare(found[row.item], run, how)
                 writer.draw(sample, row, full)
             advance()
 
@@ -328,10 +347,13 @@ def _summarise(
     failures: Sequence[Failure],
     count: int,
     seconds: float,
-    preprocessing: Preprocessing | None,
+    how: How,
 ) -> None:
-    if rows and preprocessing is not None:
-        echo(f"Pictures were {preprocessing.in_words()}", err=True)
+    from onnxlrp.inputs.preprocessing import Preprocessing
+
+    if rows and how is not None:
+        noun = "Pictures" if isinstance(how, Preprocessing) else "Texts"
+        echo(f"{noun} were {how.in_words()}", err=True)
     if count > 1:
         shares = [row.share for row in rows if row.share is not None]
         held = f"; in the median {statistics.median(shares):.1%} of the score" if shares else ""

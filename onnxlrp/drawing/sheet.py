@@ -92,7 +92,7 @@ def grid(
     above = LINE + MARGIN // 2 if title else 0
     head = LINE * max(len(lines) for lines in words) + MARGIN // 2
     under = LINE * max(len(lines) for lines in captions) + MARGIN
-    foot = None if key is None else _key(*key, whole)
+    foot = None if key is None else scale_of_colours(*key, whole)
     size = (
         whole + 2 * MARGIN,
         above + head + len(panels) * (height + under) + (foot.height + MARGIN // 2 if foot else 0),
@@ -102,7 +102,7 @@ def grid(
 
     def say(lines: Sequence[str], left: int, top: int, colour: tuple[int, int, int]) -> None:
         for index, line in enumerate(lines):
-            pen.text((left, top + index * LINE), line, colour, _font(), anchor="la")
+            pen.text((left, top + index * LINE), line, colour, font(), anchor="la")
 
     say([shortened(title, whole)], MARGIN, MARGIN // 2, INK)
     for column, lines in enumerate(words):
@@ -120,29 +120,29 @@ def grid(
     return out
 
 
-def _key(colours: str, words: str, width: int) -> Image.Image:
+def scale_of_colours(colours: str, words: str, width: int) -> Image.Image:
     """Draw the scale of colours between what its ends speak for, and words beside or below it."""
     against, for_ = "against ", " for"
-    start = round(_font().getlength(against))
-    end = start + BAR + round(_font().getlength(for_)) + MARGIN
-    beside = end + _font().getlength(words) <= width
+    start = round(font().getlength(against))
+    end = start + BAR + round(font().getlength(for_)) + MARGIN
+    beside = end + font().getlength(words) <= width
     out = Image.new("RGB", (width, LINE if beside else 2 * LINE), "white")
     pen = ImageDraw.Draw(out)
-    pen.text((0, 0), against, INK, _font(), anchor="la")
+    pen.text((0, 0), against, INK, font(), anchor="la")
     bar = np.tile(coloured(np.linspace(-1, 1, BAR), colours), (LINE - 6, 1, 1))
     out.paste(Image.fromarray(bar), (start, 2))
-    pen.text((start + BAR, 0), for_, INK, _font(), anchor="la")
+    pen.text((start + BAR, 0), for_, INK, font(), anchor="la")
     at = (end, 0) if beside else (0, LINE)
-    pen.text(at, shortened(words, width - at[0]), FAINT, _font(), anchor="la")
+    pen.text(at, shortened(words, width - at[0]), FAINT, font(), anchor="la")
     return out
 
 
 def shortened(text: str, width: int) -> str:
     """Cut a text with an ellipsis to what fits in so many pixels."""
-    text = _legible(text)
-    if _font().getlength(text) <= width:
+    text = legible(text)
+    if font().getlength(text) <= width:
         return text
-    while text and _font().getlength(text + "...") > width:
+    while text and font().getlength(text + "...") > width:
         text = text[:-1]
     return text.rstrip() + "..."
 
@@ -152,7 +152,7 @@ def wrapped(text: str, width: int) -> list[str]:
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _font().getlength(_legible(longer)) <= width:
+        if lines and font().getlength(legible(longer)) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
@@ -160,25 +160,26 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 @cache
-def _font() -> Any:
+def font(size: int = TEXT) -> Any:
+    """Load the font of all words, for letters of so many pixels."""
     # Not above: whoever only keeps arrays imports this file, too.
     from matplotlib import get_data_path
 
     # Pillow's own font lacks umlauts, Greek and Cyrillic.
-    return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), TEXT)
+    return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
 @cache
 def _missing() -> bytes:
     """Return what the font draws for a sign that it lacks."""
-    return bytes(_font().getmask("\uffff"))
+    return bytes(font().getmask("\uffff"))
 
 
 @cache
 def _has(sign: str) -> bool:
-    return sign.isspace() or bytes(_font().getmask(sign)) != _missing()
+    return sign.isspace() or bytes(font().getmask(sign)) != _missing()
 
 
-def _legible(text: str) -> str:
+def legible(text: str) -> str:
     """Write signs that the font lacks by their codes, U+6F22, instead of boxes."""
     return "".join(sign if _has(sign) else f"U+{ord(sign):04X} " for sign in text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import networkx as nx
@@ -15,6 +16,8 @@ from onnxlrp.graph.operators import Fact, has
 from onnxlrp.graph.score import FLOATS, Score, describe, find_score
 
 _IMAGES = (*FLOATS, ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16)
+
+_PLACES = re.compile("position|type|segment", re.IGNORECASE)
 
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 
@@ -108,7 +111,8 @@ def explained_inputs(
 def _tokens(graph: ir.Graph) -> list[ir.Value]:
     """Return the integer inputs that choose rows of the largest constant table: tokens.
 
-    Tables of positions and segments are smaller than the vocabulary.
+    Tables of positions and segments are smaller than the vocabulary, unless that is of letters:
+    then their inputs' names tell them.
     """
     rows: dict[ir.Value, int] = {}
     for source in graph.inputs:
@@ -122,4 +126,5 @@ def _tokens(graph: ir.Graph) -> list[ir.Value]:
                     new = [value for value in node.outputs if value not in seen]
                     todo += new
                     seen.update(new)
+    rows = {value: rows[value] for value in rows if not _PLACES.search(value.name or "")} or rows
     return [value for value, count in rows.items() if count == max(rows.values())]

@@ -132,7 +132,7 @@ def collect(
         for path in files:
             relative = path.relative_to(source) if source.is_dir() else Path(path.name)
             found.setdefault(path.resolve(), (path, relative))
-    names = _names(found)
+    names = names_of(found)
     return [
         item
         for resolved, (path, _) in found.items()
@@ -284,7 +284,7 @@ def _items(path: Path, name: str, axes: int) -> Iterator[Item]:
         yield Item(f"{name}/{row:0{digits}}", path, row)
 
 
-def _names(found: Mapping[Path, tuple[Path, Path]]) -> dict[Path, str]:
+def names_of(found: Mapping[Path, tuple[Path, Path]]) -> dict[Path, str]:
     """Call each file by its relative path without suffix, or as much more as tells it apart."""
 
     def longer(resolved: Path, relative: Path, more: int) -> str:

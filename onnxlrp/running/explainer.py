@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from onnxlrp.errors import InputError, ModelError
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.targets import TOP, Aim, check_weights
+from onnxlrp.inputs.text import Reader, Tokens, beside
 from onnxlrp.running.asked import Asked, Target
 from onnxlrp.running.explanation import Explanation
 from onnxlrp.runtime import first_line, open_session
@@ -152,6 +154,9 @@ class Explainer:
     source : path of the explainer, or its bytes
     device : where it runs
     threads : for one operator on the CPU; onnxruntime's choice (one a core) if None
+    tokenizer : `tokenizer.json` for texts; if None `<stem>.tokenizer.json` or `tokenizer.json`
+        beside the explainer's file
+    most : how many tokens of a text are read; None for as many as the model and tokenizer allow
 
     Attributes
     ----------
@@ -175,7 +180,14 @@ class Explainer:
         source: str | os.PathLike[str] | bytes,
         device: Literal["cpu", "cuda"] = "cpu",
         threads: int | None = None,
+        *,
+        tokenizer: str | os.PathLike[str] | None = None,
+        most: int | None = None,
     ) -> None:
+        self._tokenizer = None if tokenizer is None else Path(tokenizer)
+        if tokenizer is None and not isinstance(source, bytes):
+            self._tokenizer = beside(Path(source))
+        self._most = most
         name = "the explainer" if isinstance(source, bytes) else str(source)
         if not isinstance(source, bytes) and not Path(source).is_file():
             raise ModelError(f"{name}: no such file")
@@ -222,9 +234,28 @@ class Explainer:
         """How pictures become the model's input, if `convert` was told."""
         return self.contract.preprocessing
 
+    @cached_property
+    def reader(self) -> Reader:
+        """What makes tokens of texts.
+
+        Raises
+        ------
+        InputError
+            There is no tokenizer, or as `onnxlrp.inputs.text.Reader`.
+        OSError
+            The tokenizer's file cannot be opened.
+
+        """
+        if self._tokenizer is None:
+            raise InputError(
+                "text needs the model's tokenizer: put tokenizer.json beside the explainer, or "
+                "name it, as in --tokenizer FILE"
+            )
+        return Reader(self._tokenizer, self.inputs, list(self.contract.relevance), self._most)
+
     def __call__(
         self,
-        images: NDArray[Any] | Mapping[str, NDArray[Any]],
+        images: NDArray[Any] | Mapping[str, NDArray[Any]] | Sequence[str],
         target: Target = TOP,
         masks: Mapping[str, NDArray[Any]] | None = None,
         *,
@@ -234,7 +265,7 @@ class Explainer:
 
         Parameters
         ----------
-        images : the model's input, [N, ...]; by input name where it has several
+        images : the model's input, [N, ...]; by input name where it has several; or N texts
         target : one class for all, or one for each of N; -1 or "top" is the highest scoring one;
             of an explainer that takes weights also differences, "3-5" or `Difference`
         masks : by value of the model that the explainer was converted to mask: what multiplies the
@@ -252,6 +283,13 @@ class Explainer:
         """
         if self._session is None:
             raise InputError("the explainer is closed")
+        texts: tuple[Tokens, ...] = ()
+        if isinstance(images, list | tuple):
+            if not images or not all(isinstance(text, str) for text in images):
+                raise InputError("give an array, or texts as a list of str")
+            texts = tuple(map(self.reader, images))
+            images = self.reader.feeds(texts)
+        assert not isinstance(images, Sequence)
         feeds = self._checked(images)
         count = len(feeds[next(iter(self.contract.relevance))])
         asked = self._asked(target, count)
@@ -281,11 +319,12 @@ class Explainer:
             scores=scores,
             score_is_logit=self.score_is_output,
             intermediates=intermediates,
-            inputs={name: feeds[name] for name in self.inputs},
+            inputs={name: feeds[name] for name in contract.relevance},
             preprocessing=self.preprocessing,
             aims=asked.aims(contract.contrast, contract.at)
             if weights is None
             else (Aim(None, at=contract.at),) * count,
+            texts=texts,
         )
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
 from onnxlrp.inputs.targets import Aim
+from onnxlrp.inputs.text import Tokens
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from onnxlrp.inputs.preprocessing import Layout, Preprocessing
+    from onnxlrp.inputs.text import Word
 
 
 class Region(NamedTuple):
@@ -114,6 +116,7 @@ class Explanation:
     inputs : what was explained, by input name
     preprocessing : how pictures become that input, if the explainer stores it
     aims : what was explained of each of the N; the class alone if there are none
+    texts : the N texts as their tokens, where texts were explained
 
     """
 
@@ -127,12 +130,13 @@ class Explanation:
     inputs: dict[str, NDArray[Any]] = field(repr=False)
     preprocessing: Preprocessing | None = None
     aims: tuple[Aim, ...] = ()
+    texts: tuple[Tokens, ...] = ()
 
     def __len__(self) -> int:
         return len(self.target)
 
     def of(self, index: int, name: str | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return relevance and value of one input, each without the batch axis.
+        """Return relevance and value of one input, each without the batch axis and padding.
 
         Parameters
         ----------
@@ -154,7 +158,21 @@ class Explanation:
             name = next(iter(maps))
         if name not in maps or name not in self.inputs:
             raise InputError(f"name one of the inputs: {', '.join(maps)}")
-        return maps[name][index], self.inputs[name][index]
+        length = len(self.texts[index]) if self.texts else None
+        return maps[name][index][:length], self.inputs[name][index][:length]
+
+    def words(self, index: int = 0) -> list[Word]:
+        """Add the relevance of a text's tokens up to that of its words.
+
+        Raises
+        ------
+        InputError
+            What was explained is no text.
+
+        """
+        if not self.texts:
+            raise InputError("words are those of texts: call the explainer with a list of str")
+        return self.texts[index].words(self.of(index)[0])
 
     def aim(self, index: int = 0) -> Aim:
         """Say what was explained of one of the N."""
@@ -193,7 +211,7 @@ class Explanation:
         labels: Sequence[str] | None = None,
         **options: Any,
     ) -> Image.Image:
-        """Draw one map beside what it explains: a picture, a signal [C, L] or a table's row [F].
+        """Draw one map with what it is of: a picture, a signal [C, L], a table's row [F], a text.
 
         The photograph is shown where the explainer stores its preprocessing.
 
@@ -201,7 +219,7 @@ class Explanation:
         ----------
         index, name : as for `of`
         labels : names of the classes, for the title
-        options : those of `onnxlrp.drawing.panels.sheet`
+        options : those of `onnxlrp.drawing.panels.sheet`, or `onnxlrp.drawing.typeset.sentence`
 
         Raises
         ------
@@ -210,10 +228,14 @@ class Explanation:
 
         """
         from onnxlrp.drawing.panels import sheet
+        from onnxlrp.drawing.typeset import sentence
 
         relevance, values = self.of(index, name)
         aim = self.aim(index)
         label = aim.label(labels) or aim.in_words()
+        heading = title(label, self.account(index))
+        if self.texts:
+            return sentence(self.texts[index], relevance, title=heading, **options)
         picture = None
         if self.preprocessing is not None and relevance.ndim == 3:
             picture = self.preprocessing.picture_of(values)
@@ -222,7 +244,7 @@ class Explanation:
             values,
             picture,
             self.layout,
-            title=title(label, self.account(index)),
+            title=heading,
             **options,
         )
 

@@ -13,14 +13,25 @@ from PIL import Image
 
 from onnxlrp.drawing.heatmap import full_scale, heatmap, overlay
 from onnxlrp.drawing.panels import seen, sheet
+from onnxlrp.drawing.sentence import full_scale as strongest
+from onnxlrp.drawing.sentence import page
+from onnxlrp.drawing.typeset import sentence
 from onnxlrp.errors import InputError
 from onnxlrp.files import write, write_csv
 from onnxlrp.inputs.preprocessing import Preprocessing
+from onnxlrp.inputs.text import Tokens
 from onnxlrp.running.explanation import Account, is_flat, title
 from onnxlrp.running.stream import Explained, Failure, Result, Sample
 
-PICTURES = ("sheet", "heatmap", "overlay")
-ARRAYS = ("npy", "npz", "hdf5")
+DRAWINGS = {
+    "sheet": "sheet.png",
+    "heatmap": "heatmap.png",
+    "overlay": "overlay.png",
+    "html": "html",
+}
+TABLE, ARRAY, ARCHIVE = "tokens.csv", "relevance.npy", "relevance.npz"
+FORMATS = (*DRAWINGS, "csv", "npy", "npz", "hdf5")
+OF_PICTURES, OF_TEXTS = ("heatmap", "overlay"), ("html", "csv")
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,7 @@ class Record:
     score : the class's entry in the model's output, or that quantity of it
     relevance : sum over the map
     share : relevance / score; None where the score is no logit, or is 0, or contrasted
+    padding : the part of it that no token of a text got, but what fills the text up
     full : relevance at which the item's own colours are full
     flat : whether the model scores all classes nearly alike
 
@@ -54,6 +66,7 @@ class Record:
     score: float
     relevance: float
     share: float | None
+    padding: float
     full: float
     flat: bool
 
@@ -70,7 +83,7 @@ class Writer:
     Attributes
     ----------
     folder : where they go
-    formats : out of `PICTURES` and `ARRAYS`
+    formats : out of `FORMATS`; `OF_TEXTS` of texts only, `OF_PICTURES` of pictures only
     preprocessing : how pictures became the model's input; None where none did
     labels : names of the classes
     best : how many classes of an item have files; where several, rank and class tell them apart
@@ -109,23 +122,33 @@ class Writer:
 
     def written(self, record: Record) -> bool:
         """Tell whether the files of a row are all there; of a shared scale, but for drawings."""
-        endings = [f"{kind}.png" for kind in PICTURES if kind in self.formats and not self.shared]
+        endings = [DRAWINGS[kind] for kind in self._drawings if not self.shared]
+        if "csv" in self.formats:
+            endings.append(TABLE)
         if "npy" in self.formats or self.shared:
-            endings.append("relevance.npy")
+            endings.append(ARRAY)
         if "npz" in self.formats or "hdf5" in self.formats:
-            endings.append("relevance.npz")
+            endings.append(ARCHIVE)
         return all(self.path(record, ending).is_file() for ending in endings)
 
     def draw(self, sample: Sample, record: Record, full: float) -> None:
         """Draw one map in every way asked for, with colours full at `full`."""
-        relevance = np.load(self.path(record, "relevance.npy"))
+        relevance = np.load(self.path(record, ARRAY))
         self._draw(sample, relevance, record, full)
+
+    @property
+    def _drawings(self) -> list[str]:
+        return [kind for kind in DRAWINGS if kind in self.formats]
 
     def _write(self, result: Result, explained: Explained, rank: int) -> Record:
         sample, relevance = result.sample, explained.relevance
-        total = float(relevance.sum(dtype=np.float64))
+        tokens = sample.tokens
+        total = float(relevance.sum(dtype=np.float64)) + explained.padding
         account = Account.of(explained.aim, explained.score, total, self.logits)
         layout = "NCHW" if self.preprocessing is None else self.preprocessing.layout
+        full = full_scale(relevance, layout) if relevance.ndim == 3 else 0.0
+        if tokens is not None:
+            full = strongest(tokens, relevance)
         record = Record(
             item=sample.item.name,
             source=sample.item.source,
@@ -137,20 +160,33 @@ class Writer:
             score=explained.score,
             relevance=total,
             share=account.share,
-            full=full_scale(relevance, layout) if relevance.ndim == 3 else 0.0,
+            padding=explained.padding,
+            full=full,
             flat=is_flat(result.scores, self.logits),
         )
-        path = self.path(record, "relevance.npy")
+        path = self.path(record, ARRAY)
         path.parent.mkdir(parents=True, exist_ok=True)
         if "npy" in self.formats or self.shared:
             write(path, lambda file: np.save(file, relevance))
         if "npz" in self.formats or "hdf5" in self.formats:
-            write(
-                path.with_suffix(".npz"),
-                lambda file: np.savez(
-                    file, relevance=relevance, scores=result.scores, target=record.target
-                ),
-            )
+            arrays: dict[str, Any] = {
+                "relevance": relevance,
+                "scores": result.scores,
+                "target": record.target,
+            }
+            if tokens is not None:
+                arrays |= {
+                    "ids": tokens.ids,
+                    "tokens": np.array(tokens.pieces),
+                    "offsets": tokens.offsets,
+                    "words": tokens.word,
+                    "special": tokens.special,
+                    "text": tokens.text,
+                    "padding": explained.padding,
+                }
+            write(path.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
+        if "csv" in self.formats and tokens is not None:
+            write_csv(self.path(record, TABLE), tokens.table(relevance))
         if not self.shared:
             self._draw(sample, relevance, record, None)
         return record
@@ -160,12 +196,13 @@ class Writer:
     ) -> None:
         layout = "NCHW" if self.preprocessing is None else self.preprocessing.layout
         options: dict[str, Any] = {"colours": self.colours, "full": full}
+        if sample.tokens is not None:
+            self._draw_text(sample.tokens, relevance, record, options)
+            return
         picture = None
         if sample.picture is not None and self.preprocessing is not None:
             picture = seen(self.preprocessing, sample.picture)
-        for kind in PICTURES:
-            if kind not in self.formats:
-                continue
+        for kind in self._drawings:
             if kind == "sheet":
                 heading = title(record.explained, record.account)
                 drawn = sheet(relevance, sample.values, picture, layout, title=heading, **options)
@@ -175,7 +212,18 @@ class Writer:
                 raise InputError("an overlay needs a picture: leave it out of --format")
             else:
                 drawn = overlay(relevance, picture, layout, **options)
-            _write_png(self.path(record, f"{kind}.png"), drawn)
+            _write_png(self.path(record, DRAWINGS[kind]), drawn)
+
+    def _draw_text(
+        self, tokens: Tokens, relevance: np.ndarray, record: Record, options: dict[str, Any]
+    ) -> None:
+        options |= {"title": title(record.explained, record.account), "padding": record.padding}
+        if "sheet" in self.formats:
+            drawn = sentence(tokens, relevance, **options)
+            _write_png(self.path(record, DRAWINGS["sheet"]), drawn)
+        if "html" in self.formats:
+            written = page(tokens, relevance, **options).encode()
+            write(self.path(record, DRAWINGS["html"]), lambda file: file.write(written))
 
 
 def write_tables(folder: Path, records: Sequence[Record], failures: Sequence[Failure]) -> None:

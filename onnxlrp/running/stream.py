@@ -16,14 +16,20 @@ from PIL import Image
 
 from onnxlrp.errors import InputError
 from onnxlrp.inputs.items import Item, are_pictures, as_picture
+from onnxlrp.inputs.passages import Passage
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.targets import Aim, Targets
+from onnxlrp.inputs.text import Reader, Tokens
 from onnxlrp.running.explainer import Explainer
 
 NO_PREPROCESSING = (
     "the explainer does not say how its pictures are made: name it, as in --preprocess imagenet, "
     "or spell it out, as in --resize 32 --crop 32 --scale 1/255"
 )
+
+Source = Item | Passage
+How = Preprocessing | Reader | None
+"""How items become what the model reads; None where they are that already."""
 
 Out = TypeVar("Out")
 In = TypeVar("In")
@@ -38,12 +44,14 @@ class Sample:
     item : where it is from
     values : of the model's dtype, without the batch axis
     picture : the item before preprocessing; None where the values came as they are
+    tokens : a text's, whose ids are the values; None of what is no text
 
     """
 
-    item: Item
+    item: Source
     values: NDArray[Any]
-    picture: Image.Image | None
+    picture: Image.Image | None = None
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +63,14 @@ class Explained:
     aim : what
     score : its entry in the model's output, or the difference of two, or their weighted sum
     relevance : in the shape of the sample's values
+    padding : relevance of what a text was filled up with, where its model reads that
 
     """
 
     aim: Aim
     score: float
     relevance: NDArray[Any]
+    padding: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,15 +86,15 @@ class Result:
 class Failure:
     """An item that could not be explained, and why."""
 
-    item: Item
+    item: Source
     reason: str
 
 
-def prepare(item: Item, explainer: Explainer, preprocessing: Preprocessing | None) -> Sample:
+def prepare(item: Source, explainer: Explainer, how: How) -> Sample:
     """Read an item and make it what the model reads.
 
-    Pictures, and arrays of uint8 for a model of another dtype, go through the preprocessing;
-    other arrays are what the model reads already.
+    Texts go through their reader; pictures, and arrays of uint8 for a model of another dtype,
+    through the preprocessing; other arrays are what the model reads already.
 
     Raises
     ------
@@ -94,6 +104,12 @@ def prepare(item: Item, explainer: Explainer, preprocessing: Preprocessing | Non
         The file cannot be opened.
 
     """
+    if isinstance(item, Passage):
+        if not isinstance(how, Reader):
+            raise InputError("the explainer reads no text")
+        tokens = how(item.text)
+        return Sample(item, tokens.ids, tokens=tokens)
+    preprocessing = how if isinstance(how, Preprocessing) else None
     read = item.read()
     (expected,) = explainer.inputs.values()
     picture = None
@@ -113,36 +129,34 @@ def prepare(item: Item, explainer: Explainer, preprocessing: Preprocessing | Non
 
 def explain(
     explainer: Explainer,
-    items: Iterable[Item],
+    items: Iterable[Source],
     targets: Targets,
-    preprocessing: Preprocessing | None,
+    how: How,
     *,
     batch: int,
     workers: int = 2,
 ) -> Iterator[Result | Failure]:
-    """Explain items in their order, in batches of samples of equal shape.
+    """Explain items in their order, in batches of samples of equal shape, or of padded texts.
 
     At most a few batches are in memory at once.
 
     Parameters
     ----------
-    explainer : of a model with one input
+    explainer : of a model with one input, or one that reads tokens
     targets : which classes
-    preprocessing : for pictures
+    how : for pictures and for texts
     batch : samples to a run; an explainer with a fixed batch decides itself
     workers : threads that read
 
     """
     size = explainer.batch or batch
     with pool(workers) as executor:
-        read = ahead(
-            executor, lambda item: _attempt(item, explainer, preprocessing), items, 2 * size
-        )
+        read = ahead(executor, lambda item: _attempt(item, explainer, how), items, 2 * size)
         waiting: list[Sample] = []
         for sample in chain(read, [None]):
             full = len(waiting) == size or sample is None or isinstance(sample, Failure)
-            if waiting and (full or sample.values.shape != waiting[0].values.shape):  # type: ignore[union-attr]
-                yield from _run(explainer, waiting, targets)
+            if waiting and (full or not _together(waiting[0], sample, how)):  # type: ignore[arg-type]
+                yield from _run(explainer, waiting, targets, how)
                 waiting = []
             if isinstance(sample, Failure):
                 yield sample
@@ -174,11 +188,16 @@ def ahead(
         yield done
 
 
-def _attempt(
-    item: Item, explainer: Explainer, preprocessing: Preprocessing | None
-) -> Sample | Failure:
+def _together(first: Sample, other: Sample, how: How) -> bool:
+    """Tell whether two samples fit in one batch."""
+    if isinstance(how, Reader) and first.tokens is not None and other.tokens is not None:
+        return how.together(first.tokens, other.tokens)
+    return first.values.shape == other.values.shape
+
+
+def _attempt(item: Source, explainer: Explainer, how: How) -> Sample | Failure:
     try:
-        return prepare(item, explainer, preprocessing)
+        return prepare(item, explainer, how)
     except InputError as error:
         return Failure(item, str(error))
     except OSError as error:
@@ -186,24 +205,26 @@ def _attempt(
 
 
 def _run(
-    explainer: Explainer, samples: list[Sample], targets: Targets
+    explainer: Explainer, samples: list[Sample], targets: Targets, how: How
 ) -> Iterator[Result | Failure]:
     """Explain a batch; where that fails one by one, so that one sample fails no other."""
     try:
-        yield from _results(explainer, samples, targets)
+        yield from _results(explainer, samples, targets, how)
     except InputError as error:
         if len(samples) == 1:
             yield Failure(samples[0].item, str(error))
             return
         for sample in samples:
-            yield from _run(explainer, [sample], targets)
+            yield from _run(explainer, [sample], targets, how)
 
 
-def _results(explainer: Explainer, samples: list[Sample], targets: Targets) -> list[Result]:
+def _results(
+    explainer: Explainer, samples: list[Sample], targets: Targets, how: How
+) -> list[Result]:
     count = len(samples)
     # A fixed batch is filled up with its last sample.
     filled = samples + samples[-1:] * ((explainer.batch or count) - count)
-    images = np.stack([sample.values for sample in filled])
+    images = _stacked(filled, how)
     wanted = [targets.of(sample.item.name) for sample in filled]
     rows = [one for one in wanted if isinstance(one, tuple)]
     if rows:
@@ -220,12 +241,26 @@ def _results(explainer: Explainer, samples: list[Sample], targets: Targets) -> l
             sample,
             first.scores[index],
             tuple(
-                Explained(one.aim(index), float(one.score[index]), one.of(index)[0])
+                _explained(one.aim(index), float(one.score[index]), one.of(index)[0], sample)
                 for one in found
             ),
         )
         for index, sample in enumerate(samples)
     ]
+
+
+def _stacked(samples: list[Sample], how: How) -> NDArray[Any] | dict[str, NDArray[Any]]:
+    texts = [sample.tokens for sample in samples if sample.tokens is not None]
+    if isinstance(how, Reader) and texts:
+        return how.feeds(texts)
+    return np.stack([sample.values for sample in samples])
+
+
+def _explained(aim: Aim, score: float, relevance: NDArray[Any], sample: Sample) -> Explained:
+    if sample.tokens is None:
+        return Explained(aim, score, relevance)
+    count = len(sample.tokens)
+    return Explained(aim, score, relevance[:count], float(relevance[count:].sum()))
 
 
 def _as_dtype(array: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:

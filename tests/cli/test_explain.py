@@ -432,3 +432,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(explainer: Path, tmp_path: 
     expected = Explainer(explainer)(rows[:1]).relevance[0]
     found = np.load(tmp_path / "out" / "x" / "000.relevance.npy")
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_model_of_pictures_explains_no_text(run, explainer: Path, photo: Path):
+    line = refused(run("explain", explainer, "--text", "a film", "-o", "out"))
+    assert "--text is for texts" in line
+    assert "this one reads image float32 [N, 3, 8, 8]" in line
+    line = refused(run("explain", explainer, photo, "-o", "out", "--format", "html"))
+    assert "--format html is one of texts" in line

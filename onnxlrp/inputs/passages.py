@@ -1,0 +1,136 @@
+"""What text there is to explain: lines of files, columns of tables, sentences as they are."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxlrp.errors import InputError
+from onnxlrp.files import check_regular, decoded, read_text
+from onnxlrp.inputs.items import names_of
+
+TABLES = {".csv": ",", ".tsv": "\t"}
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One text to explain.
+
+    Attributes
+    ----------
+    name : what its results are called, unique among what was collected together
+    source : where it is from, `reviews.txt:3` its third line, `reviews.csv:3` its third row
+    text : what it says
+
+    """
+
+    name: str
+    source: str
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the text."""
+        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def collect_texts(
+    sources: Iterable[str], sentences: Sequence[str] = (), column: str | None = None
+) -> list[Passage]:
+    """List the texts in files, one a line, or a row of a table, from 1 on; blank ones are left out.
+
+    Parameters
+    ----------
+    sources : text files, tables (.csv, .tsv) whose first line names the columns, folders of
+        both, or - for lines of standard input
+    sentences : texts themselves
+    column : which of a table; needed where it has several
+
+    Raises
+    ------
+    InputError
+        A file is no text, a table has no such column, or nothing holds any text.
+    OSError
+        A file or folder does not exist.
+
+    """
+    found: list[Passage] = []
+    blank = 0
+    for origin, name, texts in _sources(sources, sentences, column):
+        digits = len(str(len(texts)))
+        for number, text in enumerate(texts, 1):
+            if not text.strip():
+                blank += 1
+            elif len(texts) == 1:
+                found.append(Passage(name, origin, text))
+            else:
+                found.append(Passage(f"{name}/{number:0{digits}}", f"{origin}:{number}", text))
+    if not found:
+        raise InputError("there is no text to explain: all that is given is blank")
+    twice = [name for name, count in Counter(one.name for one in found).items() if count > 1]
+    if twice:
+        raise InputError(f"two texts would be called {twice[0]}: explain them in separate folders")
+    if blank:
+        warnings.warn(f"{blank} blank texts were left out", stacklevel=2)
+    return found
+
+
+def _sources(
+    sources: Iterable[str], sentences: Sequence[str], column: str | None
+) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield origin, name and texts of each source."""
+    if sentences:
+        yield "--text", "text", list(sentences)
+    files: dict[Path, tuple[Path, Path]] = {}
+    for source in dict.fromkeys(sources):
+        if source == STDIN:
+            yield "stdin", "stdin", _lines(decoded(sys.stdin.buffer.read(), "standard input"))
+            continue
+        path = Path(source)
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in (".txt", *TABLES))
+            if not inside:
+                raise InputError(f"{path} holds no texts (.txt) and no tables (.csv, .tsv)")
+        elif not path.exists():
+            raise InputError(f"{source}: no such file; a sentence itself is given by --text")
+        for file in inside:
+            relative = file.relative_to(path) if path.is_dir() else Path(file.name)
+            files.setdefault(file.resolve(), (file, relative))
+    names = names_of(files)
+    for resolved, (file, _) in files.items():
+        read = _column if file.suffix.lower() in TABLES else _of_file
+        yield str(file), names[resolved], read(file, column)
+
+
+def _lines(text: str) -> list[str]:
+    # Not str.splitlines, which also breaks at form feeds and separators inside a text.
+    return [line.rstrip("\n") for line in io.StringIO(text, newline=None)]
+
+
+def _of_file(path: Path, _: str | None) -> list[str]:
+    return _lines(read_text(path))
+
+
+def _column(path: Path, column: str | None) -> list[str]:
+    check_regular(path)
+    stream = io.StringIO(read_text(path), newline="")
+    try:
+        header, *rows = list(csv.reader(stream, delimiter=TABLES[path.suffix.lower()])) or [[]]
+    except csv.Error as error:
+        raise InputError(f"{path} is no table: {error}") from None
+    listed = ", ".join(header)
+    if column is None and len(header) != 1:
+        raise InputError(f"{path}: say which column holds the text, as in --column NAME: {listed}")
+    if column is not None and header.count(column) != 1:
+        raise InputError(f"{path} has not one column '{column}': its first line names {listed}")
+    place = header.index(column) if column is not None else 0
+    return [row[place] if len(row) > place else "" for row in rows]
