@@ -18,7 +18,7 @@ from onnxlrp.cli.options import (
 )
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
-from onnxlrp.files import naming
+from onnxlrp.files import naming, write
 
 
 @click.command(short_help="Compile a classifier into its explainer.")
@@ -62,6 +62,8 @@ def convert(
     conversion = onnxlrp.convert(model, **conversion_arguments(options))
     with naming(explainer):
         loaded = conversion.save(explainer, external_data=external_data, check=load_check)
+    reads_tokens = any("int" in dtype and len(shape) == 2 for _, dtype, shape in conversion.inputs)
+    copied = _with_tokenizer(model, explainer) if reads_tokens else None
     seconds = time.perf_counter() - start
     unproven = ["onnxruntime is not installed: that the explainer loads is not checked"]
     for warning in (*conversion.warnings, *(unproven if load_check and not loaded else ())):
@@ -78,6 +80,8 @@ def convert(
             f"({tables.size_text(explainer)}) in {seconds:.1f} s; "
             f"relevance starts from '{conversion.score}'"
         )
+        if copied is not None:
+            echo(f"{copied}: the tokenizer beside {model}, for `onnxlrp explain`")
     audit = audited(model, explainer) if verify else None
     if as_json:
         told = {} if audit is None else {"audit": as_object(audit)}
@@ -95,3 +99,15 @@ def _refuse_own_model(model: Path, explainer: Path) -> None:
     )
     if same:
         raise InputError(f"EXPLAINER is MODEL ({model}): give the explainer a file of its own")
+
+
+def _with_tokenizer(model: Path, explainer: Path) -> Path | None:
+    """Put the tokenizer that lies beside a model beside its explainer, too."""
+    from onnxlrp.inputs.tokens import beside
+
+    found, there = beside(model), beside(explainer)
+    if found is None or (there is not None and there.read_bytes() == found.read_bytes()):
+        return None
+    copied = explainer.with_name(f"{explainer.stem}.tokenizer.json")
+    write(copied, lambda file: file.write(found.read_bytes()))
+    return copied

@@ -40,8 +40,8 @@ FEW = 20
     required=True,
     metavar="FOLDER|FILE",
     help="Pictures: files, folders, or uint8 [N, H, W, C] in .npy or .npz. Signals and tables: "
-    "floats as the model reads them. Text: numbers of tokens [N, T], in .npz by the names of the "
-    "model's inputs. Repeatable.",
+    "floats as the model reads them. Text: files with a text a line, .csv or .tsv (see --column); "
+    "or numbers of tokens [N, T], in .npz by the names of the model's inputs. Repeatable.",
 )
 @click.option(
     "--composite",
@@ -103,12 +103,13 @@ FEW = 20
     "number, remove, cut. Tables: mean, median, column, a number. Signals: mean, zero, linear, "
     "noise, blur, a number. The first is the default.",
 )
+@click.option("--column", metavar="NAME", help="The column of a .csv or .tsv that holds texts.")
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A tokenizer.json that tells which tokens are special; by default the one beside MODEL, "
-    "<stem>.tokenizer.json or tokenizer.json.",
+    help="A tokenizer.json that splits texts and tells which tokens are special; by default the "
+    "one beside MODEL, <stem>.tokenizer.json or tokenizer.json.",
 )
 @click.option(
     "--pad",

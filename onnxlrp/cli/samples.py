@@ -181,7 +181,10 @@ def _text(
     options: Mapping[str, Any],
 ) -> Samples:
     from onnxlrp.evaluation import Sentences
-    from onnxlrp.inputs.tokens import Vocabulary, token_arrays
+    from onnxlrp.inputs.items import ARRAYS
+    from onnxlrp.inputs.passages import collect_texts
+    from onnxlrp.inputs.text import Reader
+    from onnxlrp.inputs.tokens import Vocabulary, beside, token_arrays
 
     if len(model.explained) != 1:
         raise InputError(
@@ -190,37 +193,40 @@ def _text(
         )
     if asked.keys() & {"region", "stride"}:
         raise InputError("tokens are flipped one by one: leave out --region and --stride")
-    path = options["tokenizer"] or _beside(model.path)
+    path = options["tokenizer"] or beside(model.path)
     vocabulary = Vocabulary() if path is None else Vocabulary.load(path)
     vocabulary = vocabulary.with_numbers(options["pad"], options["special"])
     usual = "unknown" if vocabulary.mask is None and vocabulary.unknown is not None else "mask"
     medium = Sentences(model.explained[0], vocabulary, replacement or usual, model.inputs)
-    sets = [
-        token_arrays(Path(source), medium.input, model.inputs, vocabulary) for source in sources
-    ]
-    where = [
-        (place, row) for place, one in enumerate(sets) for row in range(len(one[medium.input]))
-    ]
-    names = []
-    for place, row in where:
-        digits = len(str(len(sets[place][medium.input]) - 1))
-        names.append(f"{Path(sources[place]).stem}/{row:0{digits}}")
+    found: list[tuple[str, dict[str, NDArray[Any]]]] = []
+    arrays = [Path(source) for source in sources if Path(source).suffix.lower() in ARRAYS]
+    for array in arrays:
+        read = token_arrays(array, medium.input, model.inputs, vocabulary)
+        count = len(read[medium.input])
+        found += [
+            (
+                f"{array.stem}/{row:0{len(str(count - 1))}}",
+                {name: a[row] for name, a in read.items()},
+            )
+            for row in range(count)
+        ]
+    if len(arrays) < len(sources):
+        if path is None:
+            raise InputError("text needs the model's tokenizer: name it, as in --tokenizer FILE")
+        reader = Reader(path, model.inputs, model.explained)
+        files = [source for source in sources if Path(source) not in arrays]
+        found += [
+            (text.name, {name: a[0] for name, a in reader.feeds([reader(text.text)]).items()})
+            for text in collect_texts(files, column=options["column"])
+        ]
+    names = [name for name, _ in found]
     if len(set(names)) < len(names):
         raise InputError("two files of --data have the same name")
 
     def make(
         number: int, maps: Mapping[str, NDArray[Any]], mask: NDArray[np.bool_] | None
     ) -> Sample:
-        place, row = where[number]
-        content = {name: array[row] for name, array in sets[place].items()}
-        return medium.sample(names[number], number, content, maps, mask)
+        name, content = found[number]
+        return medium.sample(name, number, content, maps, mask)
 
     return Samples(medium, names, make, Flipping(**{"every": None} | asked))
-
-
-def _beside(model: Path) -> Path | None:
-    """Find the tokenizer of a model's file: `<stem>.tokenizer.json`, or `tokenizer.json`."""
-    for name in (f"{model.stem}.tokenizer.json", "tokenizer.json"):
-        if (path := model.with_name(name)).is_file():
-            return path
-    return None

@@ -157,10 +157,15 @@ def in_words(
     against = [word for word in ranked if word.relevance < 0][:most]
     return "; ".join(
         f"{kind}: "
-        + ", ".join(f"{before}{word.text}{behind} {word.relevance:+.3g}" for word in words)
+        + ", ".join(f"{before}{_quoted(word.text)}{behind} {word.relevance:+.3g}" for word in words)
         for kind, words in (("for", for_), ("against", against))
         if words
     )
+
+
+def _quoted(word: str) -> str:
+    """Tell a comma that is a word from those between words."""
+    return word if any(map(str.isalnum, word)) else f"'{word}'"
 
 
 def leftward(text: str, otherwise: bool = False) -> bool:

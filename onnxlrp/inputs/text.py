@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,19 +14,12 @@ from numpy.typing import NDArray
 
 from onnxlrp.errors import InputError
 from onnxlrp.files import read_text
+from onnxlrp.inputs.tokens import Vocabulary, role_of
 
 Inputs = Mapping[str, tuple[str, tuple[int | str | None, ...]]]
 """dtype and shape of a model's inputs, by name."""
 
 INTEGERS = ("int64", "int32")
-
-_ROLES = {
-    "mask": re.compile("((attention|attn|input|token)_?)?mask"),
-    "types": re.compile("(token_?type|segment|input_?type|type)(_?ids)?"),
-    "positions": re.compile("(input_?)?positions?(_?ids)?"),
-}
-# What TensorFlow's signatures add to names.
-_ADDED = re.compile(r"^serving_default_|:\d+$")
 
 
 def attached(text: str) -> bool:
@@ -129,14 +121,6 @@ class Tokens:
         return rows
 
 
-def beside(model: Path) -> Path | None:
-    """Find the tokenizer of a model's file: `<stem>.tokenizer.json`, or `tokenizer.json`."""
-    for name in (f"{model.stem}.tokenizer.json", "tokenizer.json"):
-        if (path := model.with_name(name)).is_file():
-            return path
-    return None
-
-
 def token_input(inputs: Inputs, explained: Sequence[str]) -> str | None:
     """Return the input that holds tokens, [N, T], if it alone is explained."""
     if len(explained) != 1:
@@ -194,10 +178,7 @@ class Reader:
         truncation = tokenizer.truncation or {}
         limits = [self.length, most, truncation.get("max_length")]
         self.most = min((limit for limit in limits if limit is not None), default=None)
-        padding = tokenizer.padding or {}
-        known = (tokenizer.token_to_id(text) for text in ("[PAD]", "<pad>", "<PAD>", "<|pad|>"))
-        found = [padding.get("pad_id"), *known]
-        pad = next((number for number in found if number is not None), None)
+        pad = Vocabulary.load(path).pad
         self._masked = "mask" in self._roles.values()
         if self.length is not None and not self._masked:
             # What is no token there shows in the model's scores.
@@ -205,7 +186,7 @@ class Reader:
                 raise InputError(
                     f"the model reads {self.length} tokens, and {path} names none for padding"
                 )
-            if padding.get("direction", "right") != "right":
+            if (tokenizer.padding or {}).get("direction", "right") != "right":
                 raise InputError(f"{path} pads on the left, which is done for no model yet")
         self._pad = pad or 0
         tokenizer.no_padding()
@@ -288,9 +269,7 @@ class Reader:
 
 def _role(name: str, dtype: str, shape: Sequence[int | str | None]) -> str:
     """Return what fills an input besides the tokens."""
-    bare = _ADDED.sub("", name.lower())
-    found = (role for role, known in _ROLES.items() if known.fullmatch(bare))
-    role = next(found, None) if len(shape) == 2 else None
+    role = role_of(name) if len(shape) == 2 else None
     kinds = (*INTEGERS, *(("bool", "float32", "float16") if role == "mask" else ()))
     if role is None or dtype not in kinds:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,15 @@ _CLASSES = ("y", "label", "labels", "target")
 _MASKS = ("[MASK]", "<mask>")
 _PADS = ("[PAD]", "<pad>")
 _UNKNOWN = ("[UNK]", "<unk>")
+
+
+_ROLES = {
+    "mask": re.compile("((attention|attn|input|token)_?)?mask"),
+    "types": re.compile("(token_?type|segment|input_?type|type)(_?ids)?"),
+    "positions": re.compile("(input_?)?positions?(_?ids)?"),
+}
+# What TensorFlow's signatures add to names.
+_ADDED = re.compile(r"^serving_default_|:\d+$")
 
 
 @dataclass(frozen=True)
@@ -167,9 +177,9 @@ def completed(
                     "--tokenizer which id fills up"
                 )
             values = rows != pad
-        elif "type" in name.lower() or "segment" in name.lower():
+        elif role_of(name) == "types":
             values = np.zeros_like(rows)
-        elif "position" in name.lower():
+        elif role_of(name) == "positions":
             values = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
         else:
             raise InputError(f"the model also reads '{name}': give it under that name in an .npz")
@@ -179,6 +189,20 @@ def completed(
     return found
 
 
+def role_of(name: str) -> str | None:
+    """Return what an input beside the tokens is by its name: `mask`, `types` or `positions`."""
+    bare = _ADDED.sub("", name.lower())
+    return next((role for role, known in _ROLES.items() if known.fullmatch(bare)), None)
+
+
 def is_mask(name: str) -> bool:
     """Tell an input that says which tokens are none, by its name."""
-    return "mask" in name.lower()
+    return role_of(name) == "mask"
+
+
+def beside(model: Path) -> Path | None:
+    """Find the tokenizer of a model's file: `<stem>.tokenizer.json`, or `tokenizer.json`."""
+    for name in (f"{model.stem}.tokenizer.json", "tokenizer.json"):
+        if (path := model.with_name(name)).is_file():
+            return path
+    return None

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from onnxlrp.errors import InputError, ModelError
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.targets import TOP, Aim, check_weights
-from onnxlrp.inputs.text import Reader, Tokens, beside
+from onnxlrp.inputs.text import Reader, Tokens
+from onnxlrp.inputs.tokens import beside
 from onnxlrp.running.asked import Asked, Target
 from onnxlrp.running.explanation import Explanation
 from onnxlrp.runtime import first_line, open_session

@@ -67,6 +67,8 @@ def test_the_scale_is_that_of_words_and_not_of_special_tokens(read: Reader):
 def test_what_is_said_of_words_and_of_the_rest(read: Reader):
     tokens, relevance = read("what a wonderful film"), np.array([0.5, 1, -2, 3, 1.25, 0, -4])
     assert in_words(tokens, relevance) == "for: wonderful +4.25, what +1; against: a -2"
+    told = in_words(read("a !"), np.array([0, 1.0, -0.5, 0]))
+    assert told == "for: a +1; against: '!' -0.5"
     assert aside(tokens, relevance) == "[CLS] +0.5, [SEP] -4"
     assert aside(tokens, relevance, 0.25) == "[CLS] +0.5, [SEP] -4, padding +0.25"
 

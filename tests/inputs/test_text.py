@@ -6,7 +6,8 @@ import pytest
 from texts import ALL, VOCABULARY, write_bytes_tokenizer, write_tokenizer
 
 from onnxlrp.errors import InputError
-from onnxlrp.inputs.text import Reader, beside, token_input
+from onnxlrp.inputs.text import Reader, token_input
+from onnxlrp.inputs.tokens import beside
 
 TENSOR = ("int64", ("N", "T"))
 
