@@ -254,6 +254,7 @@ def evaluate(
         "methods": {name: composite.to_toml() for name, composite in methods.items()},
         "maps": sorted(given),
         "samples": medium.samples,
+        "places": medium.places,
         **asdict(flipping),
         **medium.settings,
         "orders": sorted(orders),

@@ -45,12 +45,18 @@ def write_report(folder: Path, study: Study, settings: dict[str, Any]) -> list[d
     write_csv(folder / "results.csv", listed)
     write(folder / "results.json", lambda file: file.write(json.dumps(whole, indent=1).encode()))
     score = "probability" if settings["probability"] else "logit"
-    noun = settings["samples"]
-    write(folder / "curves.png", lambda file: draw(study, file, score, noun))
+    nouns = settings["samples"], settings["places"]
+    write(folder / "curves.png", lambda file: draw(study, file, score, *nouns))
     return listed
 
 
-def draw(study: Study, file: IO[bytes], score: str = "score", samples: str = "samples") -> None:
+def draw(
+    study: Study,
+    file: IO[bytes],
+    score: str = "score",
+    samples: str = "samples",
+    places: str = "places",
+) -> None:
     """Draw mean curves, as PNG: most relevant first solid, least relevant first dashed.
 
     Parameters
@@ -58,17 +64,17 @@ def draw(study: Study, file: IO[bytes], score: str = "score", samples: str = "sa
     study : what to draw
     file : where to
     score : what the score of the class is called
-    samples : what they are called
+    samples, places : what they, and what is flipped, are called
 
     """
     # Not pyplot: it costs half a second and looks for a display.
     from matplotlib import color_sequences
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axis = figure.subplots()
-    what, last = ("share of the flips", 1) if study.flips is None else ("flips", study.flips)
+    what, last = ("flips", study.flips) if study.flips else (f"share of the {places} flipped", 1)
     styles = {"descending": "-", "ascending": "--", "random": ":"}
     named = _PALETTE if len(study.methods) <= len(_PALETTE) else color_sequences["tab20"]
     for index, method in enumerate(study.methods):
@@ -81,6 +87,8 @@ def draw(study: Study, file: IO[bytes], score: str = "score", samples: str = "sa
                 axis.plot(flips, curve, style, color=colour, label=label)
                 label = None
     axis.xaxis.set_major_locator(MaxNLocator(integer=study.flips is not None))
+    if study.flips is None:
+        axis.xaxis.set_major_formatter(PercentFormatter(1))
     axis.set_xlabel(f"{what} (solid: most relevant first; dashed: least relevant first)")
     axis.set_ylabel(f"{score} of the class")
     axis.set_title(f"mean of {len(study)} {samples}", fontsize=10)

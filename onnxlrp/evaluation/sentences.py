@@ -100,7 +100,7 @@ class Sentences:
         Parameters
         ----------
         name, number, content : as of `Sample`
-        maps, mask : [T], as long as the content with its padding
+        maps, mask : [T], as long as the content with its padding, or filled up with 0 or NaN
 
         Raises
         ------
@@ -108,11 +108,10 @@ class Sentences:
             A map or the mask has another length, or there is nothing to flip.
 
         """
-        length = len(content[self.input])
+        end = length = len(content[self.input])
         for what, array in {**maps, **({} if mask is None else {"its mask": mask})}.items():
-            if array.shape != (length,):
+            if array.ndim != 1 or len(array) < length or np.nan_to_num(array[length:]).any():
                 raise InputError(f"{name}: {what} is {list(array.shape)} for {length} tokens")
-        end = length
         if any(map(is_mask, content)) and not any(
             isinstance(self.inputs[one].shape[1], int) for one in content
         ):

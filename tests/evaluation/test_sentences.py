@@ -223,8 +223,11 @@ def test_what_does_not_fit_is_told(scored):
     with pytest.raises(onnxlrp.InputError, match="which token is 'blur'"):
         Sentences("ids", VOCABULARY, "blur", {})
     run = judge(scored, "mask")
-    with pytest.raises(onnxlrp.InputError, match=r"4: theirs is \[3\] for 12 tokens"):
-        sample(run, 4, 5, {"theirs": np.zeros(3)})
+    for wrong in (np.zeros(3), np.ones(14), np.zeros((12, 1))):
+        with pytest.raises(onnxlrp.InputError, match=r"4: theirs is \[.*\] for 12 tokens"):
+            sample(run, 4, 5, {"theirs": wrong})
+    longer = np.array([*range(12), 0, np.nan])
+    np.testing.assert_array_equal(sample(run, 4, 5, {"t": longer}).maps["t"], np.arange(7))
     only = {"input_ids": np.array([START, END]), "attention_mask": np.ones(2, np.int64)}
     with pytest.raises(onnxlrp.InputError, match="empty: there is no token to replace"):
         run.check(run.medium.sample("empty", 0, only, {}, None))
