@@ -156,11 +156,11 @@ def crosses_as_defined(
     ]
     known = {"x": x, **weights}
     inputs = [known.get(name) for name in tested.input]
-    certain = _certain(tested, inputs, int(parameters.get("power", 1)))
-    features = certain.size
+    sure = certain(tested, inputs, int(parameters.get("power", 1)))
+    features = sure.size
     weights["rows"] = np.array([-1, features], np.int64)
     weights["offset"] = normal(features, seed=8) if spread else np.zeros(features, np.float32)
-    weights["readout"] = normal(features, 3, seed=7) * certain[:, None]
+    weights["readout"] = normal(features, 3, seed=7) * sure[:, None]
     body = [
         tested,
         node("Reshape", ["y", "rows"], "flat"),
@@ -196,7 +196,7 @@ def crosses_as_defined(
 BIASED = ("Conv", "ConvTranspose", "Gemm")
 
 
-def _certain(tested: onnx.NodeProto, inputs: Sequence[Array | None], power: int) -> Array:
+def certain(tested: onnx.NodeProto, inputs: Sequence[Array | None], power: int) -> Array:
     """Which outputs do not nearly cancel, in any sample, with or without bias."""
     result: Array = np.array(True)
     for exponent in (1, power):

@@ -39,6 +39,7 @@ class Mean(UniformLayer):
     axes : that are averaged over
     keepdims : whether they stay, with size 1
     weight : of each element: None for 1 / their number (a mean), else a number
+    exponent : of the weight
 
     """
 
@@ -48,6 +49,7 @@ class Mean(UniformLayer):
     keepdims: bool
     weight: float | None
     bias: Tensor
+    exponent: int = 1
 
     def forward(self, x: Operands) -> Tensor:
         total = layout.reduce_sum(x.parts[0], self.axes, self.keepdims)
@@ -58,13 +60,14 @@ class Mean(UniformLayer):
             return tensor * self.weight
         sizes = [layout.size(self.x, axis) for axis in self.axes]
         if all(isinstance(size, int) for size in sizes):
-            return tensor * (1 / float(np.prod([size for size in sizes if isinstance(size, int)])))
+            number = float(np.prod([size for size in sizes if isinstance(size, int)]))
+            return tensor * number**-self.exponent
         count: int | Tensor = 1
         for size in sizes:
             count = size * count if isinstance(size, Tensor) else count * size
         assert isinstance(count, Tensor)
-        number = layout.cast(count, tensor.dtype, Sign.NON_NEGATIVE)
-        return tensor / number
+        counted = layout.cast(count, tensor.dtype, Sign.NON_NEGATIVE)
+        return tensor / counted**self.exponent
 
     def transpose(self, s: Tensor) -> Operands:
         if not self.keepdims:
@@ -76,7 +79,7 @@ class Mean(UniformLayer):
         return replace(self, weight=1.0)
 
     def power(self, exponent: int) -> Layer:
-        fail("a mean has no weights of its own to be squared", "give it the rule norm")
+        return replace(self, exponent=exponent)
 
 
 def _axes(operation: Operation) -> tuple[int, ...]:
@@ -103,7 +106,7 @@ def _check_mean(operation: Operation, live: frozenset[int]) -> None:
         fail("it mixes the samples of a batch", "remove it from the model")
 
 
-@layer("GlobalAveragePool", "ReduceMean", "ReduceSum", check=_check_mean)
+@layer("GlobalAveragePool", "ReduceMean", "ReduceSum", check=_check_mean, default="norm")
 def mean(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     """Build the layer of a mean or sum over whole axes."""
     operation = crossing.operation
@@ -179,7 +182,7 @@ class WindowMean(UniformLayer):
         return replace(self, divided=False)
 
     def power(self, exponent: int) -> Layer:
-        fail("a mean has no weights of its own to be squared", "give it the rule norm")
+        return replace(self, count=self.count**exponent)
 
 
 def _summed(x: Tensor, window: Window, strides: Sequence[int], shape: Sequence[Dim]) -> Tensor:
@@ -430,7 +433,12 @@ def _gathered(
 
 
 @operator(
-    "GlobalMaxPool", "ReduceMax", "ReduceMin", rules={"winner-takes-all": {}}, check=_check_mean
+    "GlobalMaxPool",
+    "ReduceMax",
+    "ReduceMin",
+    rules={"winner-takes-all": {}},
+    default="winner-takes-all",
+    check=_check_mean,
 )
 def global_max_pool(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """Give the first extremum over some axes, in row-major order, all relevance."""

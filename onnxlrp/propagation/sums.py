@@ -124,7 +124,7 @@ def _check_sum(operation: Operation, live: frozenset[int]) -> None:
         static_shape(value)
 
 
-@layer("Add", "Sum", "Sub", "Mean", check=_check_sum)
+@layer("Add", "Sum", "Sub", "Mean", check=_check_sum, default="norm")
 def add(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     """Build the sum of the live operands; the others are its bias."""
     operation, emitter = crossing.operation, crossing.emitter

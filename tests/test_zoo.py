@@ -1,0 +1,86 @@
+"""Every operator and every rule that is registered, against the definition.
+
+What is tested follows from the registry: an operator that is not in the zoo, or a rule that the
+reference does not know, fails here.
+"""
+
+import numpy as np
+import pytest
+from support import EXACT, explain, lines
+from zoo import BRANCHES, REMOVED, network
+
+from onnxlrp import reference
+from onnxlrp.compiler.composite import available
+from onnxlrp.propagation.registry import OPERATORS
+
+RULES = sorted({rule for operator in OPERATORS.values() for rule in operator.rules})
+FALLBACK = (
+    "LRN: taylor",
+    "MaxPool,GlobalMaxPool,ReduceMax,ReduceMin: winner-takes-all",
+    "*: epsilon",
+)
+OFTEN = ("attn_lrp", "binder2016_beta", "default", "deep_taylor_bounded")
+COMPOSITES = [
+    pytest.param(c, id=c.name, marks=[] if c.name in OFTEN else [pytest.mark.slow])
+    for c in available()
+]
+BOUNDS = {"low": -6.0, "high": 6.0}
+
+
+def crosses(branches, composite):
+    """Explain a network, and compare what crosses each operator with the definition."""
+    proto, feeds = network(branches)
+    made = [name for b in branches for name in list(b.node.output)[: b.outputs]]
+    composite = composite.with_lines(["name=node_*_h?: pass"])
+    explained = explain(proto, composite, feeds, target=1, inside=made, inputs=list(feeds))
+    entries = {entry.name: entry for entry in explained.conversion.nodes}
+    assert {b.operator: entries[b.operator].operator for b in branches} == {
+        b.operator: b.operator for b in branches
+    }
+    errors = {}
+    for branch in branches:
+        entry = entries[branch.operator]
+        done = reference.propagate(
+            branch.defined,
+            branch.values,
+            [explained.values.get(f"onnxlrp/relevance/{name}") for name in branch.node.output],
+            entry.rule,
+            dict(entry.parameters),
+            [place in branch.live for place in range(len(branch.inputs))],
+        )
+        for place in branch.live:
+            wanted = done.relevance[place]
+            wanted = 0.0 if wanted is None else wanted
+            source = f"_{branch.operator}_x{place}" if len(feeds) > 1 else ""
+            found = explained.values[f"relevance{source}"]
+            scale = max(np.abs(wanted).max(), 1e-30)
+            error = np.abs(found - wanted).max() / scale
+            if not error <= EXACT:
+                errors[branch.operator] = f"{entry.rule}: {error:.1e}"
+    assert not errors, errors
+
+
+def test_every_operator_is_in_the_zoo():
+    assert {*BRANCHES, *REMOVED} == set(OPERATORS)
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_every_composite_on_every_operator(composite):
+    bounds = BOUNDS if "low" in composite.parameters else {}
+    crosses(list(BRANCHES.values()), composite.with_parameters(bounds))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_on_every_operator_that_takes_it(rule):
+    bounds = " low=-6 high=6" if rule == "z-box" else ""
+    branches = [
+        BRANCHES[name]
+        for name, operator in OPERATORS.items()
+        if rule in operator.rules and not (rule == "pass" and _changes_shape(BRANCHES[name]))
+    ]
+    crosses(branches, lines("name=node_logits: epsilon", f"*: {rule}{bounds}", *FALLBACK))
+
+
+def _changes_shape(branch):
+    y, *_ = reference.forward(branch.node, branch.values)
+    return [v.shape for place, v in enumerate(branch.inputs) if place in branch.live] != [y.shape]
