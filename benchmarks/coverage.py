@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import itertools
 import json
 import multiprocessing
@@ -27,11 +28,12 @@ from typing import Any
 
 EXPORTERS = ("torchscript", "dynamo")
 VARIANTS = ("exported", "optimised", "slimmed")
-_LIBRARIES = [
-    *("architectures", "torch", "torch._dynamo", "timm", "torchvision", "transformers"),
-    *("onnxruntime", "onnxslim", "onnxscript", "onnxlrp", "onnxlrp.audit"),
-]
+_LIBRARIES = (
+    *("timm", "torchvision", "transformers", "onnxruntime", "onnxslim"),
+    *("onnxlrp.compiler.conversion", "onnxlrp.audit"),
+)
 _MEMORY = 8 << 30
+_LARGE = 100 << 20
 
 Outcome = dict[str, Any]
 
@@ -175,7 +177,8 @@ def attempt(name: str, exporter: str) -> Iterator[Outcome]:
                 yield outcome(kind, "does not run", [_first(error)])
                 continue
             # Each layer is recomputed once: the variants differ in how layers are written.
-            layers = "" if kind == VARIANTS[0] else "none"
+            plain = kind == VARIANTS[0] and tried.stat().st_size < _LARGE
+            layers = "" if plain else "none"
             try:
                 known[mark] = {"variant": kind, **explain(tried, given, folder, layers)}
             except Exception as error:
@@ -201,10 +204,14 @@ def names(pattern: str) -> list[str]:
 def run(journal: Path, pattern: str, again: set[str], limit: int) -> None:
     """Try what the journal does not hold, or holds with a status that is tried again."""
     found = read(journal)
-    # Importing the libraries takes longer than many a trial, so processes are forked off one that
-    # has them.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_LIBRARIES)
+    # Exporters load and register more than many a trial needs time, so processes are forked off
+    # one in which they have run.
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as folder:
+        for exporter in EXPORTERS:
+            export("net/mlp", exporter, Path(folder) / "model.onnx")
+    for module in _LIBRARIES:
+        importlib.import_module(module)
     for name, exporter in itertools.product(names(pattern), EXPORTERS):
         known = [found.get((name, exporter, kind)) for kind in VARIANTS]
         ended = [entry for entry in known if entry is not None]
@@ -218,7 +225,12 @@ def run(journal: Path, pattern: str, again: set[str], limit: int) -> None:
         trial.kill()
         trial.join()
         if trial.exitcode:
-            done = {entry["variant"] for entry in entries(journal)[noted:]}
+            new = [
+                e
+                for e in entries(journal)[noted:]
+                if (e["name"], e["exporter"]) == (name, exporter)
+            ]
+            done = {entry["variant"] for entry in new}
             for kind in VARIANTS:
                 if kind not in done:
                     note(journal, name, exporter, outcome(kind, "not finished", [why]))
@@ -305,7 +317,7 @@ it, and slimmed by onnxslim.
 
 *Explained* means: the default composite converts it; the model's outputs are unchanged; all
 relevance is finite; `onnxlrp check` accounts for it layer by layer; and, of the plain export,
-each layer's is that of the definition in float64.
+where that is below 100 MB, each layer's is that of the definition in float64.
 """
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,17 +15,15 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from google.protobuf.message import DecodeError
-from onnxscript.optimizer import fold_constants
 
 from onnxlrp.errors import InputError, ModelError
 from onnxlrp.files import check_regular
 from onnxlrp.graph.batch import free_batch
+from onnxlrp.graph.constants import fold
 from onnxlrp.graph.lifting import MINIMUM_OPSET, malformed, prepare
 from onnxlrp.graph.shapes import Dim, dims_of
+from onnxlrp.graph.sizes import settle
 from onnxlrp.graph.tensors import check_tensors
-
-# Elements of a constant that is written out: 1 GB of float32.
-_MOST_FOLDED = 1 << 28
 
 METADATA_PREFIX = "onnxlrp."
 """What the keys of an explainer's metadata begin with."""
@@ -147,37 +144,17 @@ def _normalise(model: ir.Model) -> None:
     passes.RemoveInitializersFromInputsPass()(model)
     _name(model.graph)
     _infer_shapes(model)
-    fold_constants(
-        model,
-        onnx_shape_inference=True,
-        input_size_limit=_MOST_FOLDED,
-        output_size_limit=_MOST_FOLDED,
-        should_fold=_should_fold,
-    )
-    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    fold(model)
     passes.RemoveUnusedNodesPass()(model)
     passes.TopologicalSortPass()(model)
     _name(model.graph)
     _infer_shapes(model)
+    settle(model, _infer_shapes)
     while _round_down(model.graph):
         _infer_shapes(model)
     model.graph.opset_imports.setdefault("", MINIMUM_OPSET)
     opsets = [onnx.helper.make_opsetid("", model.graph.opset_imports[""])]
     model.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(opsets))
-
-
-def _should_fold(node: ir.Node) -> bool | None:
-    """Fold also what fills constants, which zoo files write weights with; but none too large."""
-    sizes = [dims_of(value.shape) for value in node.outputs if value.shape is not None]
-    fills = node.op_type == "ConstantOfShape"
-    asked = node.inputs[0] if fills and node.inputs else None
-    shape = None if asked is None else ir.convenience.get_const_tensor(asked)
-    if shape is not None:
-        sizes.append(tuple(shape.numpy().tolist()))
-    known = [math.prod(d for d in dims if isinstance(d, int)) for dims in sizes]
-    if any(count > _MOST_FOLDED for count in known):
-        return False
-    return True if fills else None
 
 
 def _infer_shapes(model: ir.Model) -> None:

@@ -102,7 +102,9 @@ def _check_mean(operation: Operation, live: frozenset[int]) -> None:
     assert value is not None
     static_shape(value)
     require_constant(operation, 1, "list of axes")
-    if 0 in _axes(operation):
+    assert value.shape is not None
+    # What has a size that is known is a stack of several, and samples lie along another axis.
+    if 0 in _axes(operation) and not isinstance(value.shape[0], int):
         fail("it mixes the samples of a batch", "remove it from the model")
 
 

@@ -270,3 +270,32 @@ def test_a_large_window_is_visited_axis_by_axis(size, attributes, most):
     proto = model(body, {"x": ["N", 2, size, size]}, ["f"], {})
     explainer = convert(proto, lines("MaxPool: winner-takes-all")).to_proto()
     assert len(explainer.graph.node) < most
+
+
+def test_a_mean_over_a_stack_in_front_mixes_no_samples():
+    """Of several heads' scores, [2, N, 4]; each head adds up to what the input is given."""
+    body = [
+        node("Relu", ["x"], "r"),
+        node("Unsqueeze", ["x", "front"], "a"),
+        node("Unsqueeze", ["r", "front"], "b"),
+        node("Concat", ["a", "b"], "stack", axis=0),
+        node("ReduceMean", ["stack", "front"], "y", keepdims=0),
+        node("Gemm", ["y", "w"], "logits"),
+    ]
+    weights = {"front": np.array([0]), "w": normal(4, 3, seed=1)}
+    proto = model(body, {"x": ["N", 4]}, ["logits"], weights)
+    explained = explain(
+        proto, lines("*: epsilon"), {"x": normal(3, 4, seed=2)}, inside=["y"], target=[0, 1, 2]
+    )
+    close(explained.values["relevance"], explained.relevance("y"))
+
+
+def test_a_mean_over_the_samples_is_refused():
+    body = [
+        node("ReduceMean", ["x", "front"], "m", keepdims=1),
+        node("Sub", ["x", "m"], "y"),
+        node("Gemm", ["y", "w"], "logits"),
+    ]
+    weights = {"front": np.array([0]), "w": normal(4, 3, seed=1)}
+    with pytest.raises(UnsupportedError, match="mixes the samples"):
+        convert(model(body, {"x": ["N", 4]}, ["logits"], weights), lines("*: epsilon"))
