@@ -74,7 +74,7 @@ def _compute(node: ir.Node) -> None:
     assert graph is not None
     proto = ir.to_proto(node)
     assert isinstance(proto, onnx.NodeProto)
-    opsets = [onnx.helper.make_opsetid("", graph.opset_imports[""])]
+    opsets = {"": graph.opset_imports[""]}
     values = {
         v.name or "": v.const_value.numpy()
         for v in node.inputs
