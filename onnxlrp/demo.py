@@ -1,4 +1,4 @@
-"""The bundled network explains the bundled photograph."""
+"""The bundled networks explain a bundled photograph, and a sentence."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ CLASSES = (
     "ship",
     "truck",
 )
+REVIEWS = "reviews.onnx"
+REVIEW = "A beautiful and moving film with a tired, predictable plot."
+OPINIONS = ("negative", "positive")
 PREPROCESSING = Preprocessing(resize=32, crop=(32, 32), mean=(125.3, 123.0, 113.9))
 """As the network was trained, see its card."""
 
@@ -94,3 +97,50 @@ def demo(target: int = TOP, composite: Composite | str = DEFAULT_COMPOSITE) -> D
     relevance = np.asarray(explanation.relevance)[0]
     over = overlay(relevance, seen(PREPROCESSING, photograph))
     return Demo(conversion, explanation, relevance, heatmap(relevance), over)
+
+
+@dataclass(frozen=True)
+class TextDemo:
+    """What the demo of text shows.
+
+    Attributes
+    ----------
+    conversion : of the bundled network
+    explanation : of one text
+    tokenizer : the content of the network's `tokenizer.json`
+
+    """
+
+    conversion: Conversion
+    explanation: Explanation
+    tokenizer: bytes
+
+    @property
+    def label(self) -> str:
+        """The class explained, in words."""
+        return OPINIONS[int(self.explanation.target[0])]
+
+
+def demo_text(
+    text: str = REVIEW, target: int = TOP, composite: Composite | str = DEFAULT_COMPOSITE
+) -> TextDemo:
+    """Convert the bundled network of film reviews and explain a text with it.
+
+    Parameters
+    ----------
+    text : in English, about a film
+    target : 0, negative, 1, positive, or -1 for what the network thinks it is
+    composite : which rule each node gets
+
+    Raises
+    ------
+    CompositeError, InputError, DeviceError
+        As `demo`; or the library `tokenizers` is not installed.
+
+    """
+    bundled = files("onnxlrp.bundled")
+    with as_file(bundled / REVIEWS) as path:
+        conversion = convert(path, composite)
+    with as_file(bundled / REVIEWS.replace(".onnx", ".tokenizer.json")) as path:
+        run = Explainer(conversion.to_proto().SerializeToString(), tokenizer=path)
+        return TextDemo(conversion, run([text], target), path.read_bytes())

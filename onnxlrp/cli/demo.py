@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,8 +11,11 @@ from onnxlrp.cli.options import chosen_composite, composite_options, target_numb
 from onnxlrp.cli.terminal import echo
 from onnxlrp.files import naming, write
 
+if TYPE_CHECKING:
+    from onnxlrp.compiler.composite import Composite
 
-@click.command(short_help="Explain a bundled photograph with a bundled network.")
+
+@click.command(short_help="Explain a bundled photograph, or a sentence, with a bundled network.")
 @click.option(
     "-o",
     "--output",
@@ -28,10 +32,19 @@ from onnxlrp.files import naming, write
     default="top",
     help="The class to explain, 0 to 9; the top one by default.",
 )
+@click.option(
+    "--text",
+    is_flag=False,
+    flag_value="",
+    metavar="[TEXT]",
+    help="Explain a sentence of a film review, a bundled one or yours, with a network that tells "
+    "negative ones, 0, from positive, 1.",
+)
 @composite_options
 def demo(
     folder: Path,
     target: int,
+    text: str | None,
     composite: str,
     rules: tuple[str, ...],
     settings: tuple[str, ...],
@@ -42,7 +55,11 @@ def demo(
     from onnxlrp.cli import tables
     from onnxlrp.demo import demo as run
 
-    shown = run(target, chosen_composite(composite, rules, settings, lrn, plugins))
+    chosen = chosen_composite(composite, rules, settings, lrn, plugins)
+    if text is not None:
+        _demo_text(text, folder, target, chosen)
+        return
+    shown = run(target, chosen)
     folder.mkdir(parents=True, exist_ok=True)
     with naming(folder / "explainer.onnx"):
         shown.conversion.save(folder / "explainer.onnx")
@@ -62,3 +79,37 @@ def demo(
     echo("The same for your own model and photograph:")
     echo("  onnxlrp convert MODEL.onnx EXPLAINER.onnx --preprocess imagenet")
     echo("  onnxlrp explain EXPLAINER.onnx PHOTO.jpg -o heatmaps")
+
+
+def _demo_text(text: str, folder: Path, target: int, composite: Composite) -> None:
+    from onnxlrp.cli import sentences, tables
+    from onnxlrp.demo import OPINIONS, REVIEW, demo_text
+    from onnxlrp.drawing.sentence import page
+    from onnxlrp.running.explanation import title
+
+    shown = demo_text(text or REVIEW, target, composite)
+    explanation = shown.explanation
+    relevance, _ = explanation.of(0)
+    tokens, account = explanation.texts[0], explanation.account()
+    written = page(tokens, relevance, title=title(shown.label, account)).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder / "explainer.onnx"):
+        shown.conversion.save(folder / "explainer.onnx")
+    write(folder / "explainer.tokenizer.json", lambda buffer: buffer.write(shown.tokenizer))
+    write(folder / "sentence.html", lambda buffer: buffer.write(written))
+    drawn = explanation.plot(labels=OPINIONS)
+    write(folder / "sentence.png", lambda buffer: drawn.save(buffer, format="PNG"))
+
+    for warning in shown.conversion.warnings:
+        echo(f"Warning: {warning}", err=True)
+    tables.show(tables.rules(shown.conversion))
+    echo(f"Why {shown.label}? class {explanation.target[0]}, {account.in_words()}")
+    sentences.show(tokens, relevance)
+    echo(f"In {folder.resolve()}:")
+    echo("  explainer.onnx            the network and its explanation, for any ONNX runtime")
+    echo("  explainer.tokenizer.json  what makes tokens of a text")
+    echo("  sentence.png, .html       red speaks for the class, blue against it")
+    echo("The same for more texts, and for your own model with its tokenizer.json beside it:")
+    echo(f"  onnxlrp explain {folder / 'explainer.onnx'} --text 'Dull and far too long.' -o why")
+    echo("  onnxlrp convert MODEL.onnx EXPLAINER.onnx")
+    echo("  onnxlrp explain EXPLAINER.onnx reviews.txt -o why")

@@ -237,6 +237,8 @@ def _explain(
     digests = {item.name: _digest(item) for item in rest}
     score = "score" if run.score_is_output else run.contract.output
     verbose = not sys.stderr.isatty() or len(items) <= FEW
+    # A bar would be torn by lines on the same terminal.
+    lines = verbose and sys.stdout.isatty() and sys.stderr.isatty()
     failures: list[Failure] = []
     start = time.perf_counter()
     if before:
@@ -245,7 +247,7 @@ def _explain(
         with (
             warnings.catch_warnings(record=True, action="once") as noticed,
             pool(2) as writers,
-            progress(len(items), "items", len(before)) as advance,
+            progress(len(items), "items", len(before), silent=lines) as advance,
         ):
             results = explain(run, rest, targets, how, batch=batch)
             for result, done in ahead(writers, work, results, 2 * batch + 2):

@@ -14,7 +14,9 @@ EVERY = 30.0
 
 
 @contextmanager
-def progress(total: int, noun: str, done: int = 0) -> Iterator[Callable[[], None]]:
+def progress(
+    total: int, noun: str, done: int = 0, *, silent: bool = False
+) -> Iterator[Callable[[], None]]:
     """Give a function to call after each of `total` things.
 
     On a terminal stderr shows a bar with rate and time left; elsewhere it gets a line such as
@@ -25,9 +27,12 @@ def progress(total: int, noun: str, done: int = 0) -> Iterator[Callable[[], None
     total : how many there are
     noun : what they are, in the plural
     done : how many of them were done before
+    silent : whether to show nothing
 
     """
-    if sys.stderr.isatty():
+    if silent:
+        yield lambda: None
+    elif sys.stderr.isatty():
         yield from _bar(total, noun, done)
     else:
         yield from _lines(total, noun, done)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxlrp.cli.terminal import clean, console, echo
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from onnxlrp.inputs.text import Tokens
     from onnxlrp.running.results import Record
     from onnxlrp.running.stream import Failure, Result
 
 
 def tell(result: Result | Failure, rows: Sequence[Record], score: str, colours: str) -> None:
     """Print class, score and sum of relevance; of a text what speaks for and against it, too.
-
-    Colours are left out where the output is no terminal, or NO_COLOR is set.
 
     Parameters
     ----------
@@ -25,7 +26,6 @@ def tell(result: Result | Failure, rows: Sequence[Record], score: str, colours: 
     colours : a name that `onnxlrp.drawing.colours` knows
 
     """
-    from onnxlrp.drawing.sentence import aside, in_words, styles
     from onnxlrp.running.stream import Failure
 
     explained = () if isinstance(result, Failure) else result.explained
@@ -33,13 +33,30 @@ def tell(result: Result | Failure, rows: Sequence[Record], score: str, colours: 
         echo(f"{row.source}: {row.explained}, {row.account.in_words(score)}")
         if isinstance(result, Failure) or result.sample.tokens is None:
             continue
-        tokens = result.sample.tokens
-        out = console()
-        if out.is_terminal and not out.no_color:
-            from rich.text import Text
+        show(result.sample.tokens, one.relevance, one.padding, colours)
 
-            parts = styles(tokens, one.relevance, colours=colours)
-            out.print(Text.assemble(*((clean(text), style) for text, style in parts)))
-        words = in_words(tokens, one.relevance)
-        rest = aside(tokens, one.relevance, one.padding)
-        echo("  " + "; ".join(filter(None, [words, rest])))
+
+def show(
+    tokens: Tokens, relevance: NDArray[Any], padding: float = 0.0, colours: str = "red-blue"
+) -> None:
+    """Print a text with its tokens in colours, and what speaks for and against the class.
+
+    Where the output is no terminal, or NO_COLOR is set, the text is plain.
+
+    Parameters
+    ----------
+    tokens, relevance, padding, colours : as for `onnxlrp.drawing.sentence.page`
+
+    """
+    from onnxlrp.drawing.sentence import aside, in_words, styles
+
+    out = console()
+    if out.is_terminal and not out.no_color:
+        from rich.text import Text
+
+        parts = styles(tokens, relevance, colours=colours)
+        out.print(Text.assemble(*((clean(text), style) for text, style in parts)))
+    else:
+        echo(" ".join(tokens.text.split()))
+    said = [in_words(tokens, relevance), aside(tokens, relevance, padding)]
+    echo("  " + "; ".join(filter(None, said)))

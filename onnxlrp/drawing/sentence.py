@@ -15,6 +15,9 @@ from onnxlrp.drawing.colours import coloured
 from onnxlrp.errors import InputError
 from onnxlrp.inputs.text import Tokens, attached
 
+WEAK = 0.05
+"""Words with less of the strongest one's relevance are not named."""
+
 PLAIN, TINTED = 0.15, 0.5
 """On a terminal weaker relevance is not coloured, and weaker than the second colours letters."""
 
@@ -153,6 +156,8 @@ def in_words(
     """
     before, behind = ("\u2068", "\u2069") if isolated else ("", "")
     ranked = sorted(tokens.words(relevance), key=lambda word: -abs(word.relevance))
+    least = WEAK * abs(ranked[0].relevance) if ranked else 0.0
+    ranked = [word for word in ranked if abs(word.relevance) >= least]
     for_ = [word for word in ranked if word.relevance > 0][:most]
     against = [word for word in ranked if word.relevance < 0][:most]
     return "; ".join(

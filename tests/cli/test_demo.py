@@ -64,3 +64,29 @@ def test_a_class_that_cifar_does_not_have(run):
     result = run("demo", "--target", "10")
     assert result.exit_code == 1
     assert "10 is not a class: the model's are 0 to 9" in result.stderr
+
+
+def test_the_demo_of_text_names_the_words_that_decide(run):
+    pytest.importorskip("tokenizers")
+    result = run("demo", "--text")
+    assert result.exit_code == 0, result.output
+    folder = Path("onnxlrp-demo")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "explainer.onnx",
+        "explainer.tokenizer.json",
+        "sentence.html",
+        "sentence.png",
+    ]
+    words = re.search(r"  for: (\w+) \S+, (\w+) .*; against: (\w+)", result.stdout)
+    assert words.groups() == ("beautiful", "moving", "tired")
+    assert re.search(r"Why positive\? class 1, score \S+, relevance sums to", result.stdout)
+    result = run("explain", folder / "explainer.onnx", "--text", "Dull.", "-o", "why")
+    assert "class 0" in result.stdout
+
+
+def test_the_demo_explains_a_text_of_yours(run):
+    pytest.importorskip("tokenizers")
+    result = run("demo", "--text", "Dull <b> and long.", "--target", "1", "-o", "out")
+    assert "Why positive? class 1" in result.stdout
+    assert re.search("against: Dull -", result.stdout)
+    assert "&lt;" in Path("out/sentence.html").read_text("utf-8")
