@@ -98,10 +98,11 @@ def _unsuited(outputs: Sequence[ir.Value], at: str | None) -> Exception:
     dense = next((value for value in outputs if _is_dense(value)), None)
     if dense is not None and dense.shape is not None:
         rank = len(dense.shape)
+        zeros = ",".join(["0"] * (rank - 2))
         advice = (
-            f"of a dense output say where its score is: --at {','.join(['0'] * (rank - 2))} is one "
-            f"place, --at all the sum over them, classes lying on axis {guessed_axis(rank)} where "
-            "--class-axis says nothing else"
+            f"of a dense output `convert` has to know where the score is: --at {zeros} is one "
+            "place, --at all the sum over them; classes lie on axis "
+            f"{guessed_axis(rank)} where --class-axis says nothing else"
         )
     return ModelError(f"no output has a class axis [N, classes]; outputs: {listing}; {advice}")
 

@@ -136,18 +136,19 @@ class Aim:
         minus = "" if self.minus is None else f" minus {labels[self.minus]}"
         return labels[self.target] + minus
 
-    def in_words(self, labels: Sequence[str] | None = None) -> str:
-        """Say what was explained."""
+    def in_words(self, labels: Sequence[str] | None = None, numbers: bool = True) -> str:
+        """Say what was explained; beside names of classes stand their numbers, or not."""
         if self.target is None:
             said = "weighted scores"
         else:
             classes = [self.target, *([] if self.minus is None else [self.minus])]
             said = " minus ".join(
-                f"{labels[number]} ({number})" if labels else f"class {number}"
-                for number in classes
+                (f"{labels[n]} ({n})" if numbers else labels[n]) if labels else f"class {n}"
+                for n in classes
             )
         against = {"others": " against all others", "softmax": " by softmax's gradient"}
-        return said + against.get(self.contrast, "") + (f" at {self.at}" if self.at else "")
+        where = " over all places" if self.at == "all" else f" at {self.at}" if self.at else ""
+        return said + against.get(self.contrast, "") + where
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,11 @@ class Account(NamedTuple):
 
     def in_words(self, name: str = "score") -> str:
         """Say it, calling the score by what the model's output is."""
-        share, name = "", self.quantity.replace("scores", name).replace("score", name)
+        share = ""
+        if name == "score":
+            name = self.quantity
+        elif self.quantity != "score":
+            name = self.quantity.replace("scores", name).replace("score", name)
         if self.share is not None:
             share = f" ({self.share:.1%} of the {self.quantity}"
             beyond = self.share < 0 or self.share > 1.01
@@ -231,8 +235,7 @@ class Explanation:
         from onnxlrp.drawing.typeset import sentence
 
         relevance, values = self.of(index, name)
-        aim = self.aim(index)
-        label = aim.label(labels) or aim.in_words()
+        label = self.aim(index).in_words(labels, numbers=False)
         heading = title(label, self.account(index))
         if self.texts:
             return sentence(self.texts[index], relevance, title=heading, **options)

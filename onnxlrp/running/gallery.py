@@ -78,7 +78,7 @@ def gallery(
                     if key not in rows:
                         photograph = seen(preprocessing, picture).convert("RGB")
                         rows[key] = [enlarged(np.asarray(photograph))]
-                        said = f"{one.aim.label(labels) or one.aim.in_words()}, {one.aim.quantity}"
+                        said = f"{one.aim.in_words(labels, numbers=False)}, {one.aim.quantity}"
                         captions[key] = [f"{key[0]}: {said} {one.score:.4g}; the maps hold"]
                     drawn = heatmap(one.relevance, preprocessing.layout, colours=colours)
                     rows[key].append(drawn)

@@ -134,3 +134,36 @@ def test_a_composite_that_leaves_a_node_without_a_rule(refused, model):
 
 def test_a_composite_nobody_knows_is_answered_with_those_that_ship(refused, model):
     assert "epsilon_plus_flat" in refused("model.onnx", "--composite", "epsilom")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--target", "3-99"), "target 99 is not a class; 'y' has classes 0 to 3"),
+        (("--target", "2-2"), "does not differ from itself"),
+        (("--target", "weights", "--contrast", "others"), "a contrast is of one class"),
+        (("--at", "0,0"), "a classifier has no places, leave it out; outputs: y float[N, 4]"),
+        (("--class-axis", "1"), "add --at"),
+    ],
+)
+def test_what_a_classifier_does_not_explain(refused, options, text):
+    weight = numpy_helper.from_array(np.ones((3, 4), np.float32), "w")
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="dense")]
+    save(nodes, [value("x", "N", 3)], [value("y", "N", 4)], [weight])
+    assert text in refused("model.onnx", *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ((), "`convert` has to know where the score is: --at 0,0 is one place"),
+        (("--at", "8,0"), "'8' is no index and no range FIRST:END within axis 2 of [N, 4, 8, 8]"),
+        (("--at", "0"), "write an index or a range for each of 2 axes, as in --at 0,0, or all"),
+        (("--at", "0,0", "--class-axis", "7"), "--class-axis 7 is no axis of [N, 4, 8, 8]"),
+    ],
+)
+def test_where_a_dense_output_is_not_explained(refused, options, text):
+    weight = numpy_helper.from_array(np.ones((4, 3, 1, 1), np.float32), "w")
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")]
+    save(nodes, [value("x", "N", 3, 8, 8)], [value("y", "N", 4, 8, 8)], [weight])
+    assert text in refused("model.onnx", *options)

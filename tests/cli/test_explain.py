@@ -440,3 +440,42 @@ def test_a_model_of_pictures_explains_no_text(run, explainer: Path, photo: Path)
     assert "this one reads image float32 [N, 3, 8, 8]" in line
     line = refused(run("explain", explainer, photo, "-o", "out", "--format", "html"))
     assert "--format html is one of texts" in line
+
+
+def test_why_one_class_and_not_another(run, model: Path, photo: Path, preprocessing):
+    """By names, on an explainer that takes weights; files, results and words tell of both."""
+    Path("names.txt").write_text("cat\ndog\nT-shirt\n")
+    made = run(
+        "convert", model, "w.onnx", "--target", "weights", "--resize", "8x8", "--scale", "1/255"
+    )
+    assert made.exit_code == 0, made.output
+    asked = ("--target", "T-shirt-cat", "--labels", "names.txt", "--format", "npy,hdf5")
+    result = run("explain", "w.onnx", photo, "-o", "out", *asked)
+    assert result.exit_code == 0, result.output
+    assert "T-shirt (2) minus cat (0), difference of scores " in result.stdout
+    assert "of the difference of scores)" in result.stdout
+    (row,) = json.loads(Path("out/results.json").read_text())
+    assert row["target"] == "2-0"
+    assert row["label"] == "T-shirt minus cat"
+    with Image.open(photo) as picture:
+        picture = preprocessing(picture)[None]
+    plain = Explainer(onnxlrp.convert(model).to_proto().SerializeToString())
+    one, other = plain(picture, 2), plain(picture, 0)
+    assert row["score"] == pytest.approx(float(one.score[0] - other.score[0]), rel=1e-5)
+    relevance = np.load("out/photo.relevance.npy")
+    wanted = one.relevance[0] - other.relevance[0]
+    np.testing.assert_allclose(relevance, wanted, atol=1e-5 * np.abs(wanted).max())
+    with h5py.File("out/attribution.h5") as file:
+        assert file["label"][:].tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [("2-9", "9 is not a class: they are 0 to 2"), ("2-0", "convert with --target weights")],
+)
+def test_differences_that_cannot_be_explained(run, explainer: Path, photo: Path, target, text):
+    result = run("explain", explainer, photo, "-o", "out", "--target", target)
+    assert result.exit_code == 1
+    assert re.fullmatch(r"Error: [^\n]+\n", result.stderr)
+    assert text in result.stderr
+    assert not Path("out").exists()

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import onnx
+import pytest
 
 from onnxlrp.inputs.preprocessing import Preprocessing
 
@@ -70,3 +71,17 @@ def test_a_file_that_is_no_model(run):
     assert result.stderr.startswith("Error: notes.txt is not an ONNX model")
     assert result.stderr.count("\n") == 1
     assert "missing.onnx" in run("inspect", "missing.onnx").stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--target", "2-0"), "target: 2-0, the difference of two scores"),
+        (("--target", "weights"), "target: all scores, times input 'weights'"),
+        (("--contrast", "others"), "target: input 'target', against all others"),
+        (("--contrast", "softmax", "--target", "1"), "target: 1, by the gradient of softmax"),
+    ],
+)
+def test_an_explainer_says_what_it_explains(run, model, options, text):
+    assert run("convert", model, "e.onnx", *options).exit_code == 0
+    assert text in run("inspect", "e.onnx").stdout

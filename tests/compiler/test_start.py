@@ -256,7 +256,7 @@ def test_what_a_classifier_cannot_start_from(options, text):
         ({"at": "0"}, "as in --at 0,0, or all"),
         ({"at": "0,0", "class_axis": 4}, "1 to 3, or counted from the end"),
         ({"at": "0,0", "class_axis": 0}, "--class-axis 0 is no axis"),
-        ({}, "--at 0,0 is one place, --at all the sum over them, classes lying on axis 1"),
+        ({}, "--at 0,0 is one place, --at all the sum over them"),
     ],
 )
 def test_where_no_score_is(options, text):

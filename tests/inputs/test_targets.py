@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxlrp.errors import InputError
-from onnxlrp.inputs.targets import class_number, load_labels, read_targets
+from onnxlrp.inputs.targets import Difference, class_number, load_labels, read_targets
 
 LABELS = ["tench, Tinca tinca", "goldfish", "crane", "crane"]
 
@@ -110,3 +110,56 @@ def test_labels_that_are_no_names(tmp_path, text):
     file.write_text(text)
     with pytest.raises(InputError, match="is not a list of names"):
         load_labels(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("3-0", (3, 0)),
+        ("top-2", (-1, 2)),
+        ("goldfish-top", (1, -1)),
+        ("goldfish - tinca tinca", (1, 0)),
+        ("T-shirt-goldfish", (4, 1)),
+    ],
+)
+def test_the_difference_of_two_classes(text, pair):
+    assert read_targets(text, ["a"], [*LABELS, "T-shirt"], 5).of("a") == Difference(*pair)
+
+
+def test_a_class_whose_name_holds_a_minus_is_that_class():
+    assert read_targets("T-shirt", ["a"], ["T", "shirt", "T-shirt"], 3).of("a") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("3-99", "99 is not a class: they are 0 to 4"),
+        ("2-2", "does not differ from itself"),
+        ("goldfish-cat", "no class is called 'goldfish-cat'"),
+        ("a-b-c", "can be read as several differences"),
+    ],
+)
+def test_what_is_no_difference(text, said):
+    with pytest.raises(InputError, match=said):
+        read_targets(text, ["a"], ["a", "b-c", "a-b", "c", "goldfish"], 5)
+
+
+def test_differences_in_a_file(tmp_path):
+    path = tmp_path / "asked.csv"
+    path.write_text("b,goldfish-0\na,2\n")
+    targets = read_targets(str(path), ["a", "b"], LABELS, 4)
+    assert [targets.of(name) for name in "ab"] == [2, Difference(1, 0)]
+
+
+def test_weights_in_a_file(tmp_path):
+    np.save(tmp_path / "one.npy", np.array([1.0, 0, -1, 0.5]))
+    np.savez(tmp_path / "each.npz", weights=np.eye(2, 4))
+    one = read_targets(str(tmp_path / "one.npy"), ["a", "b"], None, 4)
+    assert one.of("a") == one.of("b") == (1, 0, -1, 0.5)
+    each = read_targets(str(tmp_path / "each.npz"), ["a", "b"], None, 4)
+    assert [each.of(name) for name in "ab"] == [(1, 0, 0, 0), (0, 1, 0, 0)]
+    with pytest.raises(InputError, match=r"nor weights: \[4\], or a row of 4 for each of 3 items"):
+        read_targets(str(tmp_path / "each.npz"), ["a", "b", "c"], None, 4)
+    np.save(tmp_path / "bad.npy", np.array([1.0, np.nan, 0, 0]))
+    with pytest.raises(InputError, match="NaN or infinity"):
+        read_targets(str(tmp_path / "bad.npy"), ["a"], None, 4)
