@@ -212,7 +212,7 @@ def run(journal: Path, pattern: str, again: set[str], limit: int) -> None:
             export("net/mlp", exporter, Path(folder) / "model.onnx")
     for module in _LIBRARIES:
         importlib.import_module(module)
-    for name, exporter in itertools.product(names(pattern), EXPORTERS):
+    for exporter, name in itertools.product(EXPORTERS, names(pattern)):
         known = [found.get((name, exporter, kind)) for kind in VARIANTS]
         ended = [entry for entry in known if entry is not None]
         if ended and not any(entry["status"] in again for entry in ended):

@@ -152,6 +152,7 @@ def _normalise(model: ir.Model) -> None:
     settle(model, _infer_shapes)
     while _round_down(model.graph):
         _infer_shapes(model)
+        settle(model, _infer_shapes)
     model.graph.opset_imports.setdefault("", MINIMUM_OPSET)
     opsets = [onnx.helper.make_opsetid("", model.graph.opset_imports[""])]
     model.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(opsets))

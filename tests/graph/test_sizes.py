@@ -38,6 +38,17 @@ def test_what_is_left_of_a_reshape_is_a_number():
     assert found["y"] == ("N", 6, 4, 4)
 
 
+def test_what_follows_from_a_pooling_that_onnx_miscounts():
+    """Of 7 + 2 rows by twos onnx counts 5 windows; 4 there are."""
+    pooled = node(
+        "MaxPool", ["image"], "x", kernel_shape=[2, 2], strides=[2, 2], pads=[1] * 4, ceil_mode=1
+    )
+    body = [pooled, *SHAPED, node("Relu", ["y"], "z")]
+    found = sizes(body, "z", {"image": ["N", 12, 7, 7]}, {})
+    assert found["x"] == ("N", 12, 4, 4)
+    assert found["y"] == ("N", 6, 4, 4)
+
+
 def test_weights_say_how_many_channels_their_input_has():
     """The width is not known, so that a Reshape does not tell."""
     convolved = node("Conv", ["y", "w"], "z")
