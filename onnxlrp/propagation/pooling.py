@@ -74,6 +74,11 @@ class Mean(UniformLayer):
             s = layout.unsqueeze(s, self.axes)
         return Operands((layout.expand(self._weighted(s), self.x),))
 
+    def filled(self, x: Operands, value: float | Sequence[float]) -> Operands:
+        one = super().filled(x, value)
+        # A mean over a stack in front needs all of it.
+        return one.map(lambda part: layout.expand(part, self.x)) if 0 in self.axes else one
+
     @property
     def ones(self) -> Layer:
         return replace(self, weight=1.0)

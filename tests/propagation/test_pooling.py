@@ -272,7 +272,8 @@ def test_a_large_window_is_visited_axis_by_axis(size, attributes, most):
     assert len(explainer.graph.node) < most
 
 
-def test_a_mean_over_a_stack_in_front_mixes_no_samples():
+@pytest.mark.parametrize("rule", ["epsilon", "flat", "w-square"])
+def test_a_mean_over_a_stack_in_front_mixes_no_samples(rule):
     """Of several heads' scores, [2, N, 4]; each head adds up to what the input is given."""
     body = [
         node("Relu", ["x"], "r"),
@@ -285,7 +286,11 @@ def test_a_mean_over_a_stack_in_front_mixes_no_samples():
     weights = {"front": np.array([0]), "w": normal(4, 3, seed=1)}
     proto = model(body, {"x": ["N", 4]}, ["logits"], weights)
     explained = explain(
-        proto, lines("*: epsilon"), {"x": normal(3, 4, seed=2)}, inside=["y"], target=[0, 1, 2]
+        proto,
+        lines(f"name=node_y: {rule}", "*: epsilon"),
+        {"x": normal(3, 4, seed=2)},
+        inside=["y"],
+        target=[0, 1, 2],
     )
     close(explained.values["relevance"], explained.relevance("y"))
 
