@@ -16,7 +16,8 @@ from onnxlrp.graph.shapes import Dim, dims_of
 FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 _NORMALISERS = ("Softmax", "LogSoftmax", "Sigmoid")
-_WRAPPERS = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout")
+_RENAMING = ("Identity", "Cast", "Dropout")
+_WRAPPERS = (*_RENAMING, "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ def score_of(output: ir.Value, place: Place | None = None) -> Score:
         binary = _binary(node, output) if place is None else None
         if binary is not None:
             return binary
-        if operator_of(node) not in _WRAPPERS or not _fits(source, output, place):
+        # What moves places about would make others of them.
+        wrappers = _WRAPPERS if place is None else _RENAMING
+        if operator_of(node) not in wrappers or not _fits(source, output, place):
             break
         value = source
     return Score(output, output, place=place)
@@ -146,9 +149,11 @@ def _maker(value: ir.Value | None) -> ir.Node | None:
 
 
 def _fits(value: ir.Value, output: ir.Value, place: Place | None) -> bool:
-    """Whether a value has a class axis with as many classes as an output, and the same places."""
+    """Whether a value has a class axis with as many classes as an output."""
     if place is not None:
-        return value.dtype in FLOATS and value.shape is not None and value.shape == output.shape
+        if value.dtype not in FLOATS or value.shape is None or output.shape is None:
+            return False
+        return len(value.shape) == len(output.shape)
     return _has_class_axis(value) and _classes(value) == _classes(output)
 
 
