@@ -200,6 +200,8 @@ def _text(
     medium = Sentences(model.explained[0], vocabulary, replacement or usual, model.inputs)
     found: list[tuple[str, dict[str, NDArray[Any]]]] = []
     arrays = [Path(source) for source in sources if Path(source).suffix.lower() in ARRAYS]
+    if 0 < len(arrays) < len(sources):
+        raise InputError("--data takes texts, or arrays of tokens, not both")
     for array in arrays:
         read = token_arrays(array, medium.input, model.inputs, vocabulary)
         count = len(read[medium.input])
@@ -210,15 +212,16 @@ def _text(
             )
             for row in range(count)
         ]
-    if len(arrays) < len(sources):
+    if not arrays:
         if path is None:
             raise InputError("text needs the model's tokenizer: name it, as in --tokenizer FILE")
         reader = Reader(path, model.inputs, model.explained)
-        files = [source for source in sources if Path(source) not in arrays]
-        found += [
-            (text.name, {name: a[0] for name, a in reader.feeds([reader(text.text)]).items()})
-            for text in collect_texts(files, column=options["column"])
-        ]
+        for text in collect_texts(sources, column=options["column"]):
+            try:
+                feeds = reader.feeds([reader(text.text)])
+            except InputError as error:
+                raise InputError(f"{text.source}: {error}") from error
+            found.append((text.name, {name: a[0] for name, a in feeds.items()}))
     names = [name for name, _ in found]
     if len(set(names)) < len(names):
         raise InputError("two files of --data have the same name")

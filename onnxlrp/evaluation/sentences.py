@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnxlrp.errors import InputError
 from onnxlrp.evaluation.flipping import Flipping, Size
 from onnxlrp.evaluation.medium import Feeds, Maps, Replacing, Sample
-from onnxlrp.inputs.tokens import Vocabulary, is_mask
-from onnxlrp.running.explainer import Tensor
+from onnxlrp.inputs.text import Inputs
+from onnxlrp.inputs.tokens import Vocabulary, is_mask, role_of
 
 TAKEN_OUT = ("remove", "cut")
 
@@ -46,7 +46,7 @@ class Sentences:
     input: str
     vocabulary: Vocabulary
     replacement: str
-    inputs: Mapping[str, Tensor]
+    inputs: Inputs
     samples: ClassVar[str] = "sentences"
     places: ClassVar[str] = "tokens"
     even: ClassVar[bool] = False
@@ -112,9 +112,7 @@ class Sentences:
         for what, array in {**maps, **({} if mask is None else {"its mask": mask})}.items():
             if array.ndim != 1 or len(array) < length or np.nan_to_num(array[length:]).any():
                 raise InputError(f"{name}: {what} is {list(array.shape)} for {length} tokens")
-        if any(map(is_mask, content)) and not any(
-            isinstance(self.inputs[one].shape[1], int) for one in content
-        ):
+        if _masks(content) and not any(isinstance(self.inputs[one][1][1], int) for one in content):
             there = np.flatnonzero(self._there(content))
             end = int(there[-1]) + 1 if len(there) else length
         short = {one: row[:end] for one, row in content.items()}
@@ -148,7 +146,7 @@ class Sentences:
         """Return a function from which tokens are gone, [B, n], to what the model then reads."""
         content = sample.content
         places = self.places_of(content)
-        masks = [name for name in content if is_mask(name)]
+        masks = _masks(content)
 
         def away(gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
             out = np.zeros((len(gone), len(content[self.input])), dtype=bool)
@@ -177,7 +175,7 @@ class Sentences:
 
     def _there(self, content: Maps) -> NDArray[np.bool_]:
         """Return which tokens are no padding, [T]."""
-        masks = [row for name, row in content.items() if is_mask(name)]
+        masks = [content[name] for name in _masks(content)]
         if masks or self.vocabulary.pad is None:
             every = np.ones(len(content[self.input]), dtype=bool)
             return np.asarray(np.logical_and.reduce([every, *masks], dtype=bool))
@@ -189,18 +187,23 @@ class Sentences:
         Filled up at the side where it is, or at the end, if the model can tell.
         """
         pad = self.vocabulary.pad
-        fill = pad is not None or any(map(is_mask, content))
+        fill = pad is not None or bool(_masks(content))
         there = self._there(content)
         before = there[-1] and not there[0]
         count = int(out.sum())
         found = {}
         for name, row in content.items():
             # A shorter sentence has fewer positions, not others.
-            stays = row[~out] if "position" not in name.lower() else row[: len(row) - count]
-            if fill and "position" in name.lower():
+            stays = row[: len(row) - count] if role_of(name) == "positions" else row[~out]
+            if fill and role_of(name) == "positions":
                 stays = row
             elif fill:
                 new = (pad or 0) if name == self.input else 0
                 stays = np.pad(stays, (count, 0) if before else (0, count), constant_values=new)
             found[name] = stays
         return found
+
+
+def _masks(content: Maps) -> list[str]:
+    """Return the inputs that say which tokens are there."""
+    return [name for name in content if is_mask(name)]

@@ -18,7 +18,7 @@ from onnxlrp.inputs.items import ARRAYS, load_array
 
 _CLASSES = ("y", "label", "labels", "target")
 _MASKS = ("[MASK]", "<mask>")
-_PADS = ("[PAD]", "<pad>")
+_PADS = ("[PAD]", "<pad>", "<PAD>", "<|pad|>")
 _UNKNOWN = ("[UNK]", "<unk>")
 
 

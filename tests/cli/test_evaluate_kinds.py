@@ -7,10 +7,11 @@ import numpy as np
 import onnx
 import pytest
 from support import model, node, normal
+from texts import ALL, VOCABULARY, classifier, write_tokenizer
 
 import onnxlrp
 
-WORDS, COUNT = 30, 6
+WORDS, COUNT = len(VOCABULARY), 6
 ids = np.zeros((COUNT, 9), np.int64)
 for number, row in enumerate(ids):
     length = 3 + number % 3
@@ -30,25 +31,10 @@ TOKENIZER = {
 }
 
 
-def table_of_words(path: Path, *beside: str) -> Path:
-    """Write a classifier of tokens that counts each where all inputs beside it are 1."""
-    body, last = [node("Gather", ["table", "input_ids"], "rows")], "rows"
-    for name in beside:
-        body += [
-            node("Cast", [name], f"{name}_there", to=onnx.TensorProto.FLOAT),
-            node("Unsqueeze", [f"{name}_there", "last"], f"{name}_column"),
-            node("Mul", [last, f"{name}_column"], f"{name}_left"),
-        ]
-        last = f"{name}_left"
-    body += [
-        node("ReduceSum", [last, "first"], "sum", keepdims=0),
-        node("Gemm", ["sum", "head"], "logits"),
-    ]
-    weights = {"table": normal(WORDS, 4), "head": normal(4, 2, seed=1)}
-    weights |= {"last": np.array([2]), "first": np.array([1])}
-    inputs = {name: ["N", "T"] for name in ("input_ids", *beside)}
-    onnx.save(model(body, inputs, ["logits"], weights, dtype=onnx.TensorProto.INT64), path)
-    return path
+def network_of(path: str, *beside: str) -> Path:
+    """Write a classifier of tokens that also reads the inputs beside them."""
+    onnx.save(classifier(("input_ids", *beside)), path)
+    return Path(path)
 
 
 def results(folder: str) -> dict[tuple[str, str], float]:
@@ -57,7 +43,7 @@ def results(folder: str) -> dict[tuple[str, str], float]:
 
 
 def test_tokens_of_an_array_with_the_tokenizer_beside_the_model(run):
-    network = table_of_words(Path("model.onnx"), "attention_mask")
+    network = network_of("model.onnx", "attention_mask")
     np.save("ids.npy", ids)
     Path("model.tokenizer.json").write_text(json.dumps(TOKENIZER))
     arguments = ["evaluate", network, "--data", "ids.npy", "--composite", "epsilon", "-o"]
@@ -84,13 +70,13 @@ def test_tokens_of_an_array_with_the_tokenizer_beside_the_model(run):
 
 def test_inputs_that_go_with_tokens_are_given_or_told_by_name(run):
     beside = ("attention_mask", "extra")
-    network = table_of_words(Path("model.onnx"), *beside)
+    network = network_of("model.onnx", *beside)
     there = (ids != 0).astype(np.int64)
     np.savez("set.npz", input_ids=ids, attention_mask=there, extra=there, label=np.ones(COUNT))
     flags = ["--composite", "epsilon", "--replace", "remove", "--special", 2, "--special", 3]
     result = run("evaluate", network, "--data", "set.npz", *flags, "-o", "out")
     assert result.exit_code == 0, result.output
-    plain = table_of_words(Path("plain.onnx"), "attention_mask")
+    plain = network_of("plain.onnx", "attention_mask")
     np.savez("less.npz", input_ids=ids)
     result = run("evaluate", plain, "--data", "less.npz", *flags, "--pad", 0, "-o", "less")
     assert result.exit_code == 0, result.output
@@ -98,7 +84,7 @@ def test_inputs_that_go_with_tokens_are_given_or_told_by_name(run):
 
 
 def test_maps_of_tokens_are_resumed_or_refused(run):
-    network = table_of_words(Path("model.onnx"), "attention_mask")
+    network = network_of("model.onnx", "attention_mask")
     np.save("ids.npy", ids)
     np.save("theirs.npy", normal(*ids.shape))
     flags = ["--maps", "theirs=theirs.npy", "--pad", 0, "--replace", "remove"]
@@ -116,7 +102,7 @@ def test_maps_of_tokens_are_resumed_or_refused(run):
 
 
 def test_what_is_wrong_with_tokens_is_said_in_one_line(run):
-    network = table_of_words(Path("model.onnx"), "attention_mask")
+    network = network_of("model.onnx", "attention_mask")
     np.save("ids.npy", ids)
     np.save("floats.npy", ids.astype(np.float32))
     np.savez("typed.npz", input_ids=ids, attention_masks=ids)
@@ -124,7 +110,7 @@ def test_what_is_wrong_with_tokens_is_said_in_one_line(run):
     np.savez("short.npz", input_ids=ids, attention_mask=ids[:, :4])
     Path("broken.npz").write_bytes(b"PK nothing")
     Path("words.json").write_text("[1, 2]")
-    extra = table_of_words(Path("extra.onnx"), "attention_mask", "extra")
+    extra = network_of("extra.onnx", "attention_mask", "extra")
     here = {"network": network, "data": "ids.npy", "flags": ["--pad", 0, "--replace", "remove"]}
     for change, text in (
         ({"flags": []}, "which token is 'mask'? Give its number, or --tokenizer"),
@@ -144,6 +130,27 @@ def test_what_is_wrong_with_tokens_is_said_in_one_line(run):
         given = here | change
         line = ["evaluate", given["network"], "--data", given["data"], *given["flags"]]
         result = run(*line, "--composite", "epsilon", "-o", "out")
+        assert result.exit_code == 1, (text, result.output)
+        assert text in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert not Path("out").exists()
+
+
+def test_what_is_wrong_with_texts_is_said_in_one_line(run):
+    network = network_of("model.onnx", *ALL[1:])
+    write_tokenizer(Path("tokenizer.json"))
+    np.save("ids.npy", ids)
+    Path("texts.csv").write_text("label,said\n0,a dull film\n")
+    Path("odd.csv").write_text("said\na dull film\n\x01\n")
+    line = ["evaluate", network, "--composite", "epsilon", "-o", "out", "--replace", "remove"]
+    for flags, text in (
+        (["texts.csv"], "texts.csv: say which column holds the text"),
+        (["texts.csv", "--column", "text"], "texts.csv has not one column 'text'"),
+        (["texts.csv", "--column", "said", "--data", "ids.npy"], "or arrays of tokens, not both"),
+        (["none.txt"], "none.txt"),
+        (["odd.csv"], "odd/2: there is no token to replace, only special ones"),
+    ):
+        result = run(*line, "--data", *flags)
         assert result.exit_code == 1, (text, result.output)
         assert text in result.stderr
         assert len(result.stderr.splitlines()) == 1

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from support import model, node, normal
+from texts import READOUT, TABLE, classifier
 
 import onnxlrp
 from onnxlrp.compiler.composite import Composite
@@ -14,32 +14,12 @@ from onnxlrp.inputs.tokens import Vocabulary
 
 PAD, UNKNOWN, START, END, MASK = range(5)
 VOCABULARY = Vocabulary(PAD, MASK, UNKNOWN, frozenset((PAD, START, END, MASK)))
-WORDS, LENGTH = 40, 12
-TABLE = normal(WORDS, 6)
-HEAD = normal(6, 3, seed=1)
+WORDS, LENGTH = len(TABLE), 12
 
 
 def bag(path, masked: bool = True):
-    """Write a classifier whose logits are the sums of what each token there says, and open it."""
-    body = [
-        node("Gather", ["table", "input_ids"], "rows"),
-        *(
-            [
-                node("Cast", ["attention_mask"], "there", to=onnx.TensorProto.FLOAT),
-                node("Unsqueeze", ["there", "last"], "column"),
-                node("Mul", ["rows", "column"], "left"),
-            ]
-            if masked
-            else [node("Identity", ["rows"], "left")]
-        ),
-        node("ReduceSum", ["left", "first"], "sum", keepdims=0),
-        node("Gemm", ["sum", "head"], "logits"),
-    ]
-    weights = {"table": TABLE, "head": HEAD, "last": np.array([2]), "first": np.array([1])}
-    names = ["input_ids", *(["attention_mask"] if masked else [])]
-    inputs = {name: ["N", "T"] for name in names}
-    proto = model(body, inputs, ["logits"], weights, dtype=onnx.TensorProto.INT64)
-    onnx.save(proto, path)
+    """Open a classifier whose logits are the sums of what each token there says."""
+    onnx.save(classifier(("input_ids", *(["attention_mask"] if masked else []))), path)
     return ScoredModel(path)
 
 
@@ -108,7 +88,7 @@ def test_curves_are_what_flipping_by_hand_gives(tmp_path, replacement, masked, o
         for count in range(words + 1):
             left = [number for place, number in enumerate(whole) if place not in places[:count]]
             left += [PAD] * count
-            expected.append(TABLE[left].sum(axis=0) @ HEAD[:, row["class"]])
+            expected.append(TABLE[left].sum(axis=0) @ READOUT[:, row["class"]])
     else:
         expected = by_hand(path, row["class"], there, places, replacement)
     assert row["flips"] == words
@@ -128,7 +108,7 @@ def test_a_sum_of_tokens_is_judged_best_by_what_each_says(scored):
         ids = sentence(number, words)["input_ids"]
         chance = np.random.default_rng([7, number]).normal(size=LENGTH)
         row = run(sample(run, number, words, {"chance": chance}))
-        says = np.sort((TABLE[ids[1 : words + 1]] @ HEAD)[:, row["class"]])[::-1]
+        says = np.sort((TABLE[ids[1 : words + 1]] @ READOUT)[:, row["class"]])[::-1]
         curve = row["score"] - np.array([0, *np.cumsum(says)])
         best = row["methods"]["epsilon"]["values"]
         assert best["AUC descending"] == pytest.approx(curve.mean(), abs=1e-4)
