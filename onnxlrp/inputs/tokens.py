@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ class Vocabulary:
             unknown = found["model"].get("unk_id", words.get(named, numbers.get(named)))
             pad = (found.get("padding") or {}).get("pad_id")
             special = {int(one["id"]) for one in added.values() if one["special"]}
+            special.update(_put_around(found.get("post_processor") or {}))
         # What is no tokenizer lacks what it must have, or has it of another kind.
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path} is not a tokenizer.json of the tokenizers library") from error
@@ -90,6 +91,17 @@ class Vocabulary:
             pad=self.pad if pad is None else pad,
             special=self.special | frozenset(special),
         )
+
+
+def _put_around(processor: Mapping[str, Any]) -> Iterator[int]:
+    """Return the tokens that a tokenizer's last stage puts around a text."""
+    for one in processor.get("processors", ()):
+        yield from _put_around(one)
+    for token in processor.get("special_tokens", {}).values():
+        yield from map(int, token["ids"])
+    for name in ("cls", "sep"):
+        if name in processor:
+            yield int(processor[name][1])
 
 
 def token_arrays(
@@ -150,7 +162,7 @@ def completed(
     Parameters
     ----------
     given : by name of the input, [N, T]
-    inputs : the model's, by name, with `dtype` and `shape`
+    inputs : dtype and shape of the model's, by name
     ids : which of them holds the ids
     pad : what the ids are filled up with
 
@@ -167,7 +179,7 @@ def completed(
     if rows.dtype.kind not in "iu" or rows.ndim != 2:
         raise InputError(f"ids are whole numbers [N, T], not {rows.dtype} {list(rows.shape)}")
     found = {}
-    for name, tensor in inputs.items():
+    for name, (dtype, _) in inputs.items():
         if name in given:
             values = given[name]
         elif is_mask(name):
@@ -185,7 +197,7 @@ def completed(
             raise InputError(f"the model also reads '{name}': give it under that name in an .npz")
         if values.shape != rows.shape:
             raise InputError(f"'{name}' is {list(values.shape)}, the ids are {list(rows.shape)}")
-        found[name] = np.ascontiguousarray(values, dtype=tensor.dtype)
+        found[name] = np.ascontiguousarray(values, dtype=dtype)
     return found
 
 
