@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -210,12 +210,10 @@ class Reader:
             There is nothing to split, or the tokenizer fails.
 
         """
-        try:
-            encoding = self._tokenizer.encode(text)
-        # The library has no class of errors of its own.
-        except Exception as error:
-            raise InputError(f"{self.path.name} fails: {error}") from error
-        if not len(encoding.ids):
+        encoding = _tried(lambda: self._tokenizer.encode(text), f"{self.path.name} fails")
+        if len(encoding.tokens) != len(encoding.ids):
+            raise InputError(f"{self.path.name} is damaged: it adds tokens without a name")
+        if not encoding.ids:
             raise InputError(f"{self.path.name} finds no tokens in it")
         if self.most is not None and len(encoding.ids) > self.most:
             raise InputError(f"{self.most} tokens are fewer than {self.path.name} adds to a text")
@@ -288,13 +286,20 @@ def _load(path: Path, content: str) -> Any:
         raise InputError(
             "text needs the library tokenizers: pip install tokenizers, or onnxlrp with [text]"
         ) from None
+    return _tried(
+        lambda: Tokenizer.from_str(content),
+        f"{path} is no tokenizer.json of the library tokenizers",
+    )
+
+
+def _tried(call: Callable[[], Any], said: str) -> Any:
     try:
-        return Tokenizer.from_str(content)
-    # The library has no class of errors of its own.
-    except Exception as error:
-        raise InputError(
-            f"{path} is no tokenizer.json of the library tokenizers: {error}"
-        ) from error
+        return call()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    # The library has no class of errors of its own, and its panics are no exceptions.
+    except BaseException as error:
+        raise InputError(f"{said}: {error}") from error
 
 
 def _offsets(

@@ -1,4 +1,5 @@
 import builtins
+import json
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,28 @@ def test_a_file_that_is_no_tokenizer(tmp_path: Path, content: str):
     path.write_text(content)
     with pytest.raises(InputError, match=r"is no tokenizer.json"):
         Reader(path, {"input_ids": TENSOR}, ["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        # A name that the template knows no token for makes the library panic.
+        ("id", "[SEP]", "fails: no entry found for key"),
+        ("ids", [], "damaged: it adds tokens without a name"),
+    ],
+)
+def test_a_tokenizer_that_breaks_at_the_first_text(tokenizer: Path, key, value, said):
+    content = json.loads(tokenizer.read_text("utf-8"))
+    processor = content["post_processor"]
+    special = processor["special_tokens"]
+    if key == "id":
+        special.pop(value)
+    else:
+        special["[CLS]"]["ids"] = value
+    tokenizer.write_text(json.dumps(content))
+    read = Reader(tokenizer, {"input_ids": TENSOR}, ["input_ids"])
+    with pytest.raises(InputError, match=said):
+        read("a film")
 
 
 def test_without_the_library_it_says_what_to_install(tokenizer: Path, monkeypatch):
