@@ -19,6 +19,7 @@ from PIL import Image
 
 import onnxlrp
 from onnxlrp.compiler.composite import DOMAINS, available
+from onnxlrp.compiler.start import Start
 from onnxlrp.demo import PREPROCESSING
 from onnxlrp.drawing.heatmap import heatmap
 from onnxlrp.propagation import formulas, moments, normalization, pooling, products
@@ -99,7 +100,7 @@ def rules() -> dict[str, tuple[Callable[..., Any], Mapping[str, Any], str]]:
 
 def text() -> str:
     """Return docs/rules.md."""
-    parts = [INTRODUCTION, "## Rules\n"]
+    parts = [INTRODUCTION, f"## Where relevance starts\n\n{_start()}", "## Rules\n"]
     for name, (formula, defaults, line) in rules().items():
         docstring = inspect.getdoc(formula) or ""
         for label in ("Equals:", "Use:"):
@@ -121,6 +122,12 @@ def text() -> str:
             f"![{composite.name}](rules/composite_{composite.name}.png)\n"
         )
     return "\n".join(parts)
+
+
+def _start() -> str:
+    """Return what the class says that holds it, without its first line and its attributes."""
+    whole = inspect.getdoc(Start) or ""
+    return whole[whole.index("\n\n") : whole.index("Attributes")].strip() + "\n"
 
 
 def _lines(composite: onnxlrp.Composite) -> str:

@@ -48,8 +48,8 @@ def convert(
 ) -> None:
     """Compile the classifier MODEL into EXPLAINER, both ONNX files.
 
-    EXPLAINER takes MODEL's inputs and `target` (int64, one class a picture, -1 for the top one)
-    and returns MODEL's outputs and `relevance`, in the input's shape.
+    EXPLAINER takes MODEL's inputs and `target` (int64, one class a picture, -1 for the top one), or
+    `weights`, and returns MODEL's outputs and `relevance`, in the input's shape.
     """
     start = time.perf_counter()
     _refuse_own_model(model, explainer)

@@ -31,16 +31,25 @@ Contrast = Literal["others", "softmax"]
 class Start:
     """What relevance starts from, as a caller wants it.
 
-    With the scores f [N, classes] and the class c, R = f_c at c and 0 elsewhere; or, by a
+    With the scores f [N, classes], logits where there are any, R_c = f_c for the class c, and R = 0
+    for all others (`target`: a number, "top", or the input of that name). Besides:
 
-    - difference of the classes c and d: R_c = f_c, R_d = -f_d;
-    - contrast to the `others`: R_c = f_c, and R_j = -f_c / (classes - 1) for all others (CLRP, Gu
-      et al. 2018, whose first dual concept this is, as Iwana et al. 2019 write it);
-    - contrast by the `softmax` y of f, its gradient: R_c = y_c (1 - y_c), R_j = -y_c y_j for all
-      others (SGLRP, Iwana et al. 2019);
-    - weights w: R = w f.
+    - a difference of the classes c and d, "c-d": R_c = f_c and R_d = -f_d. The map adds up to
+      f_c - f_d: why c, and not d;
+    - a contrast to all `others`: R_c = f_c, and R_j = -f_c / (classes - 1) for every other j (CLRP,
+      Gu et al. 2018, arXiv:1812.02100, with their first dual concept, as Iwana et al. 2019 write
+      it);
+    - a contrast by `softmax`, y = softmax(f): R_c = y_c (1 - y_c), and R_j = -y_c y_j for every
+      other j, which is the gradient of y_c (SGLRP, Iwana et al. 2019, arXiv:1908.04351);
+    - weights w, an input [N, classes] or [1, classes]: R = w f. The map adds up to the sum of w f;
+      with a unit vector for w, and an embedding for f, to the part of it along w.
 
-    In a dense output the same holds at each of the places that count.
+    A contrast adds up to 0, so no share of a score is told of it. Iwana et al.'s code scales the
+    map of the others to the sum of the class's at the input, and can leave out what is negative;
+    here the map is what the rules make of R.
+
+    Of a dense output (`at`) the same holds at each of the places that count, and the score of a
+    class is its sum over them; which one is the best is a matter of these sums.
 
     Attributes
     ----------
