@@ -202,7 +202,8 @@ class Explainer:
         self.contract = contract
         inputs = {value.name: tensor(value) for value in session.get_inputs()}
         inputs.pop(contract.target_input, None)
-        inputs.pop(contract.weights_input, None)
+        weights = inputs.pop(contract.weights_input, None)
+        self._weights_dtype = "float32" if weights is None else weights.dtype
         self._masks = {value: inputs.pop(name) for value, name in contract.masks.items()}
         self.inputs: Mapping[str, Tensor] = inputs
         self._doubted = False
@@ -438,10 +439,6 @@ class Explainer:
                 "with --target weights, or write it in, as in --target 3-5"
             )
         return asked
-
-    @property
-    def _weights_dtype(self) -> str:
-        return "float64" if self._outputs[self._scores].dtype == "float64" else "float32"
 
     def _weights(self, given: Any, target: Target, count: int) -> NDArray[Any]:
         """Check weights of the scores and return them as the explainer reads them."""

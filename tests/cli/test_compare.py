@@ -94,6 +94,19 @@ def test_a_class_that_is_written_into_one_of_them(run, explainer: Path, model: P
     assert "the class is written into" in run(*arguments, "--target", 2).stderr
 
 
+def test_a_difference_of_classes(run, explainer: Path, model: Path, photo: Path):
+    """Of a model, one that is written in, and one that takes weights; a class alone is refused."""
+    onnxlrp.convert(model, target="2-0").save("written.onnx")
+    onnxlrp.convert(model, target="weights").save("weighted.onnx")
+    how = ("--data", photo, "--resize", "8x8", "--scale", "1/255", "--target", "2-0")
+    result = run("compare", model, "written.onnx", "weighted.onnx", *how)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("the same explanation within") == 2
+    refused = run("compare", model, explainer, *how)
+    assert refused.exit_code == 1
+    assert "convert with --target weights" in refused.stderr
+
+
 def test_layouts_and_channels_are_brought_together(run, maps):
     np.save("a.npy", maps)
     np.save("nhwc.npy", maps.transpose(0, 2, 3, 1))

@@ -62,6 +62,43 @@ def test_the_contrast_to_the_others_gives_them_what_the_class_has_negated_and_sh
     close(explained.values["relevance"], defined(target=target, contrast="others"))
 
 
+COMPOSITES = ["epsilon_plus", "epsilon_alpha2_beta1", "epsilon_gamma_box", "deep_taylor"]
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_a_contrast_is_the_map_of_the_class_minus_that_of_the_others(composite):
+    """Every rule is linear in relevance, so f_c / (K - 1) f_j are the weights of the others."""
+    body = [
+        node("Conv", ["x", "k"], "h", pads=[1, 1, 1, 1]),
+        node("Relu", ["h"], "a"),
+        node("MaxPool", ["a"], "m", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Flatten", ["m"], "flat"),
+        node("Gemm", ["flat", "g"], "logits"),
+    ]
+    weights = {"k": normal(4, 2, 3, 3, seed=7), "g": normal(36, 4, seed=8)}
+    proto = model(body, {"x": ["N", 2, 6, 6]}, ["logits"], weights)
+    x = normal(1, 2, 6, 6, seed=9)
+    chosen = onnxlrp.Composite.load(composite)
+    if composite == "epsilon_gamma_box":
+        chosen = chosen.with_parameters({"low": -4, "high": 4})
+    scores = run(proto, {"x": x})["logits"]
+    others = scores[0, 2] / 3 / scores
+    others[0, 2] = 0
+    weighted = onnxlrp.convert(proto, chosen, target="weights").to_proto()
+    dual = run(weighted, {"x": x, "weights": others})["relevance"]
+    plain = explain(proto, chosen, {"x": x}, 2).values["relevance"]
+    contrasted = explain(proto, chosen, {"x": x}, 2, contrast="others").values["relevance"]
+    close(contrasted, plain - dual)
+
+
+def test_a_batch_that_was_fixed_is_freed_under_weights_too():
+    proto = model(BODY, {"x": [1, 6]}, ["logits"], W)
+    freed = onnxlrp.convert(proto, EPSILON, target="weights", dynamic_batch=True)
+    weights = normal(4, 4, seed=5)
+    values = run(freed.to_proto(), {"x": X, "weights": weights})
+    close(values["relevance"], defined(weights=weights))
+
+
 @pytest.mark.parametrize("target", [0, -1, [0, 1, 2, -1]])
 def test_the_contrast_by_softmax_starts_from_its_gradient(target):
     """Iwana et al. 2019: by the definition, and by a difference quotient of softmax itself."""

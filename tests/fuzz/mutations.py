@@ -363,6 +363,13 @@ def options(seed: int) -> dict[str, object]:
         chosen["masks"] = [any_of(random, ["c", "a*", "*", "", "[", *NAMES])]
     if random.integers(6) == 0:
         chosen["target"] = any_of(random, [0, 2, 3, -1, 2**70, np.int64(1), 0.5, "top", "last"])
+    elif random.integers(6) == 0:
+        chosen["target"] = any_of(random, ["1-0", "top-1", "2-2", "0-99", "weights", "-", "3-"])
+    if random.integers(8) == 0:
+        chosen["contrast"] = any_of(random, ["others", "softmax", "all"])
+    if random.integers(8) == 0:
+        chosen["at"] = any_of(random, ["all", "0", "0,0", "-1,1:", "1:1", "9,9", "", ":", "9" * 30])
+        chosen["class_axis"] = any_of(random, [None, None, 1, -1, 0, 7, 2**70])
     return chosen
 
 

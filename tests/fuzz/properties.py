@@ -121,7 +121,8 @@ def runs_as_its_model(path: Path, explainer: ort.InferenceSession) -> None:
     # One class for however many samples there are.
     if "target" in wanted:
         wanted["target"] = np.array([-1])
-    given = {k: v for k, v in wanted.items() if k != "target" and not k.startswith("mask_")}
+    added = ("target", "weights")
+    given = {k: v for k, v in wanted.items() if k not in added and not k.startswith("mask_")}
     if any(array is None for array in wanted.values()):
         return
     # onnxruntime's exceptions share no base class of their own.

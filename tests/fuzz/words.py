@@ -41,6 +41,7 @@ def command_line(seed: int) -> list[str]:
         ".",
     ]
     numbers = ["0", "1", "-1", "--5", "²", "9" * 30, "nan", "3x3", "top", "top:3", "0,0", ""]
+    numbers += ["1-0", "0-9", "2-2", "weights", "others", "softmax", "all", "1:,:2"]
     texts = [
         "default",
         "epsilon",
@@ -54,7 +55,8 @@ def command_line(seed: int) -> list[str]:
     options = {
         "inspect": ["--nodes", "--json", "--composite", "--rule", "--set", "--output", "--target"],
         "convert": ["--composite", "--set", "--mask", "--intermediate", "--dynamic-batch",
-                    "--fold-weights", "--preprocess", "--resize", "--mean", "--input", "--target"],
+                    "--fold-weights", "--preprocess", "--resize", "--mean", "--input", "--target",
+                    "--contrast", "--at", "--class-axis"],
         "check": ["--random", "--target", "--inputs", "--layers", "--json"],
         "explain": ["--target", "--format", "--labels", "--batch", "--threads", "--colours", "-o"],
         "compare": ["--data", "--plot", "--tolerance", "--target", "--preprocess"],
