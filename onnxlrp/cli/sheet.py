@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,10 +13,23 @@ from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 
 @click.command(short_help="Draw what several composites say of the same pictures.")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True)
+@click.argument("pictures", metavar="[PICTURE]...", nargs=-1)
+@click.option(
+    "--text", "sentences", multiple=True, metavar="TEXT", help="A text to explain. Repeatable."
+)
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Splits texts. By default MODEL's name with .tokenizer.json, or tokenizer.json, beside "
+    "it.",
+)
 @click.option(
     "-o",
     "--output",
@@ -54,6 +67,8 @@ from onnxlrp.files import write
 def sheet(
     model: Path,
     pictures: tuple[str, ...],
+    sentences: tuple[str, ...],
+    tokenizer: Path | None,
     output: Path,
     composites: tuple[str, ...],
     target: str,
@@ -63,24 +78,50 @@ def sheet(
 ) -> None:
     """Draw a grid: a row for each PICTURE and class, a column for each composite.
 
-    MODEL is the classifier itself. Each map has a scale of colours of its own; what the maps add
-    up to is written below them.
+    MODEL is the classifier itself. Of texts, by --text or in files with one a line (.txt), the
+    composites' maps are one below the other. Each map has a scale of colours of its own; what the
+    maps add up to is written beside them.
     """
     from onnxlrp.compiler.composite import Composite
+    from onnxlrp.inputs.passages import collect_texts
     from onnxlrp.inputs.targets import load_labels
-    from onnxlrp.running.gallery import gallery
+    from onnxlrp.inputs.tokens import beside
+    from onnxlrp.running.gallery import gallery, text_gallery
 
+    loaded = {name: Composite.load(name) for name in composites}
+    named = load_labels(labels) if labels else None
+    texts = [name for name in pictures if Path(name).suffix.lower() == ".txt"]
+    if not pictures and not sentences:
+        raise click.UsageError("Nothing is given to explain: PICTURE, or --text TEXT.")
     preprocessing = chosen_preprocessing(options)
+    if sentences or texts:
+        if preprocessing is not None:
+            raise InputError("texts are read by a tokenizer: leave out how pictures are made")
+        drawn = text_gallery(
+            model,
+            loaded,
+            collect_texts(pictures, sentences),
+            tokenizer or beside(model),
+            target=target,
+            labels=named,
+            colours=colours,
+        )
+        _save(drawn, output)
+        return
     if preprocessing is None:
         raise InputError("say how pictures are made, as in --preprocess imagenet")
     drawn = gallery(
         model,
-        {name: Composite.load(name) for name in composites},
+        loaded,
         pictures,
         preprocessing,
         target=target,
-        labels=load_labels(labels) if labels else None,
+        labels=named,
         colours=colours,
     )
+    _save(drawn, output)
+
+
+def _save(drawn: Image.Image, output: Path) -> None:
     write(output, lambda file: drawn.save(file, format="PNG"))
     echo(f"{output}: {drawn.width}x{drawn.height} pixels")

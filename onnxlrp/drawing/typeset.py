@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -39,7 +40,12 @@ class Part(NamedTuple):
     @property
     def width(self) -> float:
         """In pixels."""
-        return float(font(LETTERS).getlength(self.text))
+        return _width(self.text)
+
+
+@lru_cache(4096)
+def _width(text: str) -> float:
+    return float(font(LETTERS).getlength(text))
 
 
 Word = list[Part]
@@ -102,6 +108,8 @@ def _draw(
     pen: ImageDraw.ImageDraw, part: Part, at: tuple[float, float], full: float, colours: str
 ) -> None:
     piece, (x, y) = part.piece, at
+    if piece.relevance is None and part.text.isspace():
+        return
     ground = shade(0.0, 1.0, colours)
     if piece.relevance is not None and not piece.special:
         ground = shade(piece.relevance, full, colours)

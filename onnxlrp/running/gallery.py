@@ -1,4 +1,4 @@
-"""What several composites say of the same pictures, on one sheet."""
+"""What several composites say of the same pictures or texts, on one sheet."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from onnxlrp.compiler.conversion import convert
 from onnxlrp.drawing.heatmap import enlarged, heatmap
 from onnxlrp.drawing.panels import seen
 from onnxlrp.drawing.sheet import grid
+from onnxlrp.drawing.typeset import sentence
 from onnxlrp.errors import InputError
 from onnxlrp.inputs.items import collect
+from onnxlrp.inputs.passages import Passage
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.targets import Difference, Wanted, read_targets
 from onnxlrp.running.explainer import Explainer
+from onnxlrp.running.explanation import Account, title
 from onnxlrp.running.stream import Failure, explain
 
 
@@ -100,3 +103,61 @@ def _wanted(
     names = [item.name for item in collect(pictures, 3)]
     targets = read_targets(target, names, labels, None)
     return [targets.one, *(targets.each or {}).values()]
+
+
+def text_gallery(
+    model: Path,
+    composites: Mapping[str, Composite],
+    texts: Sequence[Passage],
+    tokenizer: Path | None,
+    *,
+    target: str = "top",
+    labels: Sequence[str] | None = None,
+    colours: str = "red-blue",
+) -> Image.Image:
+    """Draw each text and class once for each composite, one below the other.
+
+    Parameters
+    ----------
+    model : an ONNX classifier that reads tokens
+    texts : as `onnxlrp.inputs.passages.collect_texts` lists them
+    tokenizer : the model's, a `tokenizer.json`
+    composites, target, labels, colours : as for `gallery`
+
+    Raises
+    ------
+    InputError, ModelError, UnsupportedError, CompositeError
+        As `gallery`.
+
+    """
+    drawn: dict[tuple[str, str], list[Image.Image]] = {}
+    for name, composite in composites.items():
+        conversion = convert(model, composite)
+        conversion.warn()
+        with Explainer(conversion.to_proto().SerializeToString(), tokenizer=tokenizer) as run:
+            targets = read_targets(target, [text.name for text in texts], labels, run.classes)
+            for result in explain(run, texts, targets, run.reader, batch=1):
+                if isinstance(result, Failure):
+                    raise InputError(f"{result.item.source}: {result.reason}")
+                assert result.sample.tokens is not None
+                for one in result.explained:
+                    total = float(one.relevance.sum()) + one.padding
+                    account = Account.of(one.aim, one.score, total, run.score_is_output)
+                    heading = f"{name} · {title(one.aim.in_words(labels), account)}"
+                    picture = sentence(
+                        result.sample.tokens,
+                        one.relevance,
+                        title=heading,
+                        padding=one.padding,
+                        colours=colours,
+                    )
+                    drawn.setdefault((result.sample.item.name, str(one.aim.key)), []).append(
+                        picture
+                    )
+    panels = [picture for pictures in drawn.values() for picture in pictures]
+    out = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)), "white")
+    top = 0
+    for panel in panels:
+        out.paste(panel, (0, top))
+        top += panel.height
+    return out

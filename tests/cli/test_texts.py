@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 from texts import classifier, write_tokenizer
 
 TEXTS = ["a wonderful film !", "dull", "what a dull dull film"]
@@ -69,3 +70,20 @@ def test_texts_without_a_tokenizer_are_not_judged(run, words: Path):
     result = run(*command, "--replace", "remove")
     assert result.exit_code == 1
     assert "text needs the model's tokenizer: name it, as in --tokenizer FILE" in result.stderr
+
+
+def test_a_sheet_of_texts_has_each_composite_below_the_other(run, words: Path):
+    command = ["sheet", words, "--text", "a film", "--composite", "epsilon", "-o", "one.png"]
+    assert "text needs the model's tokenizer" in run(*command).stderr
+    write_tokenizer(words.with_name("tokenizer.json"))
+    assert run(*command).exit_code == 0
+    result = run(*command[:-1], "four.png", "--composite", "deep_taylor", "--target", "top:2")
+    assert result.exit_code == 0, result.output
+    Path("a.txt").write_text("a film\ndull\n")
+    result = run("sheet", words, "a.txt", "-o", "two.png", "--composite", "epsilon")
+    assert result.exit_code == 0, result.output
+    one, four, two = (Image.open(f"{name}.png") for name in ("one", "four", "two"))
+    assert one.width == four.width == two.width
+    assert four.height == 2 * two.height
+    assert run("sheet", words, "a.txt", "-o", "x.png", "--crop", "8").exit_code == 1
+    assert run("sheet", words, "-o", "x.png").exit_code == 2
