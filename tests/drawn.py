@@ -333,7 +333,8 @@ def affine(g: Growing, x: str) -> str:
 def structure(g: Growing, x: str) -> str:
     """Move elements about: each comes back to the four axes of an image."""
     _, channels, height, _ = g.shape(x)
-    kind = g.one_of("Slice", "Reshape", "Transpose", "Pad", "Unsqueeze", "Split", "Dropout")
+    kinds = "Slice", "Reshape", "Transpose", "Pad", "Unsqueeze", "Split", "Dropout"
+    kind = g.one_of(*kinds, "edge", "Resize", "DepthToSpace")
     if kind == "Slice":
         axis = 1 if g.free else g.number(1, 3)
         start = g.number(0, g.shape(x)[axis] - 1)
@@ -348,6 +349,15 @@ def structure(g: Growing, x: str) -> str:
         # Zeros in front of a Conv would be merged into it.
         amounts, fill = [0, g.number(0, 1), 1, 0, 0, 0, 0, g.number(0, 1)], np.float32(0.5)
         return g.add(kind, [x, g.constant(amounts), g.constant(fill)])
+    if kind == "edge":
+        return g.add(
+            "Pad", [x, g.constant([0, 0, 1, 0, 0, 0, 2, 1])], mode=g.one_of(kind, "reflect")
+        )
+    if kind == "Resize" and height < 9:
+        scales = np.array([1, 1, g.one_of(1, 2), g.one_of(1, 2)], np.float32)
+        return g.add(kind, [x, "", g.constant(scales)], mode="nearest")
+    if kind == "DepthToSpace" and channels % 4 == 0:
+        return g.add(kind, [x], blocksize=2, mode=g.one_of("DCR", "CRD"))
     if kind == "Unsqueeze":
         lifted = g.add(kind, [x, g.constant([2])])
         return g.add("Squeeze", [lifted, g.constant([2])])

@@ -227,7 +227,7 @@ def test_every_layer_of_the_definition_conserves(data):
             continue
         done = reference.propagate(
             one,
-            [values[name] for name in one.input],
+            [values[name] if name else None for name in one.input],
             [relevance.get(name) for name in one.output],
             chosen,
             parameters,
@@ -283,7 +283,8 @@ def test_samples_may_be_permuted(data):
 def test_nodes_may_be_in_any_order(data):
     network = data.draw(networks())
     case = Case(network, data.draw(composites(network)), 1)
-    waiting, ready, nodes = list(network.nodes), {*network.weights, *network.feeds}, []
+    waiting, nodes = list(network.nodes), []
+    ready = {"", *network.weights, *network.feeds}
     while waiting:
         possible = [one for one in waiting if ready.issuperset(one.input)]
         nodes.append(data.draw(st.sampled_from(possible)))

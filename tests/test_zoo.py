@@ -9,7 +9,9 @@ import pytest
 from support import EXACT, explain, lines
 from zoo import BRANCHES, REMOVED, network
 
+import onnxlrp
 from onnxlrp import reference
+from onnxlrp.audit import check
 from onnxlrp.compiler.composite import available
 from onnxlrp.propagation.registry import OPERATORS
 
@@ -79,6 +81,18 @@ def test_every_rule_on_every_operator_that_takes_it(rule):
         if rule in operator.rules and not (rule == "pass" and _changes_shape(BRANCHES[name]))
     ]
     crosses(branches, lines("name=node_logits: epsilon", f"*: {rule}{bounds}", *FALLBACK))
+
+
+@pytest.mark.slow
+def test_the_audit_recomputes_every_operator():
+    proto, feeds = network(list(BRANCHES.values()))
+    composite = onnxlrp.Composite.load("default")
+    explainer = onnxlrp.convert(proto, composite, inputs=list(feeds)).to_proto()
+    audit = check(proto, explainer, feeds, target=1)
+    crossed = [operation for layer in audit.layers for operation in layer.operations]
+    assert not [operation for operation in crossed if operation.skipped]
+    assert {operation.operator for operation in crossed} >= set(BRANCHES)
+    assert audit.passed
 
 
 def _changes_shape(branch):
