@@ -2,10 +2,12 @@
 
     python benchmarks/default_composite.py PART --work DIR --network NAME=MODEL,PREPROCESS,DATA,N
 
-PART is `choose`, `confirm` or `report`: the first, second or last third of N pictures of DATA,
-drawn once by chance. Candidates are judged by regions and two replacements, with both orders. The
-measure is the symmetric relevance gain (Bluecher et al. 2024): the area under the curve when the
-least relevant regions go first, minus that when the most relevant do, in units of the clean score.
+PART is `choose`, `confirm` or `report`: the first, second or last third of N samples of DATA,
+drawn once by chance: pictures, or sentences as numbers where PREPROCESS is empty. Candidates are
+judged by regions, or tokens, and two replacements, with both orders. The measure is the symmetric
+relevance gain (Bluecher et al. 2024): the area under the curve when the least relevant regions go
+first, minus that when the most relevant do, in units of the clean score; for attention of its mean
+over samples, for the logit of the better of two classes may be about 0.
 """
 
 from __future__ import annotations
@@ -17,17 +19,17 @@ from pathlib import Path
 import numpy as np
 
 from onnxlrp.cli.progress import progress
+from onnxlrp.cli.samples import samples
 from onnxlrp.compiler.composite import Composite
-from onnxlrp.evaluation import Flipping, Judge, Pictures, Sample, ScoredModel, Study
+from onnxlrp.evaluation import Judge, ScoredModel, Study
 from onnxlrp.evaluation.study import ROW, interval
-from onnxlrp.inputs.items import collect
 from onnxlrp.inputs.presets import load_preprocessing
 from onnxlrp.running.journal import Journal
 
 PARTS = ("choose", "confirm", "report")
 FLAT = "epsilon_plus_flat"
 FIRST = f"{FLAT}; Conv first: flat"
-CANDIDATES = (
+CONVOLUTIONS = (
     FLAT,
     f"{FLAT}; bias=exclude",
     f"{FLAT}; bias=distribute",
@@ -53,6 +55,29 @@ CANDIDATES = (
     "deep_taylor",
     "excitation_backprop",
 )
+GAMMA = "Conv: gamma gamma=0.25; Gemm,MatMul: gamma gamma=0.05"
+STEM = "Conv first: flat; Conv: z-plus bias=exclude"
+ATTENTION = (
+    "attn_lrp",
+    "attn_lrp; bias=exclude",
+    "attn_lrp; bias=distribute",
+    "attn_lrp; LayerNormalization: taylor",
+    f"attn_lrp; {GAMMA}",
+    f"attn_lrp; {STEM}",
+    "cp_lrp",
+    "cp_lrp; bias=exclude",
+    "cp_lrp; bias=distribute",
+    "cp_lrp; LayerNormalization: taylor",
+    "cp_lrp; LayerNormalization: epsilon bias=exclude",
+    f"cp_lrp; {GAMMA}",
+    "cp_lrp; Gemm,MatMul: gamma gamma=0.25",
+    "cp_lrp; Gemm,MatMul: z-plus",
+    f"cp_lrp; {STEM}",
+    f"cp_lrp; {STEM}; Gemm,MatMul: gamma gamma=0.05",
+    f"{FLAT}; Mixture: uniform",
+    f"{FLAT}; Mixture: signal",
+)
+CANDIDATES = {"convolutions": CONVOLUTIONS, "attention": ATTENTION}
 
 
 def main() -> None:
@@ -62,13 +87,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--network", action="append", required=True)
     parser.add_argument("--candidate", action="append")
+    parser.add_argument("--for", dest="kind", choices=CANDIDATES, default="convolutions")
+    parser.add_argument("--region", type=int, default=4, help="of small pictures")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    names = tuple(given.candidate or CANDIDATES)
+    names = tuple(given.candidate or CANDIDATES[given.kind])
     for text in given.network:
         network, rest = text.split("=", 1)
         model, how, data, count = rest.split(",")
-        for replacement in ("uniform", "blur"):
+        for replacement in ["mask"] if not how else ["uniform", "blur"]:
             study = judged(
                 given.work / f"{given.part}-{network}-{replacement}.jsonl",
                 Path(model),
@@ -78,9 +105,10 @@ def main() -> None:
                 PARTS.index(given.part),
                 replacement,
                 names,
+                given.region,
             )
-            print(f"\n{network}, {replacement}, {given.part}, {len(study)} pictures")
-            show(study)
+            print(f"\n{network}, {replacement}, {given.part}, {len(study)} samples")
+            show(study, given.kind == "attention")
 
 
 def judged(
@@ -92,24 +120,26 @@ def judged(
     part: int,
     replacement: str,
     names: tuple[str, ...],
+    region: int,
 ) -> Study:
-    """Judge all candidates on a third of the pictures."""
-    preprocessing = load_preprocessing(how)
-    items = collect([data], 3)
-    chosen = np.random.default_rng(0).permutation(len(items))[:count]
+    """Judge all candidates on a third of the samples."""
+    preprocessing = load_preprocessing(how) if how else None
+    large = preprocessing is not None and max(preprocessing.crop or (0,)) > 64
+    asked: dict[str, int] = {}
+    if preprocessing is not None:
+        asked = {"region": 16, "flips": 100, "every": 10} if large else {"region": region}
+        if not large:
+            asked["every"] = 64 // region**2
+    scored = ScoredModel(model, preprocessing=preprocessing, threads=1)
+    options = {"axis": -1, "tokenizer": None, "pad": None, "special": ()}
+    given = samples(None, scored, (data,), replacement, asked, options)
+    chosen = np.random.default_rng(0).permutation(len(given.names))[:count]
     third = np.array_split(chosen, 3)[part]
-    large = max(preprocessing.crop or (0,)) > 64
-    flipping = Flipping(
-        flips=100 if large else None,
-        region=16 if large else 4,
-        every=10 if large else 4,
-    )
-    scored = ScoredModel(model, preprocessing=preprocessing)
     judge = Judge(
         scored,
         {name: Composite.load(name) for name in names},
-        flipping,
-        Pictures(scored.explained[0], preprocessing, replacement),
+        given.flipping,
+        given.medium,
         orders=("descending", "ascending"),
         batch=16 if large else 128,
     )
@@ -118,28 +148,26 @@ def judged(
         "candidates": names,
         "replacement": replacement,
         "count": count,
+        "region": asked.get("region"),
     }
     with Journal(path, settings, ROW) as journal:
         done = {row["item"] for row in journal.records}
-        rest = [number for number in third if items[number].name not in done]
-        with progress(len(third), "pictures", len(done)) as advance:
+        rest = [number for number in third if given.names[number] not in done]
+        with progress(len(third), "samples", len(done)) as advance:
             for number in rest:
-                pixels = preprocessing.pixels(items[number].picture())
-                journal.append(
-                    judge(Sample(items[number].name, int(number), {"pixels": pixels}, {}))
-                )
+                journal.append(judge(given.make(int(number), {}, None)))
                 advance()
         return Study(list(journal.records), names)
 
 
-def gain(study: Study, name: str) -> np.ndarray:
-    """Return the symmetric relevance gain of each picture, in units of its clean score."""
+def gain(study: Study, name: str, pooled: bool) -> np.ndarray:
+    """Return the symmetric relevance gain of each sample, in units of its or the mean score."""
     scores = np.array([row["score"] for row in study.rows])
     apart = study.values(name, "AUC ascending") - study.values(name, "AUC descending")
-    return apart / scores
+    return apart / (scores.mean() if pooled else scores)
 
 
-def show(study: Study) -> None:
+def show(study: Study, pooled: bool) -> None:
     """Print gain, its difference to the first candidate, and the share of the score."""
     first = study.methods[0]
     rows = []
@@ -147,14 +175,14 @@ def show(study: Study) -> None:
         rows.append(
             {
                 "candidate": name,
-                "gain": interval(gain(study, name)),
-                "minus first": interval(gain(study, name) - gain(study, first)),
+                "gain": interval(gain(study, name, pooled)),
+                "minus first": interval(gain(study, name, pooled) - gain(study, first, pooled)),
                 "share": float(np.median(study.values(name, "share of score"))),
             }
         )
     for row in sorted(rows, key=lambda row: -row["gain"].mean):
         print(
-            f"{row['candidate']:64} {row['gain'].mean:7.4f}  {row['minus first']!s:32} "
+            f"{row['candidate']:72} {row['gain'].mean:7.4f}  {row['minus first']!s:32} "
             f"share {row['share']:.3g}"
         )
     print(json.dumps([row["candidate"] for row in sorted(rows, key=lambda r: -r["gain"].mean)][:3]))
