@@ -3,7 +3,7 @@
     python benchmarks/default_composite.py PART --work DIR --network NAME=MODEL,PREPROCESS,DATA,N
 
 PART is `choose`, `confirm` or `report`: the first, second or last third of N samples of DATA,
-drawn once by chance: pictures, or sentences as numbers where PREPROCESS is empty. Candidates are
+drawn once by chance: pictures, or sentences where PREPROCESS is empty. Candidates are
 judged by regions, or tokens, and two replacements, with both orders. The measure is the symmetric
 relevance gain (Bluecher et al. 2024): the area under the curve when the least relevant regions go
 first, minus that when the most relevant do, in units of the clean score; for attention of its mean
@@ -131,7 +131,7 @@ def judged(
         if not large:
             asked["every"] = 64 // region**2
     scored = ScoredModel(model, preprocessing=preprocessing, threads=1)
-    options = {"axis": -1, "tokenizer": None, "pad": None, "special": ()}
+    options = {"axis": -1, "tokenizer": None, "pad": None, "special": (), "column": None}
     given = samples(None, scored, (data,), replacement, asked, options)
     chosen = np.random.default_rng(0).permutation(len(given.names))[:count]
     third = np.array_split(chosen, 3)[part]

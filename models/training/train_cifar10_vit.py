@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True, metavar="NPZ")
     parser.add_argument("--out", type=Path, required=True, metavar="ONNX")
     parser.add_argument("--state", type=Path, required=True, metavar="PT", help="after each epoch")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
