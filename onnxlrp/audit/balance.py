@@ -167,8 +167,11 @@ def _division(
         bias = found.get("bias", np.zeros(1))
         if bias.ndim == 1 and has(operation.operator, Fact.CHANNELS_SECOND):
             bias = bias.reshape(-1, *(1,) * (share.ndim - 2))
-        kept = relevance - denominator * share
+        # Where a mask is -inf there is no share, and nothing of infinity is nothing.
+        with np.errstate(invalid="ignore"):
+            divided, absorbed = (np.where(share == 0, 0.0, t * share) for t in (denominator, bias))
+        kept = relevance - divided
         empty = np.where(denominator == 0, kept, 0.0)
-        parts = (relevance, bias * share * kept_by_bias, kept, empty)
+        parts = (relevance, absorbed * kept_by_bias, kept, empty)
         taken += [part.sum() for part in parts]
     return Division(*map(float, taken))

@@ -59,6 +59,8 @@ def standalone(operation: Operation, values: Mapping[str, Array]) -> Standalone:
         return Standalone(_lrn(operation), inputs)
     if len(operation.nodes) > 1 and operation.operator not in EXPLICIT_WEIGHTS:
         return _spelled(operation, inputs)
+    if operation.operator == "Identity":
+        return Standalone(helper.make_node("Identity", ["x"], ["y"], name=operation.name), inputs)
     node: onnx.NodeProto = ir.to_proto(operation.node)
     _take_attributes(node, operation)
     if operation.scale is None or operation.shift is None:

@@ -99,6 +99,8 @@ def operations(graph: ir.Graph) -> list[Operation]:
     2. A Pad with zeros along spatial axes is merged into each Conv that consumes it.
     3. The nodes by which PyTorch writes a local response normalisation are one LRN, and other
        operators that are written out are one too (`spellings`).
+    4. A sum with a constant that is 0 throughout (a mask that masks nothing) is an Identity: no
+       stabiliser acts there.
     """
     merged: set[ir.Node] = set()
     result: list[Operation] = []
@@ -111,7 +113,7 @@ def operations(graph: ir.Graph) -> list[Operation]:
         if node in patterns:
             result.append(patterns[node])
         elif node not in merged:
-            operation = _merge_affine(_merge_pad(_single(node)))
+            operation = _handed_on(node) or _merge_affine(_merge_pad(_single(node)))
             merged.update(operation.nodes)
             result.append(operation)
     return _without_merged_pads(result)
@@ -122,6 +124,19 @@ def _single(node: ir.Node) -> Operation:
     return Operation(
         node, operator_of(node), tuple(node.inputs), tuple(node.outputs), attributes, (node,)
     )
+
+
+def _handed_on(node: ir.Node) -> Operation | None:
+    """Take x + 0 and x - 0, in the shape of x, for x."""
+    if operator_of(node) not in ("Add", "Sub") or node.outputs[0].shape is None:
+        return None
+    orders = [node.inputs, node.inputs[::-1]] if operator_of(node) == "Add" else [node.inputs]
+    for x, other in orders:
+        constant = constant_of(other)
+        if constant is None or constant.any() or x is None or x.shape != node.outputs[0].shape:
+            continue
+        return Operation(node, "Identity", (x,), (node.outputs[0],), {}, (node,))
+    return None
 
 
 def _lrn(node: ir.Node) -> Operation | None:

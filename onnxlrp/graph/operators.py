@@ -57,7 +57,7 @@ FACTS: Mapping[str, Fact] = MappingProxyType(
         "Sqrt": Fact.NON_NEGATIVE | Fact.ZERO,
         "Sigmoid": Fact.NON_NEGATIVE | Fact.BOUNDED,
         "HardSigmoid": Fact.NON_NEGATIVE | Fact.BOUNDED,
-        "Softmax": Fact.NON_NEGATIVE | Fact.BOUNDED,
+        "Softmax": Fact.NON_NEGATIVE | Fact.BOUNDED | Fact.ROUNDS,
         "Softplus": Fact.NON_NEGATIVE,
         "Exp": Fact.NON_NEGATIVE,
         "LeakyRelu": _ACTIVATION,

@@ -148,7 +148,7 @@ def _check_negative(operation: Operation, live: frozenset[int]) -> None:
         static_shape(value)
 
 
-@layer("Neg", check=_check_negative, default="norm")
+@layer("Neg", check=_check_negative, default="pass")
 def negate(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     """Build the sum of one operand with weight -1."""
     inputs = crossing.live_inputs

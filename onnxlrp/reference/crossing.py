@@ -142,8 +142,10 @@ def _linear(
             )
             np.add.at(r_in, index, shares.inputs)
             sample = output // max(relevance.size // samples, 1)
-            np.add.at(bias, sample, shares.bias)
-            np.add.at(stabiliser, sample, shares.stabiliser)
+            # Nothing of a constant that is infinite, as a mask is, is nothing.
+            came = r_out[output] != 0
+            np.add.at(bias, sample, np.where(came, shares.bias, 0.0))
+            np.add.at(stabiliser, sample, np.where(came, shares.stabiliser, 0.0))
     parts = np.split(r_in[:-1], np.cumsum([v.size for v in values])[:-1])
     shaped = iter(part.reshape(v.shape) for part, v in zip(parts, values, strict=True))
     return Propagated([next(shaped) if alive else None for alive in live], bias, stabiliser)

@@ -306,3 +306,27 @@ def test_batch_normalization_behind_a_transposed_convolution(groups):
     rules = {"ConvTranspose": ("z-plus", {}), "GlobalAveragePool": ("norm", {})}
     wanted = reference.explain(by_hand, {"x": x}, lambda n: rules[n.op_type], ["x"], "logits")
     close(explained.values["relevance"], wanted["x"])
+
+
+@pytest.mark.parametrize(
+    ("sum_", "constant", "passes"),
+    [
+        (node("Add", ["z", "c"]), np.zeros((1, 3, 1)), True),
+        (node("Add", ["c", "z"]), np.zeros(()), True),
+        (node("Sub", ["z", "c"]), np.zeros(4), True),
+        (node("Sub", ["c", "z"]), np.zeros(4), False),
+        (node("Add", ["z", "c"]), np.array([0, 0, 1e-30, 0]), False),
+        (node("Add", ["z", "c"]), np.zeros((2, 3, 4)), False),
+    ],
+)
+def test_a_sum_with_nothing_hands_relevance_on(sum_, constant, passes):
+    """A mask that masks nothing: a stabiliser of 1 would halve what crosses it."""
+    body = [node("Relu", ["x"], "z"), sum_, node("ReduceMean", ["y"], "m", keepdims=0, axes=[1])]
+    body.append(node("Gemm", ["m", "readout"], "logits"))
+    weights = {"c": constant.astype(np.float32), "readout": normal(4, 3)}
+    proto = model(body, {"x": [1, 3, 4]}, ["logits"], weights, opset=17)
+    x = np.abs(normal(1, 3, 4, seed=1)) + 0.5
+    composite = lines("Add,Sub: epsilon epsilon=1", "ReduceMean: norm", "Gemm: epsilon")
+    explained = explain(proto, composite, {"x": x}, inside=["y"])
+    crossed = explained.relevance("y").sum(axis=0, keepdims=True)
+    assert np.allclose(explained.values["relevance"], crossed, rtol=1e-6) == passes
