@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import onnx.version_converter
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_dilation
 from support import EXACT, run, with_outputs
 
 import onnxlrp
@@ -143,6 +144,55 @@ def test_trained_networks_add_up(network, composite):
     assert np.abs(ours["logits"] - theirs["logits"]).max() <= 1e-5 * np.abs(theirs["logits"]).max()
     worst = max(balance(explainer, feeds), key=lambda entry: entry.leak)
     assert worst.leak <= 1e-4, worst
+
+
+def line_of_text(text, turned):
+    """Draw a line of text as the model of its direction reads it, and where its ink is."""
+    picture = Image.new("L", (192, 48), "white")
+    font = ImageFont.load_default(30)
+    ImageDraw.Draw(picture).text((8, 6), text, font=font, fill="black")
+    pixels = np.asarray(picture.rotate(180 * turned), np.float32) / 255
+    return np.broadcast_to(2 * pixels - 1, (3, 48, 192)), binary_dilation(
+        pixels < 0.8, iterations=3
+    )
+
+
+@needs_shared
+def test_the_direction_of_a_text_is_seen_in_its_letters():
+    """Squeeze-and-excitation and hard swish, undecomposed: a real network of PaddleOCR."""
+    path = SHARED / "models/ch_ppocr_mobile_v2.0_cls_infer.onnx"
+    drawn = [line_of_text("Hello 2745", False), line_of_text("pay 19.50", True)]
+    x = np.stack([picture for picture, _ in drawn])
+    explainer = onnxlrp.convert(path).to_proto()
+    checked = audit.check(path, explainer, x)
+    assert checked.passed
+    assert checked.targets == (0, 1)
+    feeds = {explainer.graph.input[0].name: x, "target": np.array([-1])}
+    relevance = np.abs(run(explainer, feeds)["relevance"]).sum(1)
+    for found, (_, letters) in zip(relevance, drawn, strict=True):
+        assert letters.mean() < 0.35
+        assert found[letters].sum() > 0.75 * found.sum()
+
+
+MOBILE = {
+    "efficientnet_lite0": (224, 127, 128),
+    "mobilenet_v1_0.5_160_quant_f32": (160, 127.5, 127.5),
+}
+"""By file, the size of its input, and the mean and scale of its pixels."""
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("composite", ["default", "attn_lrp"])
+@pytest.mark.parametrize("network", MOBILE)
+def test_mobile_networks_pass_the_audit(network, composite):
+    path, (size, mean, scale) = SHARED / f"models/{network}.onnx", MOBILE[network]
+    picture = Image.open(sorted((SHARED / "data/imagenet100").iterdir())[3]).convert("RGB")
+    pixels = np.asarray(picture.resize((size, size)), np.float32)
+    x = ((pixels - mean) / scale).transpose(2, 0, 1)[None]
+    checked = audit.check(path, onnxlrp.convert(path, composite).to_proto(), x)
+    assert checked.passed
+    assert not any(o.skipped for layer in checked.layers for o in layer.operations)
 
 
 @needs_shared
