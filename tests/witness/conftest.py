@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from witness.ledger import LEDGER, Ledger
 
-PEERS = ("torch", "zennit", "captum", "corelay", "quantus")
+PEERS = ("torch", "zennit", "captum", "corelay", "quantus", "lxt", "transformers")
 MISSING = [peer for peer in PEERS if importlib.util.find_spec(peer) is None]
 
 

@@ -13,7 +13,8 @@ def test_every_listed_comparison_was_made(ledger, request):
         pytest.skip("nothing was compared")
     if request.config.getoption("--write-agreement", False):
         assert not request.session.testsfailed
-        versions = {peer: version(peer).partition("+")[0] for peer in ("torch", "zennit", "captum")}
+        peers = ("torch", "zennit", "captum", "lxt", "transformers")
+        versions = {peer: version(peer).partition("+")[0] for peer in peers}
         versions["onnxruntime"] = onnxruntime.__version__
         DOCUMENT.write_text(ledger.document(versions), "utf-8")
     wanted = listed(DOCUMENT.read_text("utf-8"))
