@@ -142,9 +142,10 @@ def crosses_as_defined(
     symbolic: Sequence[int] = (0,),
     opset: int = 18,
     tolerance: float = EXACT,
+    root: Array | None = None,
     **parameters: float | str,
 ) -> Explained:
-    """Compare the relevance that crosses one node with the definition.
+    """Compare the relevance that crosses one node with the definition, under a reference or not.
 
     The node reads `x` and writes `y`; a dense layer behind it sends relevance of both signs,
     proportional to y or, with `spread`, also where y is 0. Outputs whose contributions cancel to
@@ -156,7 +157,11 @@ def crosses_as_defined(
     ]
     known = {"x": x, **weights}
     inputs = [known.get(name) for name in tested.input]
-    sure = certain(tested, inputs, int(parameters.get("power", 1)))
+    at_root = None if root is None else [root if n == "x" else known.get(n) for n in tested.input]
+    if at_root is None:
+        sure = certain(tested, inputs, int(parameters.get("power", 1)))
+    else:
+        sure = changes(tested, inputs, at_root)
     features = sure.size
     weights["rows"] = np.array([-1, features], np.int64)
     weights["offset"] = normal(features, seed=8) if spread else np.zeros(features, np.float32)
@@ -178,7 +183,10 @@ def crosses_as_defined(
         "LRN: taylor",
         "MaxPool: winner-takes-all",
     )
-    explained = explain(proto, composite, {"x": x}, target=[1] * len(x), inside=["y"])
+    explained = explain(
+        proto, composite, {"x": x}, target=[1] * len(x), inside=["y"],
+        reference=None if root is None else root[0],
+    )  # fmt: skip
     applied = next(entry for entry in explained.conversion.nodes if entry.name == "node_y")
     expected = reference.propagate(
         tested,
@@ -187,6 +195,7 @@ def crosses_as_defined(
         rule,
         dict(applied.parameters),
         [name == "x" for name in tested.input],
+        root=at_root,
     )
     wanted = sum(part for part in expected.relevance if part is not None)
     close(explained.values["relevance"], wanted, tolerance)
@@ -216,6 +225,15 @@ def certain(tested: onnx.NodeProto, inputs: Sequence[Array | None], power: int) 
             y, most = reference.forward(tested, raised)[0], reference.forward(tested, sizes)[0]
             result = result & (np.abs(y) >= 0.05 * np.abs(most)).all(axis=0)
     return result.reshape(-1)
+
+
+def changes(
+    tested: onnx.NodeProto, inputs: Sequence[Array | None], root: Sequence[Array | None]
+) -> Array:
+    """Which outputs change by more than float32's cancellation, in every sample."""
+    after, before = (reference.forward(tested, values)[0] for values in (inputs, root))
+    size = np.abs(after) + np.abs(before)
+    return np.asarray((np.abs(after - before) >= 0.05 * size).all(axis=0)).reshape(-1)
 
 
 def close(actual: Array, expected: Array, tolerance: float = EXACT) -> None:

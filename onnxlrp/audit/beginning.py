@@ -77,14 +77,17 @@ def weights(written: Written, target: int | Difference, score: Array) -> Array:
     return found
 
 
-def begin(written: Written, target: int | Difference, score: Array) -> Beginning:
-    """Compute what relevance should start from, given the score's values."""
+def begin(
+    written: Written, target: int | Difference, score: Array, root: Array | None = None
+) -> Beginning:
+    """Compute what relevance should start from, given the score's values, also at a reference."""
     contract = written.contract
     totals = _totals(written, score)
     plus, minus = _numbers(target, totals)
     axis, places = _place(written, score)
+    change = score if root is None else score.astype(np.float64) - root
     relevance = reference.start(
-        _signed(written, score), plus, minus, None, contract.contrast, axis, places
+        _signed(written, change), plus, minus, None, contract.contrast, axis, places
     )
     each = relevance.reshape(len(totals), -1)
     sizes = np.abs(each).sum(axis=1) / 2 if contract.contrast else np.abs(each.sum(axis=1))

@@ -82,9 +82,8 @@ def check(
     _same_major(written, explainer_name)
     _same_model(written, model, proto, name, explainer_name)
     feeds = _feeds(written, inputs, random)
-    samples = len(next(iter(feeds.values())))
     target = beginning.chosen(written, target)
-    feeds |= _added(written, target, samples)
+    feeds |= _added(written, target, feeds)
     score = written.contract.score
     if written.contract.weights_input:
         before = running.trace(written, feeds, {score}, provider)[score]
@@ -98,7 +97,8 @@ def check(
     inside = running.outputs(together, feeds)
     del together
     values = running.trace(written, feeds, terms(written) | needed(written), provider)
-    start = beginning.begin(written, target, values[score])
+    root = written.at_reference(score)
+    start = beginning.begin(written, target, values[score], values[root] if root else None)
     # What is not finite is found and told; numpy need not warn of it as well.
     with np.errstate(all="ignore"):
         recomputed = recompute(written, values, start.relevance, layers, tell)
@@ -111,7 +111,7 @@ def check(
         explainer=explainer_name,
         version=written.contract.version,
         provider=provider,
-        samples=samples,
+        samples=len(next(iter(feeds.values()))),
         targets=start.targets,
         contrast=written.contract.contrast,
         score=start.total,
@@ -171,14 +171,24 @@ def _feeds(written: Written, inputs: Any, random: int) -> dict[str, Array]:
     return feeding.fitted(inputs, written.inputs)
 
 
-def _added(written: Written, target: int | Difference, samples: int) -> dict[str, Array]:
-    """Feed what only relevance depends on: the target, weights, masks that let everything pass."""
-    return {
+def _added(
+    written: Written, target: int | Difference, feeds: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Feed what only relevance depends on: the target, weights, masks that let everything pass.
+
+    A reference that is an input is the mean of what is explained.
+    """
+    samples = len(next(iter(feeds.values())))
+    found = {
         name: np.full(samples, target, np.int64)
         if name == written.contract.target_input
         else np.ones([size if isinstance(size, int) else 1 for size in tensor.shape], tensor.dtype)
         for name, tensor in written.added.items()
     }
+    for source, name in written.contract.references.items():
+        given = feeds[source]
+        found[name] = np.broadcast_to(given.mean(), (1, *given.shape[1:])).astype(given.dtype)
+    return found
 
 
 def _changed(ours: Array, theirs: Array) -> float:

@@ -75,7 +75,9 @@ def needed(written: Written) -> set[str]:
         for value in operation.inputs
         if value is not None and value.const_value is None
     }
-    return inputs | {written.contract.score} | set(written.relevance.values())
+    values = inputs | {written.contract.score}
+    roots = {root for name in values if (root := written.at_reference(name))}
+    return values | roots | set(written.relevance.values())
 
 
 def recompute(
@@ -170,7 +172,8 @@ class _Walk:
                 return f"{cost:.1e} contributions are too many; ask for it with --layers"
             live = [v is not None and id(v) in self.written.facts.live for v in operation.inputs]
             live += [False] * (len(alone.inputs) - len(live))
-            done = _propagate(alone, relevance, rule, live)
+            root = self._root(operation, alone, live)
+            done = _propagate(alone, relevance, rule, live, root)
         except NotRecomputableError as error:
             return str(error)
         # What the reference raises for rules and operators that it does not know.
@@ -192,12 +195,30 @@ class _Walk:
                 if not rounded:
                     return part
                 shaken = _shaken(alone, relevance, step, random)
-                found = _propagate(*shaken, rule, live).relevance[index]
+                found = _propagate(*shaken, rule, live, root).relevance[index]
                 assert found is not None
                 return found
 
             self.senders.setdefault(name, []).append(again)
         return ""
+
+    def _root(
+        self, operation: Operation, alone: Standalone, live: list[bool]
+    ) -> list[Array | None] | None:
+        """Return what an operation's inputs are at the reference; None without one."""
+        if not self.written.contract.reference_scores:
+            return None
+        values = dict(self.values)
+        for value in operation.inputs:
+            name = "" if value is None else value.name or ""
+            if value is None or id(value) not in self.written.facts.live:
+                continue
+            root = self.written.at_reference(name)
+            if root:
+                values[name] = np.broadcast_to(self.values[root], self.values[name].shape)
+            elif operation.operator in CHOICES:
+                raise NotRecomputableError(f"the explainer does not hold {name} at the reference")
+        return standalone(operation, values).inputs
 
     def _account(
         self, operation: Operation, relevance: list[Array | None], done: reference.Propagated
@@ -210,17 +231,30 @@ class _Walk:
 
 
 def _propagate(
-    alone: Standalone, relevance: list[Array | None], rule: Rule, live: list[bool]
+    alone: Standalone,
+    relevance: list[Array | None],
+    rule: Rule,
+    live: list[bool],
+    root: list[Array | None] | None,
 ) -> reference.Propagated:
     inputs = alone.inputs
     if not alone.rows:
-        return reference.propagate(alone.node, inputs, relevance, rule.name, rule.parameters, live)
+        return reference.propagate(
+            alone.node, inputs, relevance, rule.name, rule.parameters, live, root=root
+        )
     x, (r, *_) = inputs[0], relevance
     assert x is not None
     assert r is not None
-    rows = [x.reshape(-1, x.shape[-1]), *inputs[1:]]
+    flat = (-1, x.shape[-1])
+    base = None if root is None else [None if v is None else v.reshape(flat) for v in root[:1]]
     done = reference.propagate(
-        alone.node, rows, [r.reshape(-1, r.shape[-1])], rule.name, rule.parameters, live
+        alone.node,
+        [x.reshape(flat), *inputs[1:]],
+        [r.reshape(-1, r.shape[-1])],
+        rule.name,
+        rule.parameters,
+        live,
+        root=None if base is None or root is None else [*base, *root[1:]],
     )
     back = [None if part is None else part.reshape(x.shape) for part in done.relevance]
     return reference.Propagated(back, done.bias, done.stabiliser)

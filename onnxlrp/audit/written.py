@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ Source = str | PathLike[str] | onnx.ModelProto
 
 _WRITTEN = "onnxlrp/"
 _RELEVANCE = "onnxlrp/relevance/"
+_REFERENCE = "onnxlrp/reference/"
 
 _STEPS = {
     ir.DataType.DOUBLE: 2.0**-52,
@@ -87,6 +89,17 @@ class Written:
     def emitted(self) -> list[onnx.NodeProto]:
         """The nodes that are not the model's own."""
         return [node for node in self.proto.graph.node if node.name.startswith(_WRITTEN)]
+
+    def at_reference(self, name: str) -> str:
+        """Return what holds a value's counterpart at the reference; "" where nothing does."""
+        if name in self.contract.references:
+            return self.contract.references[name]
+        copy = f"{_REFERENCE}{name}"
+        return copy if copy in self._computed else ""
+
+    @cached_property
+    def _computed(self) -> frozenset[str]:
+        return frozenset(name for node in self.proto.graph.node for name in node.output)
 
     @property
     def precision(self) -> float:
@@ -190,7 +203,8 @@ def _model_part(proto: onnx.ModelProto, contract: Contract) -> tuple[ir.Model, d
     read = {name for node in own for name in node.input}
     emitted = {n for node in graph.node if node.name.startswith(_WRITTEN) for n in node.input}
     added = [v for v in graph.input if v.name in emitted - read - {*contract.relevance}]
-    ours = {*contract.relevance.values(), *contract.intermediates.values(), contract.scores}
+    ours = {*contract.relevance.values(), *contract.intermediates.values()}
+    ours |= {contract.scores, contract.reference_scores}
     _keep(graph.node, own)
     _keep(graph.input, [v for v in graph.input if v not in added])
     _keep(graph.output, [v for v in graph.output if v.name not in ours])

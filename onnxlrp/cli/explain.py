@@ -158,6 +158,11 @@ def explain(
     if not inputs and not sentences:
         raise click.UsageError("Nothing is given to explain: INPUT, or --text TEXT.")
     run = Explainer(explainer, device, threads, tokenizer=tokenizer, most=tokens)
+    if run.contract.references:
+        raise InputError(
+            f"{explainer} takes its reference when it runs: run it from Python, with "
+            "onnxlrp.Explainer, or convert with a reference that is written in"
+        )
     texts = {"text": sentences, "column": column, "tokenizer": tokenizer, "tokens": tokens}
     items, how = given(run, inputs, folder, texts, options)
     named = load_labels(labels) if labels else None

@@ -167,6 +167,12 @@ graph_options = _stack(
         metavar="AXIS",
         help="Of a dense output, where classes lie: by default 1, of three axes the last.",
     ),
+    click.option(
+        "--reference",
+        metavar="mean|black|zero|input|FILE",
+        help="Count relevance from what the model makes of this: a picture of the mean colour, a "
+        "black one, zeros, a file, or an input of the explainer.",
+    ),
     click.option("--dynamic-batch", is_flag=True, help="Free a batch size that the model fixes."),
     click.option(
         "--fold-weights",
@@ -254,6 +260,7 @@ def conversion_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         "masks": options["masks"],
         "dynamic_batch": options["dynamic_batch"],
         "fold_weights": options["fold_weights"],
+        "reference": options["reference"],
         "preprocessing": chosen_preprocessing(options),
     }
 

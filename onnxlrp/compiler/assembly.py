@@ -38,12 +38,14 @@ class OutputNames:
     relevance : by the name of the explained input
     intermediates : by the name of the model's value
     scores : the sum over the places of a dense output; "" without any
+    root_scores : the scores at the reference; "" without one
 
     """
 
     relevance: Mapping[str, str]
     intermediates: Mapping[str, str]
     scores: str
+    root_scores: str
 
 
 def _renamed(
@@ -107,6 +109,8 @@ def assemble(
         "contrast": flow.start.contrast or "",
         f"{usual}_input": "" if flow.chooser is None else flow.chooser.name or "",
         "scores": names.scores,
+        "reference_scores": names.root_scores,
+        "references": json.dumps({v.name: given.name for v, given in flow.roots.inputs.items()}),
     }
     _describe(model, names, facts)
     return _renamed(flow.chooser, usual, network.inputs, names.relevance)
@@ -166,6 +170,10 @@ def _append(network: Network, flow: Flow, intermediates: Sequence[ir.Value]) -> 
     if flow.scores is not None:
         scores = free("scores", taken)
         outputs.append(_named(emitter, flow.scores, scores))
+    root_scores = ""
+    if flow.root_scores is not None:
+        root_scores = free("reference_scores", taken)
+        outputs.append(_named(emitter, flow.root_scores, root_scores))
     kept = _needed(emitter.nodes, outputs)
     used = {id(value) for node in kept for value in node.inputs if value is not None}
     for initializer in emitter.initializers:
@@ -175,7 +183,7 @@ def _append(network: Network, flow: Flow, intermediates: Sequence[ir.Value]) -> 
     _write_accounts(kept, {id(value) for value in emitter.initializers} - used)
     graph.extend(kept)
     graph.outputs.extend(outputs)
-    return OutputNames(by_input, by_value, scores)
+    return OutputNames(by_input, by_value, scores, root_scores)
 
 
 def _named(emitter: Emitter, tensor: Tensor, name: str) -> ir.Value:

@@ -22,15 +22,19 @@ from onnxlrp.compiler.start import read_start
 from onnxlrp.compiler.walk import propagate
 from onnxlrp.errors import InputError
 from onnxlrp.graph.analysis import analyse, non_negative
-from onnxlrp.graph.canonical import Network, Operation
+from onnxlrp.graph.canonical import Array, Network, Operation
 from onnxlrp.graph.gates import bounded_values
 from onnxlrp.graph.head import canonicalise
 from onnxlrp.graph.loading import load
 from onnxlrp.graph.shapes import dims_of, signature
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.presets import doubts, misfits
+from onnxlrp.inputs.references import read_reference
 from onnxlrp.inputs.targets import Difference
 from onnxlrp.propagation.formulas import Parameter
+
+Reference = Array | str | os.PathLike[str]
+"""What contributions are differences from, as `read_reference` takes it."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,7 @@ def convert(
     dynamic_batch: bool = False,
     fold_weights: bool = False,
     preprocessing: Preprocessing | None = None,
+    reference: Reference | Mapping[str, Reference] | None = None,
 ) -> Conversion:
     """Compile a classifier into an explainer.
 
@@ -169,6 +174,11 @@ def convert(
         once give what they give one by one
     fold_weights : write out tensors derived from weights, for runtimes that do not fold constants
     preprocessing : stored in the explainer, for whoever feeds it images
+    reference : what every contribution is a difference from, so that relevance sums to
+        f(x) - f(reference) and biases take none of it: an array that broadcasts to one sample of
+        the explained input, or what `onnxlrp.inputs.references` reads: "mean", "black", "zero", a
+        file, or "input" for an input of the explainer; a mapping by name where several are
+        explained
 
     Raises
     ------
@@ -189,7 +199,8 @@ def convert(
     facts = analyse(network)
     chosen = Composite.load(composite)
     facts, assigned = assign(chosen, network, facts, preprocessing)
-    flow = propagate(network, facts, assigned, start, masks)
+    against = _by_input(network, reference, preprocessing)
+    flow = propagate(network, facts, assigned, start, masks, against)
     metadata = {
         "version": version("onnxlrp"),
         "composite": chosen.to_toml(),
@@ -225,6 +236,25 @@ def convert(
             {mask.name or "" for mask in flow.masks.values()},
         )
     return result
+
+
+def _by_input(
+    network: Network,
+    reference: Reference | Mapping[str, Reference] | None,
+    preprocessing: Preprocessing | None,
+) -> Mapping[str, Array | str]:
+    names = [value.name or "" for value in network.inputs]
+    if reference is None:
+        return {}
+    if not isinstance(reference, Mapping):
+        if len(names) > 1:
+            raise InputError(f"a reference is needed for each of {', '.join(names)}, by name")
+        reference = {names[0]: reference}
+    if set(reference) != set(names):
+        raise InputError(
+            f"a reference is needed for each of {', '.join(names)}, and no other input"
+        )
+    return {name: read_reference(given, preprocessing) for name, given in reference.items()}
 
 
 def _multiplied(assigned: Mapping[Operation, Assignment]) -> list[str]:

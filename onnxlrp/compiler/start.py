@@ -147,30 +147,33 @@ class Beginning:
     ----------
     relevance : in the score's shape
     scores : of a dense output, the sum over its places, [N, classes]
+    root : those scores at the reference, [1, classes] or [N, classes]; None without one
     input : what chooses: `target` or `weights`; None where the class is written in
 
     """
 
     relevance: Relevance
     scores: Tensor | None
+    root: Tensor | None
     input: ir.Value | None
 
 
-def start_relevance(emitter: Emitter, network: Network, start: Start) -> Beginning:
-    """Write the relevance of the scores."""
+def start_relevance(
+    emitter: Emitter, network: Network, start: Start, root: Tensor | None = None
+) -> Beginning:
+    """Write the relevance of the scores, or of their difference from those at a reference."""
     classes = count_classes(start, network)
     emitter.explain(network.score.name or "score", "start", {})
     scores = emitter.tensor(network.score)
     place, axis = network.place or Place(_axis(network), {}), _axis(network)
     cut, begins, ends = _cut(scores, place)
-    part = cut
-    if axis is None:
-        part, axis = layout.unsqueeze(cut, [1]), 1
-    if network.signs:
-        part = layout.reshape(part, (scores.shape[0], 1))
-        part = part * emitter.constant(np.array([network.signs], scores.dtype.numpy()))
+    part = _parted(cut, network)
+    axis = 1 if axis is None else axis
+    before = None if root is None else _parted(_cut(root, place)[0], network)
+    own = part if before is None else part - before
     along = [number for number in range(1, part.rank) if number != axis]
-    total = layout.reduce_sum(part, along if network.place else [])
+    over = along if network.place else []
+    total = layout.reduce_sum(part, over)
     chooser = None
     if start.weights:
         chooser = weights_input(network.graph, classes, scores.dtype)
@@ -178,17 +181,17 @@ def start_relevance(emitter: Emitter, network: Network, start: Start) -> Beginni
         if part.rank > 2:
             spread = [classes if number == axis else 1 for number in range(1, part.rank)]
             weights = layout.reshape(weights, (None, *spread))
-        relevance = part * weights
+        relevance = own * weights
     elif isinstance(start.target, Difference):
         one, other = (
-            _only(part, _index(total, "top" if number == TOP else number, axis), axis)
+            _only(own, _index(total, "top" if number == TOP else number, axis), axis)
             for number in (start.target.plus, start.target.minus)
         )
         relevance = one - other
     else:
         chooser = target_input(network.graph) if start.target is None else None
         index = _index(total, chooser or start.target, axis)
-        relevance = _of_class(part, index, axis, start.contrast)
+        relevance = _of_class(part, own, index, axis, start.contrast)
     if network.signs:
         relevance = layout.reduce_sum(relevance, [1])
     relevance = layout.reshape(relevance, cut.shape, cut)
@@ -197,8 +200,10 @@ def start_relevance(emitter: Emitter, network: Network, start: Start) -> Beginni
         # A place that lies outside at run time leaves another number of elements: an error here.
         relevance = _exactly(relevance, scores)
     flat = layout.reshape(total, (scores.shape[0], classes)) if network.place else None
+    if before is not None:
+        before = layout.reshape(layout.reduce_sum(before, over), (before.shape[0], classes))
     # A contrast gives relevance to classes whose score is 0.
-    return Beginning(Relevance(relevance, start.contrast is None), flat, chooser)
+    return Beginning(Relevance(relevance, start.contrast is None), flat, before, chooser)
 
 
 def _axis(network: Network) -> int | None:
@@ -230,6 +235,15 @@ def _cut(scores: Tensor, place: Place) -> tuple[Tensor, list[int | Tensor], list
     if not place.bounds:
         return scores, begins, ends
     return layout.slice(scores, starts, stops, [*place.bounds], sizes=sizes), begins, ends
+
+
+def _parted(cut: Tensor, network: Network) -> Tensor:
+    """Give scores an axis of classes, each class its own, where one logit stands for all."""
+    part = layout.unsqueeze(cut, [1]) if _axis(network) is None else cut
+    if not network.signs:
+        return part
+    column = layout.reshape(part, (part.shape[0], 1))
+    return column * part.emitter.constant(np.array([network.signs], part.dtype.numpy()))
 
 
 def _exactly(tensor: Tensor, like: Tensor) -> Tensor:
@@ -302,7 +316,9 @@ def _picked(part: Tensor, index: Tensor, axis: int) -> Tensor:
     )
 
 
-def _of_class(part: Tensor, index: Tensor, axis: int, contrast: Contrast | None) -> Tensor:
+def _of_class(
+    part: Tensor, own: Tensor, index: Tensor, axis: int, contrast: Contrast | None
+) -> Tensor:
     """Relevance of all classes for one, contrasted to the others or not: see `Start`."""
     emitter, zero = part.emitter, part.emitter.scalar(0.0, part)
     chosen = _chosen(part, index, axis)
@@ -313,7 +329,7 @@ def _of_class(part: Tensor, index: Tensor, axis: int, contrast: Contrast | None)
         return _picked(y, index, axis) * emitter.where(
             chosen, layout.reduce_sum(others, [axis]), -others, Sign.UNKNOWN
         )
-    picked = _picked(part, index, axis)
+    picked = _picked(own, index, axis)
     rest = zero
     if contrast == "others":
         classes = part.shape[axis]

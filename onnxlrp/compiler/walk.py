@@ -9,12 +9,13 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from onnxlrp.compiler.assignment import Assignment
-from onnxlrp.compiler.naming import mask_input
+from onnxlrp.compiler.naming import mask_input, value_names
 from onnxlrp.compiler.obstacles import obstacle_of
+from onnxlrp.compiler.roots import Roots, roots
 from onnxlrp.compiler.start import Start, start_relevance
 from onnxlrp.errors import InputError, UnsupportedError
 from onnxlrp.graph.analysis import Facts
-from onnxlrp.graph.canonical import Network, Operation
+from onnxlrp.graph.canonical import Array, Network, Operation
 from onnxlrp.graph.operators import Fact, has
 from onnxlrp.propagation.expression import Emitter, Sign, Tensor
 from onnxlrp.propagation.formulas import Account
@@ -34,6 +35,8 @@ class Flow:
     chooser : the input that chooses the class, or weights all; None where the class is written in
     scores : of a dense output, what relevance starts from in sum, [N, classes]
     masks : by value of the model, the input that multiplies the relevance passing through it
+    roots : what the network's values are at the reference; empty without one
+    root_scores : the scores there, [1, classes] or [N, classes]; None without one
 
     """
 
@@ -44,11 +47,14 @@ class Flow:
     chooser: ir.Value | None
     scores: Tensor | None
     masks: Mapping[ir.Value, ir.Value]
+    roots: Roots
+    root_scores: Tensor | None
 
     @property
     def inputs(self) -> list[ir.Value]:
         """Return the inputs that an explainer has besides the model's own."""
-        return [*([] if self.chooser is None else [self.chooser]), *self.masks.values()]
+        chosen = [] if self.chooser is None else [self.chooser]
+        return [*chosen, *self.masks.values(), *self.roots.inputs.values()]
 
 
 def propagate(
@@ -57,6 +63,7 @@ def propagate(
     assigned: Mapping[Operation, Assignment],
     start: Start,
     masks: Sequence[str],
+    reference: Mapping[str, Array | str],
 ) -> Flow:
     """Write relevance from the score back to the explained inputs.
 
@@ -66,6 +73,7 @@ def propagate(
     assigned : the rule of every operation that relevance crosses
     start : what of the score is explained
     masks : names, with shell wildcards, of values whose relevance an input multiplies
+    reference : by explained input, what every contribution is a difference from; empty for none
 
     Raises
     ------
@@ -79,10 +87,13 @@ def propagate(
     for node in network.graph:
         if node.domain in ("", "ai.onnx"):
             emitter.known(node)
-    first = start_relevance(emitter, network, start)
+    root = roots(emitter, network, reference, value_names(network.graph)) if reference else Roots()
+    first = start_relevance(emitter, network, start, root.values.get(id(network.score)))
     masked = _masks(facts, network.graph, masks)
-    relevance, rules = _relevance(emitter, network, facts, assigned, first.relevance, masked)
-    return Flow(emitter, relevance, rules, start, first.input, first.scores, masked)
+    relevance, rules = _relevance(emitter, network, facts, assigned, first.relevance, masked, root)
+    return Flow(
+        emitter, relevance, rules, start, first.input, first.scores, masked, root, first.root
+    )
 
 
 def _masks(facts: Facts, graph: ir.Graph, patterns: Sequence[str]) -> dict[ir.Value, ir.Value]:
@@ -107,6 +118,7 @@ def _relevance(
     assigned: Mapping[Operation, Assignment],
     start: Relevance,
     masked: Mapping[ir.Value, ir.Value],
+    root: Roots,
 ) -> tuple[dict[ir.Value, Tensor], dict[str, str]]:
     """Relevance of every value on its way from the score, and the rules that it crossed by."""
     activated = _activations(facts)
@@ -145,8 +157,9 @@ def _relevance(
             emitter,
             facts.live,
             facts.non_negative,
-            _stand_ins(operation, activated, result, emitter),
+            {} if root.values else _stand_ins(operation, activated, result, emitter),
             [],
+            root.values,
         )
         try:
             sent = OPERATORS[operation.operator].propagate(crossing)

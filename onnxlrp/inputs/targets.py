@@ -107,6 +107,7 @@ class Aim:
     target : the class; None where all scores were weighted
     minus : the class whose score was subtracted; None for none
     contrast, at : as the explainer was converted; "" without one
+    above : whether it is how much the score is above that of a reference
 
     """
 
@@ -114,6 +115,7 @@ class Aim:
     minus: int | None = None
     contrast: str = ""
     at: str = ""
+    above: bool = False
 
     @property
     def key(self) -> int | str:
@@ -125,9 +127,10 @@ class Aim:
     @property
     def quantity(self) -> str:
         """What the map adds up to, of a score."""
+        above = " above the reference's" if self.above else ""
         if self.target is None:
-            return "weighted score"
-        return "score" if self.minus is None else "difference of scores"
+            return f"weighted score{above}"
+        return ("score" if self.minus is None else "difference of scores") + above
 
     def label(self, labels: Sequence[str] | None) -> str:
         """Name it by the names of the classes; "" where there are none."""

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from onnxlrp.propagation.expression import Tensor
+from onnxlrp.propagation.expression import Sign, Tensor
+from onnxlrp.propagation.formulas import stabilised
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,34 @@ def taylor_shares(layer: Divisive, relevance: Tensor) -> Tensor:
     factor = 2 * layer.beta
     g = relevance / (1.0 - layer.others * r * factor)
     return g - layer.squared * layer.neighbours(r * g) * factor
+
+
+def secant_shares(after: Divisive, before: Divisive, relevance: Tensor) -> Tensor:
+    """Shares of how much y changes from a reference x⁰ to x, without a remainder.
+
+    With P = S^-beta, a bar for the middle of both points, and Δ for the change between them,
+
+        Δy_k = P̄_k Δx_k + x̄_k q_k sum_j c_kj Δ(x_j²),    q_k = ΔP_k / ΔS_k
+
+    exactly, and relevance is shared out in proportion to these terms: with g = R / stab(Δy),
+    R_j = P̄_j Δx_j g_j + Δ(x_j²) sum_k c_kj x̄_k q_k g_k. It conserves relevance.
+    """
+    emitter, change = after.x.emitter, after.total - before.total
+    power, root_power = (t.total**-t.beta for t in (after, before))
+    mean = (after.total + before.total) * 0.5
+    # Where S hardly changes, the secant of its power is the slope.
+    size = emitter.elementwise("Abs", change, sign=Sign.NON_NEGATIVE)
+    alike = emitter.compare("Less", size, mean * _ALIKE)
+    width = emitter.where(alike, emitter.scalar(1.0, change), change, Sign.UNKNOWN)
+    slope = mean ** (-after.beta - 1) * -after.beta
+    q = emitter.where(alike, slope, (power - root_power) / width, Sign.UNKNOWN)
+    y_change = after.x * power - before.x * root_power
+    g = relevance / stabilised(y_change, _STABILISER)
+    back = (after.x + before.x) * q * g * 0.5
+    shared = back * after.own + after.neighbours(back)
+    own = (after.x - before.x) * (power + root_power) * g * 0.5
+    return own + (after.squared - before.squared) * shared
+
+
+_ALIKE = 1e-4
+_STABILISER = 1e-6

@@ -91,13 +91,14 @@ def _check_extremum(operation: Operation, live: frozenset[int]) -> None:
 @operator("Min", "Max", check=_check_extremum)
 def extremum(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """The first that is the largest takes all; with a constant it is a Clip, and R_in = R_out."""
-    incoming, emitter, y = crossing.incoming, crossing.emitter, crossing.output()
+    incoming, emitter = crossing.incoming, crossing.emitter
+    least = crossing.operation.operator == "Min"
+    y = crossing.either(crossing.operation.outputs[0], least)
     *others, last = crossing.live_inputs
     rest, result = incoming.tensor, []
     for value in others:
-        x, nothing = crossing.tensor(value), emitter.scalar(0.0, rest)
-        pair = (x, y) if crossing.operation.operator == "Max" else (y, x)
-        share = emitter.where(emitter.compare("Less", *pair), nothing, rest, Sign.UNKNOWN)
+        x, nothing = crossing.either(value, least), emitter.scalar(0.0, rest)
+        share = emitter.where(emitter.compare("Less", x, y), nothing, rest, Sign.UNKNOWN)
         rest = rest - share
         result.append((value, share))
     grounded = incoming.grounded and bool(others)

@@ -245,12 +245,14 @@ class Rule:
     formula : computes the inputs' relevance; None for `pass`, which hands relevance on
     defaults : its parameters; `epsilon` or `stabiliser` and `bias` are applied by `Share`
     grounded : an input that is 0 gets no relevance (unless the bias is distributed)
+    absolute : it has a root point of its own, and takes inputs as they are under any reference
 
     """
 
     formula: Formula | None
     defaults: Mapping[str, Parameter]
     grounded: bool
+    absolute: bool = False
 
 
 RULES: dict[str, Rule] = {"pass": Rule(None, {}, True)}
@@ -258,7 +260,12 @@ RULES: dict[str, Rule] = {"pass": Rule(None, {}, True)}
 
 
 def rule(
-    name: str, *, grounded: bool = True, biased: bool = True, stabiliser: str = "stabiliser"
+    name: str,
+    *,
+    grounded: bool = True,
+    biased: bool = True,
+    stabiliser: str = "stabiliser",
+    absolute: bool = False,
 ) -> Callable[[Formula], Formula]:
     """Register a formula `(layer, x, relevance, share, **parameters) -> Operands` as a rule.
 
@@ -268,6 +275,7 @@ def rule(
     grounded : an input that is 0 gets no relevance
     biased : it hands the layer's bias to `share`, so that its treatment is a parameter
     stabiliser : what the parameter is called that `share` adds to denominators
+    absolute : it has a root point of its own
 
     """
 
@@ -277,7 +285,7 @@ def rule(
         if biased:
             defaults["bias"] = "absorb"
         defaults.update({parameter.name: parameter.default for parameter in own})
-        RULES[name] = Rule(formula, defaults, grounded)
+        RULES[name] = Rule(formula, defaults, grounded, absolute)
         return formula
 
     return register
@@ -390,10 +398,19 @@ def gamma_rule(
         layer.by_sign(1, 1 + gamma),
         layer.bias,
     )
-    above, below = share.split_by_sign(relevance, layer.biased(layer(x), bias))
-    s = share(above, up(xp) + down(xn), bias + gamma * positive(bias))
-    t = share(below, down(xp) + up(xn), bias + gamma * negative(bias))
-    return xp * (up.adjoint(s) + down.adjoint(t)) + xn * (down.adjoint(s) + up.adjoint(t))
+    z = layer.biased(layer(x), bias)
+    above, below = share.split_by_sign(relevance, z)
+    if below.is_zero:
+        s = share(above, up(xp) + down(xn), bias + gamma * positive(bias))
+        return xp * up.adjoint(s) + xn * down.adjoint(s)
+    # z_ij⁻ = z_ij - z_ij⁺: with s above 0 and t below, five applications of the layer, not eight.
+    plus, minus = layer.plus, layer.minus
+    alone, excited = layer.biased(z, -bias), plus(xp) + minus(xn)
+    s = share(above, alone + excited * gamma, bias + gamma * positive(bias))
+    t = share(below, alone + (alone - excited) * gamma, bias + gamma * negative(bias))
+    favoured = (s - t) * gamma
+    rest = layer.adjoint(s + t * (1 + gamma))
+    return x * rest + xp * plus.adjoint(favoured) + xn * minus.adjoint(favoured)
 
 
 @rule("gamma-original")
@@ -423,7 +440,7 @@ def w_square(layer: Layer, x: Operands, relevance: Tensor, share: Share) -> Oper
     return squared.adjoint(share(relevance, squared(layer.filled(x, 1.0)), layer.bias**2))
 
 
-@rule("z-box", grounded=False, biased=False)
+@rule("z-box", grounded=False, biased=False, absolute=True)
 def z_box(
     layer: Layer,
     x: Operands,

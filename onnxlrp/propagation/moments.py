@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation
 from onnxlrp.propagation import layout
-from onnxlrp.propagation.divisive import Divisive, taylor_shares
+from onnxlrp.propagation.divisive import Divisive, secant_shares, taylor_shares
 from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor
 from onnxlrp.propagation.formulas import Layer, ReweightedLayer, apply_rule
 from onnxlrp.propagation.registry import (
@@ -212,8 +212,8 @@ class _Terms:
     bias: Tensor
 
 
-def _terms(crossing: Crossing) -> _Terms:
-    x, group = crossing.input(0), _group(crossing)
+def _terms(crossing: Crossing, root: Tensor | None = None) -> _Terms:
+    x, group = crossing.input(0) if root is None else root, _group(crossing)
     operator = crossing.operation.operator
     scale, bias = _factors(crossing, group)
     centred = operator not in ("RMSNormalization", "LpNormalization")
@@ -222,6 +222,18 @@ def _terms(crossing: Crossing) -> _Terms:
     epsilon = 0.0 if operator in _EXACT else float(crossing.attribute("epsilon", 1e-5))
     squares = group.total(part**2) * weight
     return _Terms(group, part, centred, weight, squares, epsilon, scale, bias)
+
+
+def _divisive(terms: _Terms) -> Divisive:
+    # x / |x| where everything is 0 is 0, and no 0 / 0.
+    floor = terms.epsilon or _FLOOR**2
+    squared = terms.part**2
+    u = squared * terms.weight + floor
+    others = terms.group.others(squared) * terms.weight
+    return Divisive(
+        terms.part, squared, 0.5, terms.weight, u, others, u + others,
+        lambda tensor: terms.group.others(tensor) * terms.weight,
+    )  # fmt: skip
 
 
 def taylor(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
@@ -233,16 +245,11 @@ def taylor(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     Equals: no peer; LRN's `taylor` where the two are the same function.
     Use: to treat a deviation as the paper treats LRN's denominator instead of holding it fixed.
     """
-    terms, x = _terms(crossing), crossing.input(0)
+    value = crossing.operation.inputs[0]
+    assert value is not None
+    terms, x = _terms(crossing), crossing.change(value)
     emitter, parameters = crossing.emitter, crossing.parameters
-    # x / |x| where everything is 0 is 0, and no 0 / 0.
-    floor = terms.epsilon or _FLOOR**2
-    squared = terms.part**2
-    u = squared * terms.weight + floor
-    others = terms.group.others(squared) * terms.weight
-    total = u + others
-    deviation = emitter.elementwise("Sqrt", total, sign=Sign.NON_NEGATIVE)
-    unit = terms.part / deviation
+    divided = _divisive(terms)
 
     def crossed(built: Layer, at: Tensor, relevance: Tensor) -> Tensor:
         result, accounts, _ = apply_rule(
@@ -252,25 +259,26 @@ def taylor(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
         return result.parts[0]
 
     relevance = crossing.incoming.tensor
-    if not terms.bias.is_zero:
-        relevance = crossed(Diagonal(x, terms.scale, terms.bias), unit, relevance)
-    divisive = Divisive(
-        terms.part, squared, 0.5, terms.weight, u, others, total,
-        lambda tensor: terms.group.others(tensor) * terms.weight,
-    )  # fmt: skip
-    relevance = taylor_shares(divisive, relevance)
+    if crossing.root:
+        # The scale takes nothing, and the bias is at both points.
+        before = _divisive(_terms(crossing, crossing.root[id(value)]))
+        relevance = secant_shares(divided, before, relevance)
+    else:
+        if not terms.bias.is_zero:
+            deviation = emitter.elementwise("Sqrt", divided.total, sign=Sign.NON_NEGATIVE)
+            behind = Diagonal(x, terms.scale, terms.bias)
+            relevance = crossed(behind, terms.part / deviation, relevance)
+        relevance = taylor_shares(divided, relevance)
     if terms.centred:
         rest = emitter.scalar(-1.0, x) * terms.group.part
         centring = Centred(rest + 1.0, rest, terms.group, emitter.zero)
         relevance = crossed(centring, x, relevance)
-    value = crossing.operation.inputs[0]
-    assert value is not None
     return [(value, Relevance(relevance, parameters["bias"] != "distribute"))]
 
 
 @layer(
     "LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization",
-    "MeanVarianceNormalization", "LpNormalization", check=_check, default="epsilon",
+    "MeanVarianceNormalization", "LpNormalization", check=_check, default="epsilon", exact=False,
     beside={"taylor": (taylor, {"epsilon": 1e-6, "bias": "absorb"})},
 )  # fmt: skip
 def normalisation(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnxlrp.graph.canonical import Operation, constant_of
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.convolution import Convolution, convolution
-from onnxlrp.propagation.divisive import Divisive, taylor_shares
+from onnxlrp.propagation.divisive import Divisive, secant_shares, taylor_shares
 from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor
 from onnxlrp.propagation.formulas import Layer, Parameter, stabilised
 from onnxlrp.propagation.pooling import WindowMean, average_pool
@@ -49,11 +49,12 @@ def _check(operation: Operation, live: frozenset[int]) -> None:
             )
 
 
-def _terms(crossing: Crossing) -> Divisive:
+def _terms(crossing: Crossing, root: Tensor | None = None) -> Divisive:
+    """Return the quantities of an operation at its input, or at its reference."""
+    x = crossing.input(0) if root is None else root
     if "window" in crossing.operation.attributes:
-        return _over_window(crossing)
+        return _over_window(crossing, x, None if root is None else root**2)
     operation = crossing.operation
-    x = crossing.input(0)
     size = int(operation.attributes["size"])
     alpha, beta, bias = (
         float(operation.attributes.get(name, default)) for name, default in _DEFAULTS.items()
@@ -77,13 +78,12 @@ def _terms(crossing: Crossing) -> Divisive:
     )
 
 
-def _over_window(crossing: Crossing) -> Divisive:
+def _over_window(crossing: Crossing, x: Tensor, squared: Tensor | None) -> Divisive:
     """Return the terms of a sum of squares that a pool or a convolution of the model adds up."""
     attributes, emitter = crossing.operation.attributes, crossing.emitter
     window: Operation = attributes["window"]
     alpha, beta = float(attributes["alpha"]), float(attributes["beta"])
-    x = crossing.input(0)
-    squared = crossing.tensor(window.inputs[0])
+    squared = crossing.tensor(window.inputs[0]) if squared is None else squared
     inner = replace(crossing, operation=window, live=crossing.live | {id(window.inputs[0])})
     built, _ = (average_pool if window.operator == "AveragePool" else convolution)(inner)
     own = _own(window, built, emitter, x)
@@ -198,6 +198,14 @@ def gradient(crossing: Crossing, relevance: Tensor) -> Tensor:
     return relevance * t.total ** (-t.beta) - t.x * back * (2 * t.beta)
 
 
+def from_reference(crossing: Crossing, relevance: Tensor) -> Tensor:
+    """`taylor` under a reference: shares of the change, exactly (`divisive.secant_shares`)."""
+    value = crossing.operation.inputs[0]
+    assert value is not None
+    before = _terms(crossing, replace(crossing.root[id(value)], sign=Sign.UNKNOWN))
+    return secant_shares(_terms(crossing), before, relevance)
+
+
 def path_integral(crossing: Crossing, relevance: Tensor) -> Tensor:
     """What the neighbours took away is shared among them in proportion to x_j².
 
@@ -245,6 +253,11 @@ def local_response_normalisation(crossing: Crossing) -> Sequence[tuple[ir.Value,
     value = crossing.operation.inputs[0]
     assert value is not None
     incoming = crossing.incoming
-    result = TREATMENTS[crossing.rule](crossing, incoming.tensor)
+    treatment = TREATMENTS[crossing.rule]
+    if crossing.root and treatment is not identity:
+        if treatment is not taylor:
+            fail(f"rule '{crossing.rule}' knows no reference", "give it rule taylor or identity")
+        treatment = from_reference
+    result = treatment(crossing, incoming.tensor)
     # At x = 0 an element gets a multiple of its own R_out, which is 0 if that was grounded.
     return [(value, Relevance(result, incoming.grounded))]

@@ -333,7 +333,7 @@ def winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]
     operation = crossing.operation
     value = operation.inputs[0]
     assert value is not None
-    x, y = crossing.input(0), crossing.output()
+    x, y = crossing.either(value), crossing.either(operation.outputs[0])
     rest, grounded = crossing.incoming.tensor, crossing.incoming.grounded
     window = window_of(operation, operation.attributes["kernel_shape"])
     if _sees_all(window, x, y):
@@ -451,11 +451,11 @@ def global_max_pool(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """Give the first extremum over some axes, in row-major order, all relevance."""
     operation, relevance = crossing.operation, crossing.incoming.tensor
     (value,) = crossing.live_inputs
-    x, axes = crossing.tensor(value), _axes(operation)
+    x, axes = crossing.either(value, operation.operator == "ReduceMin"), _axes(operation)
     order = [*(axis for axis in range(x.rank) if axis not in axes), *axes]
     if relevance.rank == x.rank:
         relevance = layout.transpose(relevance, order)
-    moved = layout.transpose(-x if operation.operator == "ReduceMin" else x, order)
+    moved = layout.transpose(x, order)
     result = _to_first(moved, relevance, x.rank - len(axes))
     back = layout.transpose(result, [int(axis) for axis in np.argsort(order)])
     return [(value, Relevance(back, crossing.incoming.grounded))]

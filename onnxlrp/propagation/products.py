@@ -82,20 +82,46 @@ def _check(operation: Operation, live: frozenset[int]) -> None:
 
 
 def _elementwise(crossing: Crossing) -> Result:
-    """Hand each operand its part: its one contribution to an output is the whole of it."""
+    """Hand each operand its part: its one contribution to an output is the whole of it.
+
+    Under a reference, where both operands change, a b - a⁰ b⁰ is the change of a times the middle
+    of b and the change of b times the middle of a, and the two get their shares of it.
+    """
     incoming, inputs = crossing.incoming, crossing.operation.inputs
+    parts = TREATMENTS[crossing.rule](crossing.operation)
+    shared = bool(crossing.root) and len(parts) > 1
     result = []
-    for place, part in TREATMENTS[crossing.rule](crossing.operation).items():
+    for place, part in parts.items():
         value = inputs[place]
         assert value is not None
-        tensor = reduced_to(incoming.tensor * part, crossing.tensor(value))
+        own = incoming.tensor * part
+        if shared:
+            own = _change(crossing, incoming.tensor) * crossing.change(value)
+            own = own * _middle(crossing, 1 - place)
+        tensor = reduced_to(own, crossing.tensor(value))
         # A part of relevance that is 0 where the product is 0 need not be so where one factor is.
         grounded = incoming.grounded and tensor.shape == incoming.tensor.shape
         result.append((value, Relevance(tensor, grounded)))
     return result
 
 
-_ELEMENTWISE: Mapping[str, Mapping[str, Parameter]] = {name: {} for name in TREATMENTS}
+def _change(crossing: Crossing, relevance: Tensor) -> Tensor:
+    """Return relevance divided by how much the product changes from the reference."""
+    stabiliser = crossing.parameters.get("stabiliser", crossing.parameters.get("epsilon", 0.0))
+    assert isinstance(stabiliser, int | float)
+    z = crossing.change(crossing.operation.outputs[0])
+    return relevance / stabilised(z, float(stabiliser))
+
+
+def _middle(crossing: Crossing, place: int) -> Tensor:
+    value = crossing.operation.inputs[place]
+    assert value is not None
+    return crossing.middle(value)
+
+
+_ELEMENTWISE: Mapping[str, Mapping[str, Parameter]] = {
+    name: {"stabiliser": 1e-6} for name in TREATMENTS
+}
 _MATRICES: Mapping[str, Mapping[str, Parameter]] = {name: {"epsilon": 1e-6} for name in TREATMENTS}
 
 
@@ -115,19 +141,28 @@ def _matrices(crossing: Crossing) -> Result:
     """Share each operand's part out by the epsilon rule, with the other operand for weights."""
     operation = crossing.operation
     tensors = [crossing.input(0), crossing.input(1)]
+    parts = TREATMENTS[crossing.rule](operation)
+    shared = bool(crossing.root) and len(parts) > 1
     result: list[tuple[ir.Value, Relevance]] = []
-    for place, part in TREATMENTS[crossing.rule](operation).items():
+    for place, part in parts.items():
         value = operation.inputs[place]
         assert value is not None
+        other = _middle(crossing, 1 - place) if shared else tensors[1 - place]
         built = Dense(
-            weights=tensors[1 - place],
-            twin=tensors[1 - place],
+            weights=other,
+            twin=other,
             bias=crossing.emitter.zero,
             x=tensors[place],
             z=crossing.output(),
             transposed=False,
             left=place == 1,
         )
+        if shared:
+            # Both share one denominator, the change of the product.
+            s = _change(crossing, crossing.incoming.tensor)
+            back = crossing.change(value) * built.adjoint(s).parts[0]
+            result.append((value, Relevance(back, True)))
+            continue
         own = Relevance(crossing.incoming.tensor * part, crossing.incoming.grounded)
         result += cross_by_rule(replace(crossing, relevance=[own]), built, [value], "epsilon")
     return result
@@ -184,6 +219,11 @@ def _tangent(crossing: Crossing, s: Tensor, divided: bool) -> Result:
     relevance = crossing.incoming.tensor
     if crossing.rule == "zero":
         return [(value, Relevance(crossing.emitter.zero, True))]
+    if crossing.root:
+        at_root = crossing.root[id(crossing.operation.outputs[0])]
+        if divided:
+            at_root = crossing.emitter.elementwise("Exp", at_root, sign=Sign.NON_NEGATIVE)
+        return [(value, Relevance(_from_reference(crossing, s, at_root), True))]
     epsilon, bias = crossing.parameters["epsilon"], crossing.parameters["bias"]
     assert isinstance(epsilon, int | float)
     x = _seen(crossing, s)
@@ -203,6 +243,41 @@ def _tangent(crossing: Crossing, s: Tensor, divided: bool) -> Result:
     return [(value, Relevance(back + seen * each, False))]
 
 
+def _from_reference(crossing: Crossing, s: Tensor, at_root: Tensor) -> Tensor:
+    """R_i = d_i t_i - c_i sum_j t_j, t_j = R_j / stab(d_j - D): shares of the change of log s_j.
+
+    d is the change of x from the reference and D that of log sum exp x, of which each x_i has
+
+        c_i = (s_i e^(D/2) - s⁰_i e^(-D/2)) D / (e^(D/2) - e^(-D/2))
+
+    exactly: d_i times the logarithmic mean of e^x_i at both points, over that of the sums. They add
+    up to D, and the terms d_i δ_ij - c_i of log s_j to its change.
+    """
+    emitter, (value,) = crossing.emitter, crossing.live_inputs
+    x, root, epsilon = (
+        crossing.tensor(value),
+        crossing.root[id(value)],
+        crossing.parameters["epsilon"],
+    )
+    assert isinstance(epsilon, int | float)
+    axis = emitter.vector([int(crossing.attribute("axis", -1))])
+    sums = [
+        emitter.node("ReduceLogSumExp", t, axis, shape=_over(crossing, t).shape, dtype=t.dtype)
+        for t in (x, root)
+    ]
+    total = sums[0] - sums[1]
+    half = total * 0.5
+    up, down = (emitter.elementwise("Exp", t, sign=Sign.NON_NEGATIVE) for t in (half, -half))
+    one, size = emitter.scalar(1.0, half), emitter.elementwise("Abs", half)
+    little = emitter.compare("Less", size, emitter.scalar(1e-4, size))
+    width = emitter.where(little, one, up - down, Sign.UNKNOWN)
+    factor = emitter.where(little, one, total / width, Sign.UNKNOWN)
+    change = _where_seen(s, x - root)
+    shares = crossing.incoming.tensor / stabilised(change - total, float(epsilon))
+    shares = _where_seen(s, shares)
+    return change * shares - (s * up - at_root * down) * factor * _over(crossing, shares)
+
+
 def _over(crossing: Crossing, tensor: Tensor) -> Tensor:
     """Sum along the axis of a softmax."""
     return layout.reduce_sum(tensor, [int(crossing.attribute("axis", -1))])
@@ -210,6 +285,10 @@ def _over(crossing: Crossing, tensor: Tensor) -> Tensor:
 
 def _seen(crossing: Crossing, s: Tensor) -> Tensor:
     """Return x where its softmax s is not 0, else 0."""
-    x, emitter = crossing.input(0), crossing.emitter
+    return _where_seen(s, crossing.input(0))
+
+
+def _where_seen(s: Tensor, x: Tensor) -> Tensor:
+    emitter = s.emitter
     nothing = emitter.scalar(0.0, x)
     return emitter.where(emitter.compare("Less", nothing, s), x, nothing, Sign.UNKNOWN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NoReturn, TypeVar
 
@@ -48,6 +48,7 @@ class Crossing:
     non_negative : ids of the values that are never below zero
     stand_ins : by id of a value, a tensor that denominators may be divided by in its stead
     accounts : filled with the divisions made
+    root : by id of a live value, what it is at the reference; empty where there is none
 
     """
 
@@ -60,6 +61,7 @@ class Crossing:
     non_negative: frozenset[int]
     stand_ins: Mapping[int, Tensor]
     accounts: list[Account]
+    root: Mapping[int, Tensor] = field(default_factory=dict)
 
     def tensor(self, value: ir.Value | None) -> Tensor:
         """Return a value of the model as a tensor, zero for an absent one."""
@@ -67,6 +69,30 @@ class Crossing:
             return self.emitter.zero
         sign = Sign.NON_NEGATIVE if id(value) in self.non_negative else Sign.UNKNOWN
         return self.emitter.tensor(value, sign)
+
+    def change(self, value: ir.Value) -> Tensor:
+        """Return what a value contributes: its difference from what it is at the reference.
+
+        Without a reference that is the value itself, as if all were 0 there.
+        """
+        tensor = self.tensor(value)
+        return tensor - self.root[id(value)] if id(value) in self.root else tensor
+
+    def either(self, value: ir.Value, negated: bool = False) -> Tensor:
+        """Return the larger of a value and what it is at the reference, or of their negatives.
+
+        What it changes by is never 0 where this is the extremum of several and that one changes.
+        """
+        tensor = -self.tensor(value) if negated else self.tensor(value)
+        if id(value) not in self.root:
+            return tensor
+        root = replace(self.root[id(value)], sign=Sign.UNKNOWN)
+        return self.emitter.elementwise("Max", tensor, -root if negated else root)
+
+    def middle(self, value: ir.Value) -> Tensor:
+        """Return the middle between a value and what it is at the reference; itself without one."""
+        tensor = self.tensor(value)
+        return (tensor + self.root[id(value)]) * 0.5 if id(value) in self.root else tensor
 
     def input(self, index: int) -> Tensor:
         """Return an input of the operation as a tensor, zero for an absent one."""
@@ -183,6 +209,7 @@ def layer(
     *names: str,
     check: Check,
     default: str = "",
+    exact: bool = True,
     beside: Mapping[str, tuple[Propagation, Mapping[str, Parameter]]] = MappingProxyType({}),
 ) -> Callable[[_L], _L]:
     """Register linear operators by the function that builds their `Layer` and its live inputs.
@@ -190,6 +217,7 @@ def layer(
     Parameters
     ----------
     names, check, default : as for `operator`
+    exact : whether the layer is the operator; not if something of its input is held fixed
     beside : rules of these operators alone, and their parameters' defaults
 
     """
@@ -198,7 +226,7 @@ def layer(
         def propagate(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
             if crossing.rule in beside:
                 return beside[crossing.rule][0](crossing)
-            return _cross_layer(crossing, *build(crossing))
+            return _cross_layer(crossing, *build(crossing), exact)
 
         rules = _LinearRules({name: parameters for name, (_, parameters) in beside.items()})
         operator(*names, rules=rules, check=check, default=default)(propagate)
@@ -224,7 +252,7 @@ class _LinearRules(Mapping[str, Mapping[str, Parameter]]):
 
 
 def _cross_layer(
-    crossing: Crossing, built: Layer, inputs: list[ir.Value]
+    crossing: Crossing, built: Layer, inputs: list[ir.Value], exact: bool
 ) -> Sequence[tuple[ir.Value, Relevance]]:
     incoming = crossing.incoming
     if RULES[crossing.rule].formula is None:
@@ -235,8 +263,14 @@ def _cross_layer(
         # Where 0 becomes something else, or moves, relevance may sit on zeros from here on.
         grounded = incoming.grounded and built.diagonal and built.bias.is_zero
         return [(inputs[0], Relevance(incoming.tensor, grounded))]
-    x = Operands(tuple(crossing.tensor(value) for value in inputs))
-    crossing.emitter.same(built.biased(built(x), built.bias), crossing.operation.outputs[0])
+    x = Operands(tuple(crossing.change(value) for value in inputs))
+    output = crossing.operation.outputs[0]
+    if not crossing.root:
+        crossing.emitter.same(built.biased(built(x), built.bias), output)
+    elif exact and crossing.tensor(output).value is output:
+        held = crossing.change(output).value
+        assert held is not None
+        crossing.emitter.same(built(x), held)
     return cross_by_rule(crossing, built, inputs, crossing.rule)
 
 
@@ -244,7 +278,11 @@ def cross_by_rule(
     crossing: Crossing, built: Layer, inputs: list[ir.Value], rule: str
 ) -> Sequence[tuple[ir.Value, Relevance]]:
     """Apply a rule for linear layers, with the crossing's parameters."""
-    x = Operands(tuple(crossing.tensor(value) for value in inputs))
+    meant = crossing.tensor if RULES[rule].absolute else crossing.change
+    x = Operands(tuple(meant(value) for value in inputs))
+    if crossing.root:
+        # It is the same at both points, and in no difference.
+        built = replace(built, bias=crossing.emitter.zero)  # type: ignore[type-var]
     result, accounts, grounded = apply_rule(
         built, x, crossing.incoming.tensor, rule, crossing.parameters, crossing.stand_ins
     )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxlrp.reference import differences
 from onnxlrp.reference.contributions import (
     LINEAR,
     Block,
@@ -46,6 +47,9 @@ STRUCTURAL = {
     *("GatherElements", "GatherND", "ScatterElements", "ScatterND", "TopK", "ReverseSequence"),
 }
 """Operators that only move elements; relevance goes back to where its element came from."""
+
+
+EXTREMA = ("Max", "Min", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")
 
 
 _JOINED = {
@@ -111,8 +115,12 @@ def _linear(
     parameters: Mapping[str, Any],
     live: Sequence[bool],
     layer: Callable[..., Any],
+    root: Inputs | None = None,
 ) -> Propagated:
     values = live_values(inputs, live)
+    if root is not None and rule != "z-box":
+        # Of z-box, the corner of the box is the reference.
+        values = [v - b for v, b in zip(values, live_values(root, live), strict=True)]
     # The element that index -1 finds is the padding: zero, and what it receives is dropped.
     x = np.concatenate([*(v.reshape(-1) for v in values), [0.0]])
     places = [index for index, alive in enumerate(live) if alive and inputs[index] is not None]
@@ -125,7 +133,7 @@ def _linear(
         full = (*block.index.shape, block.output.shape[1])
         weight = np.broadcast_to(block.weight, full)
         connected = np.broadcast_to(block.connected, full)
-        constant = np.broadcast_to(block.bias, block.output.shape)
+        constant = np.broadcast_to(block.bias if root is None else 0.0, block.output.shape)
         for rows, columns in _chunks(block):
             index, output = block.index[rows], block.output[rows, columns]
             pairs = connected[rows, :, columns]
@@ -251,6 +259,7 @@ def _product(
     rule: str,
     parameters: Mapping[str, Any],
     layer: Callable[..., Any],
+    root: Inputs | None,
 ) -> Propagated:
     """Give each operand its part; a matrix's elements share it by the epsilon rule."""
     back: list[Array | None] = [None, None]
@@ -261,11 +270,46 @@ def _product(
         assert value is not None
         if node.op_type == "MatMul":
             alone = [place == at for place in (0, 1)]
-            crossed = _linear(node, inputs, part * relevance, "epsilon", parameters, alone, layer)
+            share = part * relevance
+            crossed = _linear(node, inputs, share, "epsilon", parameters, alone, layer, root)
             back[at], stabiliser = crossed.relevance[at], stabiliser + crossed.stabiliser
         else:
             back[at] = summed_to(part * relevance, value.shape)
     return Propagated(back, nothing, stabiliser)
+
+
+def _of_change(
+    node: onnx.NodeProto,
+    inputs: Inputs,
+    root: Inputs,
+    relevance: Array,
+    rule: str,
+    parameters: Mapping[str, Any],
+    live: Sequence[bool],
+) -> list[Array | None] | None:
+    """Return what the inputs get of a change that is split otherwise than a linear layer's."""
+    at = list(live).index(True)
+    x, base = inputs[at], root[at]
+    assert x is not None
+    assert base is not None
+    back: list[Array | None] = [None] * len(live)
+    if node.op_type in PRODUCTS and sum(live) == 2 and len(parts_of(node, rule)) == 2:
+        for place in (0, 1):
+            a, b = live_values(inputs, live), live_values(root, live)
+            share = differences.cross_product(node, a, b, relevance, place)
+            back[place] = summed_to(share, a[place].shape)
+        return back
+    if node.op_type in ("Softmax", "LogSoftmax") and rule == "taylor":
+        epsilon = parameters.get("epsilon", 1e-6)
+        back[at] = differences.cross_softmax(node, x, base, relevance, epsilon)
+    elif node.op_type in NORMALISATIONS and rule == "taylor":
+        epsilon = parameters.get("epsilon", 1e-6)
+        back[at] = differences.cross_normalisation(node, inputs, base, relevance, epsilon)
+    elif node.op_type == "LRN" and rule == "taylor":
+        back[at] = differences.cross_lrn(node, x, base, relevance)
+    else:
+        return None
+    return back
 
 
 def propagate(
@@ -276,6 +320,7 @@ def propagate(
     parameters: Mapping[str, Any],
     live: Sequence[bool],
     layer: Callable[..., Any] = gathered,
+    root: Inputs | None = None,
 ) -> Propagated:
     """Take relevance from the outputs of a node back to its inputs.
 
@@ -291,6 +336,8 @@ def propagate(
         Which inputs depend on the explained input.
     layer
         The way to the contributions of a linear layer, ``gathered`` or ``probed``.
+    root
+        What all inputs are at the reference that contributions are differences from; None without.
     """
     if node.op_type == "Gather" and live[1] and not live[0]:
         # A token: its row of the table is what it contributes.
@@ -306,10 +353,24 @@ def propagate(
     assert r is not None
     assert x is not None
     nothing = taken = np.zeros(_samples(r.shape))
+    if root is not None and node.op_type in EXTREMA and rule != "proportional":
+        # Whatever is more extreme than all else at both points is where the extremum changes.
+        more = np.minimum if "Min" in node.op_type else np.maximum
+        inputs = [
+            more(v, b) if v is not None and b is not None and alive else v
+            for v, b, alive in zip(inputs, root, live, strict=True)
+        ]
+        x = inputs[at]
+        assert x is not None
+    elif root is not None:
+        changed = _of_change(node, inputs, root, r, rule, parameters, live)
+        if changed is not None:
+            kept = _per_sample(r) - sum(_per_sample(p) for p in changed if p is not None)
+            return Propagated(changed, nothing, np.asarray(kept))
     if node.op_type in ("Max", "Min"):
         return Propagated(_largest_operand(node, inputs, r, live), nothing, nothing)
     if node.op_type in PRODUCTS and sum(live) == 2 and rule in ("signal", "uniform", "taylor"):
-        return _product(node, inputs, r, rule, parameters, layer)
+        return _product(node, inputs, r, rule, parameters, layer, root)
     if node.op_type in ("Softmax", "LogSoftmax"):
         if rule == "zero":
             return Propagated([np.zeros_like(x)], nothing, _per_sample(r))
@@ -326,10 +387,10 @@ def propagate(
         def frozen(*_: Any) -> Iterator[Block]:
             return frozen_normalisation(node, list(inputs))
 
-        return _linear(node, inputs, r, rule, parameters, live, frozen)
+        return _linear(node, inputs, r, rule, parameters, live, frozen, root)
     divisor = node.op_type == "Div" and not live[0]
     if node.op_type in LINEAR and rule != "pass" and not divisor:
-        return _linear(node, inputs, r, rule, parameters, live, layer)
+        return _linear(node, inputs, r, rule, parameters, live, layer, root)
     if divisor or node.op_type in ("Pow", "Mod"):
         if sum(live) != 1:
             raise ValueError(f"{node.op_type} of {sum(live)} live inputs")
@@ -340,7 +401,7 @@ def propagate(
         back = r
     elif node.op_type == "MaxPool":
         if rule == "proportional":
-            return _linear(node, inputs, r, "norm", parameters, live, _window_sums)
+            return _linear(node, inputs, r, "norm", parameters, live, _window_sums, root)
         if rule != "winner-takes-all":
             raise ValueError(f"no MaxPool rule {rule!r}")
         back = _winner_takes_all(node, x, r)

@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -65,6 +65,9 @@ class Contract:
     signs : of the score, where it is one logit, in the score of each class; else empty
     silent : rule of each node of the model that relevance crosses without a node of its own
     masks : input that multiplies the relevance passing through, by value of the model
+    reference_scores : output with the scores at the reference that contributions are differences
+        from, [1, classes] or [N, classes]; "" without a reference
+    references : input that takes the reference, by explained input; empty where it is written in
     preprocessing : how pictures become the model's input, if it was stored
 
     """
@@ -86,6 +89,8 @@ class Contract:
     signs: tuple[int, ...]
     silent: Mapping[str, str]
     masks: Mapping[str, str]
+    reference_scores: str
+    references: Mapping[str, str]
     preprocessing: Preprocessing | None
 
     @property
@@ -102,7 +107,7 @@ class Contract:
         if self.at:
             axis = f" (classes on axis {self.class_axis})" if self.class_axis else ""
             said += f", summed over --at {self.at} of '{self.output}'{axis}"
-        return said
+        return said + (", above those of the reference" if self.reference_scores else "")
 
     @classmethod
     def read(cls, metadata: Mapping[str, str]) -> Contract | None:
@@ -137,6 +142,8 @@ class Contract:
                 signs=tuple(json.loads(get.get("signs", "[]"))),
                 silent=json.loads(get.get("silent", "{}")),
                 masks=json.loads(get.get("masks", "{}")),
+                reference_scores=get.get("reference_scores", ""),
+                references=json.loads(get.get("references", "{}")),
                 preprocessing=Preprocessing.from_json(stored) if stored else None,
             )
         except (KeyError, json.JSONDecodeError, InputError) as error:
@@ -204,6 +211,7 @@ class Explainer:
         inputs.pop(contract.target_input, None)
         weights = inputs.pop(contract.weights_input, None)
         self._weights_dtype = "float32" if weights is None else weights.dtype
+        self._references = {key: inputs.pop(name) for key, name in contract.references.items()}
         self._masks = {value: inputs.pop(name) for value, name in contract.masks.items()}
         self.inputs: Mapping[str, Tensor] = inputs
         self._doubted = False
@@ -262,6 +270,7 @@ class Explainer:
         masks: Mapping[str, NDArray[Any]] | None = None,
         *,
         weights: NDArray[Any] | Sequence[Any] | None = None,
+        reference: NDArray[Any] | Mapping[str, NDArray[Any]] | None = None,
     ) -> Explanation:
         """Explain a batch.
 
@@ -274,6 +283,8 @@ class Explainer:
             relevance passing through it, of a shape that broadcasts to the value's; default 1
         weights : in place of a target, what multiplies the scores, real numbers [classes],
             [1, classes] or [N, classes]; of an explainer that was converted with target "weights"
+        reference : what contributions are differences from, [1, ...] or [N, ...], by name where
+            there are several inputs; of an explainer that was converted with reference "input"
 
         Raises
         ------
@@ -295,7 +306,7 @@ class Explainer:
         feeds = self._checked(images)
         count = len(feeds[next(iter(self.contract.relevance))])
         asked = self._asked(target, count)
-        feeds |= self._mask_feeds(masks or {})
+        feeds |= self._mask_feeds(masks or {}) | self._reference_feeds(reference, count)
         contract = self.contract
         if weights is not None:
             feeds[contract.weights_input] = weights = self._weights(weights, target, count)
@@ -313,19 +324,27 @@ class Explainer:
         scores = outputs[self._scores].reshape(count, -1)
         outputs.pop(contract.scores, None)
         asked = asked.resolved(scores)
+        explained, root = scores, outputs.pop(contract.reference_scores, None)
+        if root is not None and self.score_is_output:
+            explained = scores - root
         return Explanation(
             relevance=relevance if len(relevance) > 1 else next(iter(relevance.values())),
             outputs=outputs,
             target=asked.plus if weights is None else np.full(count, TOP),
-            score=asked.score(scores) if weights is None else (weights * scores).sum(axis=1),
+            score=asked.score(explained) if weights is None else (weights * explained).sum(axis=1),
             scores=scores,
             score_is_logit=self.score_is_output,
             intermediates=intermediates,
             inputs={name: feeds[name] for name in contract.relevance},
             preprocessing=self.preprocessing,
-            aims=asked.aims(contract.contrast, contract.at)
-            if weights is None
-            else (Aim(None, at=contract.at),) * count,
+            aims=tuple(
+                replace(aim, above=root is not None and self.score_is_output)
+                for aim in (
+                    asked.aims(contract.contrast, contract.at)
+                    if weights is None
+                    else (Aim(None, at=contract.at),) * count
+                )
+            ),
             texts=texts,
         )
 
@@ -420,6 +439,29 @@ class Explainer:
             )
             for value, expected in self._masks.items()
         }
+
+    def _reference_feeds(
+        self, reference: NDArray[Any] | Mapping[str, NDArray[Any]] | None, count: int
+    ) -> dict[str, NDArray[Any]]:
+        names, wanted = self.contract.references, ", ".join(map(repr, self._references))
+        if reference is None and not names:
+            return {}
+        if not names:
+            raise InputError("this explainer takes no reference: convert with reference 'input'")
+        if not isinstance(reference, Mapping):
+            reference = {} if reference is None else {next(iter(names)): reference}
+        if reference.keys() != names.keys():
+            raise InputError(f"a reference is needed for {wanted}")
+        feeds = {}
+        for key, expected in self._references.items():
+            array = np.asarray(reference[key])
+            if not fits(array.shape, expected.shape) or len(array) not in (1, count):
+                found = Tensor(str(array.dtype), array.shape)
+                raise InputError(f"the reference of '{key}' takes {expected}, not {found}")
+            if not np.isfinite(array).all():
+                raise InputError(f"the reference of '{key}' holds NaN or infinity")
+            feeds[names[key]] = array.astype(expected.dtype)
+        return feeds
 
     def _asked(self, target: Target, count: int) -> Asked:
         """Return what to explain of each of `count` inputs."""

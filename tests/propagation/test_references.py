@@ -1,0 +1,228 @@
+"""Relevance against a reference: each family of operators, by the definition of its change."""
+
+import numpy as np
+import pytest
+from support import close, crosses_as_defined, explain, lines, model, node, normal, run
+
+import onnxlrp
+from onnxlrp import reference
+from onnxlrp.audit import check
+
+X, ROOT = normal(2, 4, 6, 6, seed=1) + 0.3, np.repeat(normal(1, 4, 6, 6, seed=2), 2, axis=0)
+RULES = {
+    **{"epsilon": {}, "norm": {}, "z-plus": {}, "flat": {}, "w-square": {}},
+    **{"alpha-beta": {"alpha": 2, "beta": 1}, "beta": {"beta": 1}, "gamma": {"gamma": 0.3}},
+    **{"gamma-original": {"gamma": 0.3}, "z-box": {"low": -4, "high": 4}},
+}
+SYMBOLIC = pytest.mark.parametrize("symbolic", [(0,), (0, 2, 3)], ids=["constant", "run-time"])
+
+
+@SYMBOLIC
+@pytest.mark.parametrize("rule", RULES)
+def test_linear_rules_on_a_convolution(rule, symbolic):
+    conv = node("Conv", ["x", "w", "b"], strides=[2, 2], pads=[1, 1, 1, 1])
+    weights = {"w": normal(3, 4, 3, 3, seed=3), "b": normal(3, seed=4, scale=5)}
+    parameters = RULES[rule]
+    crosses_as_defined(
+        conv, X, rule, weights, spread=True, root=ROOT, symbolic=symbolic, **parameters
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_linear_rules_on_a_dense_layer(rule):
+    gemm = node("Gemm", ["x", "w", "b"])
+    weights = {"w": normal(6, 5, seed=3), "b": normal(5, seed=4, scale=5)}
+    x, root = normal(3, 6, seed=1), np.repeat(normal(1, 6, seed=2), 3, axis=0)
+    crosses_as_defined(gemm, x, rule, weights, spread=True, root=root, **RULES[rule])
+
+
+@SYMBOLIC
+@pytest.mark.parametrize("rule", ["winner-takes-all", "proportional"])
+def test_the_winner_is_that_of_the_larger_of_both(rule, symbolic):
+    pool = node("MaxPool", ["x"], kernel_shape=[3, 3], strides=[2, 2])
+    crosses_as_defined(pool, X, rule, spread=True, root=ROOT, symbolic=symbolic)
+
+
+@SYMBOLIC
+def test_local_response_normalisation_is_split_without_a_remainder(symbolic):
+    lrn = node("LRN", ["x"], size=3, alpha=2.0, beta=0.75, bias=1.0)
+    explained = crosses_as_defined(
+        lrn, X, "taylor", spread=True, root=ROOT, symbolic=(0,), tolerance=2e-5
+    )
+    sums = [explained.values["relevance"].sum(), explained.relevance("y").sum()]
+    assert np.isclose(*sums, rtol=1e-4)
+
+
+NORMALISATIONS = {
+    "LayerNormalization": ({"axis": 1}, {"s": normal(4, 6, 6, seed=5), "b": normal(4, 6, 6)}),
+    "RMSNormalization": ({"axis": 1}, {"s": normal(4, 6, 6, seed=5)}),
+    "InstanceNormalization": ({}, {"s": normal(4, seed=5), "b": normal(4, seed=6)}),
+    "LpNormalization": ({"axis": 1}, {}),
+}
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "gamma", "taylor"])
+@pytest.mark.parametrize("operator", NORMALISATIONS)
+def test_normalisations(operator, rule):
+    attributes, weights = NORMALISATIONS[operator]
+    normalise = node(operator, ["x", *weights], **attributes)
+    crosses_as_defined(
+        normalise, X, rule, weights, spread=True, root=ROOT, opset=23, tolerance=3e-5
+    )
+
+
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_softmax(operator, scale):
+    softmax = node(operator, ["x"], axis=1)
+    x, root = normal(2, 5, seed=1) * scale, np.repeat(normal(1, 5, seed=2), 2, axis=0) * scale
+    crosses_as_defined(softmax, x, "taylor", spread=True, root=root, tolerance=2e-5)
+
+
+@pytest.mark.parametrize("rule", ["uniform", "signal"])
+@pytest.mark.parametrize("operator", ["Mul", "MatMul"])
+def test_products_share_their_change(operator, rule):
+    """a = x u and b = x v: of a b - a⁰ b⁰ each has its change times the other's middle."""
+    shape = {"Mul": (3, 4), "MatMul": (3, 3)}[operator]
+    body = [
+        node("Mul", ["x", "u"], "a"),
+        node("Mul", ["x", "v"], "b"),
+        node(operator, ["a", "b"], "y"),
+        node("Flatten", ["y"], "flat"),
+        node("Gemm", ["flat", "w"], "logits"),
+    ]
+    size = int(np.prod(shape))
+    weights = {"u": normal(*shape, seed=3), "v": normal(*shape, seed=4), "w": normal(size, 2)}
+    proto = model(body, {"x": ["N", *shape]}, ["logits"], weights)
+    x, root = normal(2, *shape, seed=1), normal(*shape, seed=2)
+    explained = explain(
+        proto,
+        lines(f"name=node_y: {rule}", "Mul: pass", "Gemm: epsilon"),
+        {"x": x},
+        target=[0, 1],
+        inside=["y", "a"] if rule == "signal" else ["y", "a", "b"],
+        reference=root,
+    )
+    at = {name: v.astype(float) for name, v in weights.items()}
+    values, base = ([v * at["u"], v * at["v"]] for v in (x.astype(float), root[None].astype(float)))
+    base = [np.repeat(v, 2, axis=0) for v in base]
+    tested = body[2]
+    wanted = reference.propagate(
+        tested, values, [explained.relevance("y")], rule, {}, [True, True], root=base
+    )
+    for name, part in zip("ab", wanted.relevance, strict=True):
+        if part is not None:
+            close(explained.relevance(name), part, 5e-5)
+
+
+def deep(seed, *, biases=5.0):
+    """A convolution with large biases, rectified, pooled, normalised, read out."""
+    body = [
+        node("Conv", ["x", "w", "b"], "c"),
+        node("Relu", ["c"], "r"),
+        node("MaxPool", ["r"], "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("LRN", ["p"], "n", size=3, alpha=0.5),
+        node("Flatten", ["n"], "f"),
+        node("Gemm", ["f", "v", "d"], "logits"),
+    ]
+    weights = {
+        "w": normal(5, 3, 3, 3, seed=seed),
+        "b": normal(5, seed=seed + 1, scale=biases),
+        "v": normal(125, 4, seed=seed + 2),
+        "d": normal(4, seed=seed + 3, scale=biases),
+    }
+    return model(body, {"x": ["N", 3, 12, 12]}, ["logits"], weights)
+
+
+@pytest.mark.parametrize("given", ["array", "zero", "input"])
+@pytest.mark.parametrize("rule", ["epsilon", "z-plus", "gamma"])
+def test_relevance_sums_to_the_change_of_the_score(rule, given):
+    proto, x = deep(1), normal(2, 3, 12, 12, seed=9)
+    root = normal(3, 12, 12, seed=8) * (given != "zero")
+    composite = lines(f"Conv: {rule}", "Gemm: epsilon", "LRN: taylor", "MaxPool: winner-takes-all")
+    feeds = {"x": x, "reference": root[None]} if given == "input" else {"x": x}
+    written = "input" if given == "input" else root
+    explained = explain(proto, composite, feeds, target=[1, 2], reference=written)
+    change = run(proto, {"x": x})["logits"] - run(proto, {"x": root[None]})["logits"]
+    sums = explained.values["relevance"].sum(axis=(1, 2, 3))
+    wanted = change[[0, 1], [1, 2]]
+    if rule != "z-plus":
+        # z-plus drops what only inhibits.
+        assert np.allclose(sums, wanted, rtol=1e-3)
+    plain = explain(proto, composite, {"x": x}, target=[1, 2])
+    assert not np.allclose(plain.values["relevance"].sum(axis=(1, 2, 3)), wanted, rtol=0.05)
+
+
+def test_the_reference_itself_has_no_relevance():
+    proto, root = deep(3), normal(3, 12, 12, seed=8)
+    composite = lines("Conv: gamma", "Gemm: epsilon", "LRN: taylor", "MaxPool: winner-takes-all")
+    explained = explain(proto, composite, {"x": root[None]}, target=[1], reference=root)
+    assert np.abs(explained.values["relevance"]).max() < 1e-6
+
+
+def test_explainers_and_audits_know_what_they_count_from(tmp_path):
+    proto, x = deep(5), normal(2, 3, 12, 12, seed=9)
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    change = run(proto, {"x": x})["logits"] - run(proto, {"x": 0 * x[:1]})["logits"]
+    for given in ("zero", "input"):
+        path = tmp_path / f"{given}.onnx"
+        onnxlrp.convert(tmp_path / "m.onnx", "epsilon", reference=given).save(path)
+        explainer = onnxlrp.Explainer(path)
+        options = {"reference": 0 * x[:1]} if given == "input" else {}
+        explanation = explainer(x, [3, 1], **options)
+        assert np.allclose(explanation.score, change[[0, 1], [3, 1]], atol=1e-4)
+        assert np.isclose(explanation.account().share, 1, atol=1e-3)
+        assert "above the reference's" in explanation.account().in_words()
+        assert explanation.outputs.keys() == {"logits"}
+        audit = check(tmp_path / "m.onnx", path, {"x": x}, target=1)
+        assert audit.passed
+        assert not any(o.skipped for layer in audit.layers for o in layer.operations)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((3, 5, 5)), "does not fit a sample of 'x'"),
+        ({"y": "zero"}, "a reference is needed for each of x"),
+    ],
+)
+def test_what_is_no_reference(given, message):
+    with pytest.raises(onnxlrp.InputError, match=message):
+        onnxlrp.convert(deep(1), "epsilon", reference=given)
+
+
+def test_a_reference_at_run_time_is_checked(tmp_path):
+    onnxlrp.convert(deep(1), "epsilon", reference="input").save(tmp_path / "e.onnx")
+    explainer, x = onnxlrp.Explainer(tmp_path / "e.onnx"), normal(2, 3, 12, 12)
+    for given, message in [
+        (None, "a reference is needed for"),
+        (np.zeros((3, 3, 12, 12)), "takes float32"),
+        (np.full((1, 3, 12, 12), np.nan), "NaN or infinity"),
+    ]:
+        with pytest.raises(onnxlrp.InputError, match=message):
+            explainer(x, reference=given)
+
+
+def test_a_batch_that_moves_to_other_axes():
+    """Windows of an image become a batch of their own: the reference is run for every sample."""
+    body = [
+        node("Reshape", ["x", "windows"], "w"),
+        node("MatMul", ["w", "m"], "h"),
+        node("Relu", ["h"], "r"),
+        node("Reshape", ["r", "back"], "f"),
+        node("Gemm", ["f", "v", "d"], "logits"),
+    ]
+    weights = {
+        "windows": np.array([-1, 2, 4]),
+        "back": np.array([-1, 12]),
+        "m": normal(4, 3, seed=1),
+        "v": normal(12, 3, seed=2),
+        "d": normal(3, seed=3, scale=5),
+    }
+    proto = model(body, {"x": ["N", 4, 4]}, ["logits"], weights)
+    x, root = normal(3, 4, 4, seed=4), normal(4, 4, seed=5)
+    explained = explain(
+        proto, lines("MatMul: epsilon", "Gemm: epsilon"), {"x": x}, target=1, reference=root
+    )
+    change = run(proto, {"x": x})["logits"] - run(proto, {"x": root[None]})["logits"]
+    assert np.allclose(explained.values["relevance"].sum(axis=(1, 2)), change[:, 1], rtol=1e-4)
