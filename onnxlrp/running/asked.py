@@ -77,9 +77,21 @@ class Asked:
         return bool((self.plus == other.plus).all() and (self.minus == other.minus).all())
 
     def resolved(self, scores: NDArray[Any]) -> Asked:
-        """Put the best class in where -1 stands for it, given the scores [N, classes]."""
+        """Put the best class in where -1 stands for it, given the scores [N, classes].
+
+        Raises
+        ------
+        InputError
+            The best class was to be held against one that is it.
+
+        """
         top = scores.argmax(axis=1)
         plus, minus = (np.where(side == TOP, top, side) for side in (self.plus, self.minus))
+        for number in plus[plus == minus]:
+            raise InputError(
+                f"class {number} has the best score itself: its difference from that is nothing to "
+                "explain"
+            )
         return Asked(plus, minus)
 
     def weights(self, classes: int) -> NDArray[np.float32]:

@@ -58,12 +58,21 @@ def test_a_difference_of_scores(plain, weighted, target):
 
 
 def test_each_sample_may_ask_for_something_else(plain, weighted):
-    found = weighted(X, [2, "0-top", "top"])
     best = plain(X).target
+    assert best[1] != 0
+    found = weighted(X, [2, "0-top", "top"])
     separate = [plain(X, 2).relevance[0], plain(X, 0).relevance[1] - plain(X).relevance[1]]
     close(found.relevance[:2], np.stack(separate))
     close(found.relevance[2], plain(X).relevance[2])
     assert found.aims == (Aim(2), Aim(0, int(best[1])), Aim(int(best[2])))
+
+
+def test_the_best_class_does_not_differ_from_itself(plain, weighted):
+    """Known only once it has run: written in or not, no empty map is handed out."""
+    best = int(plain(X[:1]).target[0])
+    for run, target in ((weighted, f"top-{best}"), (opened(target=f"{best}-top"), -1)):
+        with pytest.raises(InputError, match=f"class {best} has the best score itself"):
+            run(X[:1], target)
 
 
 @pytest.mark.parametrize("target", [-1, "top", 2, [0, 1, 2]])
