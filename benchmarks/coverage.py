@@ -17,6 +17,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import resource
 import tempfile
 import time
@@ -348,7 +349,8 @@ def _reasons(failed: Mapping[Key, Outcome]) -> list[list[str]]:
     """Return each reason with the models that it stops, the most frequent first."""
     where: dict[str, list[str]] = defaultdict(list)
     for (name, exporter, kind), entry in sorted(failed.items()):
-        for why in entry["why"] or [""]:
+        # Names of a model's own values say nothing beyond it.
+        for why in {re.sub("'[^']*'", "'...'", why) for why in entry["why"] or [""]}:
             text = " ".join(f"{entry['status']}: {why}".replace("|", "/").split())
             where[text[:200].strip(": ")].append(f"{name} ({exporter}, {kind})")
     return [[why, ", ".join(w)] for why, w in sorted(where.items(), key=lambda i: -len(i[1]))]
