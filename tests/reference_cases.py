@@ -166,6 +166,7 @@ LINEAR: list[Case] = [
     ("Mean", [normal(2, 3), normal(3), normal(2, 1)], {}),
     ("CumSum", [normal(2, 3, 4), np.array(1)], {"exclusive": 1}),
     ("CumSum", [normal(2, 3), np.array(-1)], {"reverse": 1}),
+    ("Col2Im", [normal(2, 8, 4), np.array([3, 3]), np.array([2, 2])], {}),
     ("Resize", [X2, None, None, np.array([2, 4, 5, 9])], {"mode": "cubic"}),
     ("Resize", [X2, None, np.array([1, 1, 2.5, 0.5], np.float32)], {"mode": "linear"}),
     ("Resize", [X2, None, None, np.array([3, 8])], {"mode": "nearest", "axes": [3, 2]}),

@@ -120,6 +120,7 @@ FACTS: Mapping[str, Fact] = MappingProxyType(
         "Where": Fact.JOINS_BOUNDS | Fact.MOVES,
         "Pow": Fact.CARRIES_SIGN,
         "AveragePool": _MEAN,
+        "Col2Im": _MEAN,
         "GlobalAveragePool": _MEAN,
         "ReduceMean": _MEAN,
         "ReduceSum": _MEAN,

@@ -3,6 +3,7 @@
 # Importing a family registers its operators.
 from onnxlrp.propagation import (  # noqa: F401
     axes,
+    blocks,
     convolution,
     copying,
     dense,

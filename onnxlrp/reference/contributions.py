@@ -277,6 +277,20 @@ def _batch_normalization(
     yield Block(index, weight[channel][:, None, None], shift[channel][:, None], index)
 
 
+def _overlap(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> Iterator[Block]:
+    """Blocks added up: of each channel of each sample what the operator makes of one block."""
+    x, picture, block = inputs
+    assert x is not None
+    assert block is not None
+    count = int(np.prod(block)) * x.shape[2]
+    basis = np.eye(count).reshape(count, -1, x.shape[2])
+    index, weight = connections(forward(node, [basis, picture, block])[0].reshape(count, -1))
+    start = np.arange(0, x.size, count)[:, None, None]
+    places = np.where(index >= 0, index + start, -1).reshape(-1, index.shape[1])
+    weights = np.tile(weight, (len(start), 1))[:, :, None]
+    yield Block(places, weights, np.zeros((1, 1)), _positions((len(places), 1)))
+
+
 _LAYERS: dict[str, Callable[[onnx.NodeProto, Inputs, Sequence[bool]], Iterator[Block]]] = {
     "Conv": lambda node, inputs, live: _convolution(node, inputs, live, transposed=False),
     "ConvTranspose": lambda node, inputs, live: _convolution(node, inputs, live, transposed=True),
@@ -294,6 +308,7 @@ _LAYERS: dict[str, Callable[[onnx.NodeProto, Inputs, Sequence[bool]], Iterator[B
     "Mean": _sum,
     "Resize": _along_axes,
     "CumSum": _along_axes,
+    "Col2Im": _overlap,
     "Mul": _scaling,
     "Div": _scaling,
 }

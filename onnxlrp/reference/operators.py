@@ -418,7 +418,7 @@ _DELEGATED = {
     *("Concat", "Split", "Slice", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
     *("Shape", "Size", "Gather", "Constant", "ConstantOfShape", "Expand", "Tile", "ArgMax"),
     *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND", "ScatterElements"),
-    *("ScatterND", "TopK", "Resize", "ReverseSequence", "Trilu"),
+    *("ScatterND", "TopK", "Resize", "ReverseSequence", "Trilu", "Col2Im"),
 }
 
 
