@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 from onnx import helper, numpy_helper
 
 import onnxlrp
@@ -74,13 +75,21 @@ def run(
     proto: onnx.ModelProto, feeds: Mapping[str, Array], optimise: bool = True
 ) -> dict[str, Array]:
     """Run a model in onnxruntime on the CPU; all outputs by name."""
+    return _run(_session(proto, optimise), feeds)
+
+
+def _session(proto: onnx.ModelProto, optimise: bool = True) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    # Exceptions carry what it would also log.
+    options.log_severity_level = 4
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(
+    return ort.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+
+
+def _run(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, dict(feeds)), strict=True))
 
@@ -108,6 +117,12 @@ class Explained:
         """Relevance of a value of the model."""
         return self.values[f"onnxlrp/relevance/{value}"]
 
+    @property
+    def classes(self) -> int:
+        """Number of classes, at most three."""
+        first = next(iter(self.values.values()))
+        return min(3, int(np.prod(self.values.get("scores", first).shape[1:])))
+
 
 def explain(
     proto: onnx.ModelProto,
@@ -117,14 +132,22 @@ def explain(
     inside: Sequence[str] = (),
     **options: Any,
 ) -> Explained:
-    """Convert, check fully, and run, with the relevance of the values `inside` as well."""
+    """Convert, check fully, and run, with the relevance of the values `inside` as well.
+
+    Of one sample, the classes together must be explained as each alone, or not at all.
+    """
     conversion = onnxlrp.convert(proto, composite, intermediates=inside, **options)
     explainer = conversion.to_proto()
     onnx.checker.check_model(explainer, full_check=True)
     inputs = dict(feeds)
     if any(entry.name == "target" for entry in explainer.graph.input):
         inputs["target"] = np.atleast_1d(np.asarray(target, np.int64))
-    return Explained(conversion, explainer, run(explainer, inputs))
+    session = _session(explainer)
+    explained = Explained(conversion, explainer, _run(session, inputs))
+    if "target" in inputs and all(isinstance(axes[0], str) for _, _, axes in conversion.inputs):
+        one = {name: array[:1] for name, array in feeds.items()}
+        explained_together(session, one, range(explained.classes), tolerance=1e-6)
+    return explained
 
 
 def lines(*text: str, **parameters: float | str) -> onnxlrp.Composite:
@@ -200,6 +223,28 @@ def crosses_as_defined(
     wanted = sum(part for part in expected.relevance if part is not None)
     close(explained.values["relevance"], wanted, tolerance)
     return explained
+
+
+def explained_together(
+    session: ort.InferenceSession,
+    sample: Mapping[str, Array],
+    classes: Sequence[int],
+    tolerance: float,
+) -> None:
+    """Compare some classes of one sample in one run with a run for each.
+
+    An explainer that says it cannot must fail.
+    """
+    names = [one.name for one in session.get_outputs() if "relevance" in one.name]
+    asked = {**sample, "target": np.array(classes)}
+    said = session.get_modelmeta().custom_metadata_map
+    if len(classes) > 1 and said["onnxlrp.several"] == "false":
+        with pytest.raises(Exception, match="ONNXRuntimeError"):
+            session.run(names, asked)
+        return
+    each = [session.run(names, {**sample, "target": np.array([number])}) for number in classes]
+    for found, *apart in zip(session.run(names, asked), *each, strict=True):
+        close(found, np.concatenate(apart), tolerance)
 
 
 BIASED = ("Conv", "ConvTranspose", "Gemm")

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from onnxlrp.compiler.loadable import prove_loadable
 from onnxlrp.compiler.naming import free, value_names
+from onnxlrp.compiler.several import give_own_batch
 from onnxlrp.compiler.walk import Flow
 from onnxlrp.errors import InputError, ModelError
 from onnxlrp.graph.canonical import Network
@@ -102,6 +103,7 @@ def assemble(
         **metadata,
         "score": network.score.name or "",
         "output": network.output.name or "",
+        "several": json.dumps(flow.several),
         "masks": json.dumps({value.name: mask.name for value, mask in flow.masks.items()}),
         "signs": json.dumps(network.signs),
         "silent": json.dumps(_silent(network, flow)),
@@ -147,7 +149,8 @@ def _append(network: Network, flow: Flow, intermediates: Sequence[ir.Value]) -> 
         tensor = relevance.get(source, emitter.zero)
         if tensor.is_zero:
             like = emitter.tensor(source)
-            tensor = layout.expand(emitter.scalar(0.0, like), like)
+            zeros = layout.expand(emitter.scalar(0.0, like), like)
+            tensor = layout.alongside(zeros, relevance[network.score]) if flow.several else zeros
         outputs.append(_named(emitter, tensor, name))
         by_input[source.name or ""] = name
     by_value: dict[str, str] = {}
@@ -175,6 +178,8 @@ def _append(network: Network, flow: Flow, intermediates: Sequence[ir.Value]) -> 
         root_scores = free("reference_scores", taken)
         outputs.append(_named(emitter, flow.root_scores, root_scores))
     kept = _needed(emitter.nodes, outputs)
+    if flow.several and flow.chooser is not None:
+        give_own_batch(kept, [flow.chooser], sources)
     used = {id(value) for node in kept for value in node.inputs if value is not None}
     for initializer in emitter.initializers:
         if id(initializer) in used:

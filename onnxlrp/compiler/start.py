@@ -159,9 +159,16 @@ class Beginning:
 
 
 def start_relevance(
-    emitter: Emitter, network: Network, start: Start, root: Tensor | None = None
+    emitter: Emitter,
+    network: Network,
+    start: Start,
+    root: Tensor | None = None,
+    several: bool = False,
 ) -> Beginning:
-    """Write the relevance of the scores, or of their difference from those at a reference."""
+    """Write the relevance of the scores, or of their difference from those at a reference.
+
+    Where `several`, that of one sample has a row for each class, or weights, that is asked for.
+    """
     classes = count_classes(start, network)
     emitter.explain(network.score.name or "score", "start", {})
     scores = emitter.tensor(network.score)
@@ -182,6 +189,9 @@ def start_relevance(
             spread = [classes if number == axis else 1 for number in range(1, part.rank)]
             weights = layout.reshape(weights, (None, *spread))
         relevance = own * weights
+        if not several:
+            # More rows than there are samples are an error here.
+            relevance = _reshaped(relevance, layout.sizes(part), part)
     elif isinstance(start.target, Difference):
         one, other = (
             _only(own, _index(total, "top" if number == TOP else number, axis), axis)
@@ -191,6 +201,8 @@ def start_relevance(
     else:
         chooser = target_input(network.graph) if start.target is None else None
         index = _index(total, chooser or start.target, axis)
+        if several:
+            part, own = (layout.alongside(scored, index) for scored in (part, own))
         relevance = _of_class(part, own, index, axis, start.contrast)
     if network.signs:
         relevance = layout.reduce_sum(relevance, [1])
@@ -250,9 +262,11 @@ def _exactly(tensor: Tensor, like: Tensor) -> Tensor:
     """Reshape to the shape that another tensor has, where that is known only at run time."""
     if all(isinstance(size, int) for size in like.shape[1:]):
         return tensor
-    return tensor.emitter.node(
-        "Reshape", tensor, layout.sizes(like), shape=like.shape, dtype=tensor.dtype
-    )
+    return _reshaped(tensor, layout.sizes(like, rows=0), like)
+
+
+def _reshaped(tensor: Tensor, target: Tensor, like: Tensor) -> Tensor:
+    return tensor.emitter.node("Reshape", tensor, target, shape=like.shape, dtype=tensor.dtype)
 
 
 def _index(total: Tensor, number: int | Literal["top"] | ir.Value | None, axis: int) -> Tensor:

@@ -12,6 +12,7 @@ from onnxlrp.compiler.assignment import Assignment
 from onnxlrp.compiler.naming import mask_input, value_names
 from onnxlrp.compiler.obstacles import obstacle_of
 from onnxlrp.compiler.roots import Roots, roots
+from onnxlrp.compiler.several import takes_several
 from onnxlrp.compiler.start import Start, start_relevance
 from onnxlrp.errors import InputError, UnsupportedError
 from onnxlrp.graph.analysis import Facts
@@ -33,6 +34,7 @@ class Flow:
     rules : of every operation that it crossed, by name; the operator's where there is no choice
     start : what of the score is explained
     chooser : the input that chooses the class, or weights all; None where the class is written in
+    several : whether that input may ask for several classes of one sample
     scores : of a dense output, what relevance starts from in sum, [N, classes]
     masks : by value of the model, the input that multiplies the relevance passing through it
     roots : what the network's values are at the reference; empty without one
@@ -45,6 +47,7 @@ class Flow:
     rules: Mapping[str, str]
     start: Start
     chooser: ir.Value | None
+    several: bool
     scores: Tensor | None
     masks: Mapping[ir.Value, ir.Value]
     roots: Roots
@@ -88,11 +91,22 @@ def propagate(
         if node.domain in ("", "ai.onnx"):
             emitter.known(node)
     root = roots(emitter, network, reference, value_names(network.graph)) if reference else Roots()
-    first = start_relevance(emitter, network, start, root.values.get(id(network.score)))
+    # A reference may have as many rows as there are samples.
+    several = start.target is None and not reference and takes_several(network, facts)
+    first = start_relevance(emitter, network, start, root.values.get(id(network.score)), several)
     masked = _masks(facts, network.graph, masks)
     relevance, rules = _relevance(emitter, network, facts, assigned, first.relevance, masked, root)
     return Flow(
-        emitter, relevance, rules, start, first.input, first.scores, masked, root, first.root
+        emitter,
+        relevance,
+        rules,
+        start,
+        first.input,
+        several,
+        first.scores,
+        masked,
+        root,
+        first.root,
     )
 
 

@@ -24,7 +24,7 @@ def broadcast(*shapes: Sequence[Dim]) -> tuple[Dim, ...]:
     result: list[Dim] = []
     for sizes in zip(*padded, strict=True):
         known = [size for size in sizes if isinstance(size, int) and size != 1]
-        other = [size for size in sizes if size != 1]
+        other = sorted((size for size in sizes if size != 1), key=lambda size: size is None)
         result.append(known[0] if known else other[0] if other else 1)
     return tuple(result)
 

@@ -145,9 +145,10 @@ def _check_read(operation: Operation, live: frozenset[int]) -> None:
 def _scattered(x: Tensor, indices: Tensor, relevance: Tensor, operator: str, **axis: int) -> Tensor:
     """Add relevance up where indices of elements say, in the shape of x."""
     emitter = x.emitter
-    zeros = layout.expand(emitter.scalar(0.0, x), x)
+    zeros = layout.alongside(layout.expand(emitter.scalar(0.0, x), x), relevance)
+    places = layout.alongside(layout.cast(indices, ir.DataType.INT64, Sign.UNKNOWN), relevance)
     return emitter.node(
-        operator, zeros, layout.cast(indices, ir.DataType.INT64, Sign.UNKNOWN), relevance,
+        operator, zeros, places, relevance,
         shape=x.shape, dtype=x.dtype, sign=relevance.sign, reduction="add", **axis,
     )  # fmt: skip
 
@@ -165,12 +166,15 @@ def gather_elements(crossing: Crossing) -> Result:
 def gather_parts(crossing: Crossing) -> Result:
     """A part of a tensor gets what its copies got."""
     (value,) = crossing.live_inputs
+    relevance = crossing.incoming.tensor
     x, batch = crossing.tensor(value), int(crossing.attribute("batch_dims", 0))
     indices = layout.cast(crossing.input(1), ir.DataType.INT64, Sign.UNKNOWN)
+    if batch:
+        indices = layout.alongside(indices, relevance)
     # A scatter knows no batch: the places of its axes are written out.
     own = layout.slice(indices, [0], [1], [-1])
     for axis in reversed(range(batch)):
-        row = layout.count(x.emitter, layout.size(x, axis))
+        row = layout.count(x.emitter, layout.size(relevance, axis))
         shape: list[Dim] = [1] * indices.rank
         shape[axis] = x.shape[axis]
         column = layout.reshape(row, shape)
@@ -179,7 +183,7 @@ def gather_parts(crossing: Crossing) -> Result:
             "Concat", wide, indices, axis=-1, dtype=indices.dtype,
             shape=(*indices.shape[:-1], int(indices.shape[-1] or 0) + 1),
         )  # fmt: skip
-    back = _scattered(x, indices, crossing.incoming.tensor, "ScatterND")
+    back = _scattered(x, indices, relevance, "ScatterND")
     return [(value, Relevance(back, crossing.incoming.grounded))]
 
 
@@ -199,12 +203,13 @@ def replaced(crossing: Crossing) -> Result:
     emitter = crossing.emitter
     elements = operation.operator == "ScatterElements"
     axis = {"axis": int(crossing.attribute("axis", 0))} if elements else {}
-    places, result = crossing.input(1), []
+    places, put, result = crossing.input(1), crossing.tensor(updates), []
     assert data is not None
     assert updates is not None
-    put = crossing.tensor(updates)
+    nothing = layout.expand(emitter.scalar(0.0, relevance), put)
+    if elements:
+        places, nothing = (layout.alongside(part, relevance) for part in (places, nothing))
     if id(data) in crossing.live:
-        nothing = layout.expand(emitter.scalar(0.0, relevance), put)
         kept = emitter.node(
             operation.operator, relevance, places, nothing,
             shape=relevance.shape, dtype=relevance.dtype, sign=relevance.sign, **axis,

@@ -41,11 +41,20 @@ def cast(tensor: Tensor, dtype: ir.DataType, sign: Sign) -> Tensor:
     )
 
 
-def sizes(tensor: Tensor) -> Tensor:
-    """Shape of a tensor as an int64 vector: a constant where all of it is known."""
-    if all(isinstance(size, int) for size in tensor.shape):
-        return tensor.emitter.constant(np.array(tensor.shape, np.int64))
-    return tensor.emitter.node("Shape", tensor, shape=(tensor.rank,), dtype=ir.DataType.INT64)
+def sizes(tensor: Tensor, rows: int | None = None) -> Tensor:
+    """Shape of a tensor as an int64 vector: a constant where all of it is known.
+
+    `rows` stands for the first size: -1 for what is left, 0 for that of what is reshaped.
+    """
+    emitter, shape = tensor.emitter, tensor.shape
+    if all(isinstance(size, int) for size in shape):
+        return emitter.constant(np.array(shape, np.int64))
+    whole = emitter.node("Shape", tensor, shape=(tensor.rank,), dtype=ir.DataType.INT64)
+    if rows is None:
+        return whole
+    behind = slice(whole, [1], [tensor.rank], [0])
+    first = emitter.vector([rows])
+    return emitter.node("Concat", first, behind, shape=whole.shape, dtype=whole.dtype, axis=0)
 
 
 def reshape(tensor: Tensor, shape: Sequence[Dim], like: Tensor | None = None) -> Tensor:
@@ -57,7 +66,9 @@ def reshape(tensor: Tensor, shape: Sequence[Dim], like: Tensor | None = None) ->
         target = tensor.emitter.vector([size if isinstance(size, int) else -1 for size in shape])
     else:
         assert like is not None, "two sizes are unknown"
-        target = sizes(like)
+        # Relevance may have more rows than the value that it is of.
+        same = shape[0] is not None and tensor.rank > 0 and tensor.shape[0] == shape[0]
+        target = sizes(like, rows=None if 0 not in unknown else 0 if same else -1)
     return tensor.emitter.node(
         "Reshape", tensor, target, shape=shape, dtype=tensor.dtype, sign=tensor.sign
     )
@@ -129,6 +140,21 @@ def expand(tensor: Tensor, like: Tensor) -> Tensor:
         dtype=tensor.dtype,
         sign=tensor.sign,
     )
+
+
+def repeated(tensor: Tensor, counts: Tensor) -> Tensor:
+    """Repeat along axes of size 1 up to sizes that are only known when it runs."""
+    return tensor.emitter.node(
+        "Expand", tensor, counts, shape=tensor.shape, dtype=tensor.dtype, sign=tensor.sign
+    )
+
+
+def alongside(tensor: Tensor, relevance: Tensor) -> Tensor:
+    """Repeat a value of one sample for as many rows as relevance has."""
+    rows = size(relevance, 0)
+    if isinstance(rows, int) or isinstance(tensor.shape[0], int):
+        return tensor
+    return repeated(tensor, tensor.emitter.vector([rows, *(1,) * (tensor.rank - 1)]))
 
 
 def filled(like: Tensor, value: float | Sequence[float], axis: int | None = None) -> Tensor:

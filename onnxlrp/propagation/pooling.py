@@ -488,4 +488,4 @@ def _to_first(x: Tensor, relevance: Tensor, kept: int) -> Tensor:
         emitter.compare("Less", *pair) for pair in ((numbers, winner), (winner, numbers))
     ):
         share = emitter.where(loses, nothing, share, Sign.UNKNOWN)
-    return emitter.node("Reshape", share, layout.sizes(x), shape=x.shape, dtype=x.dtype)
+    return layout.reshape(share, x.shape, like=x)

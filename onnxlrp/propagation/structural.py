@@ -140,7 +140,7 @@ def split(crossing: Crossing) -> Result:
         if incoming is None or incoming.tensor.is_zero:
             part = crossing.tensor(output)
             zero = emitter.scalar(0.0, known[0].tensor)
-            parts.append(layout.expand(zero, part))
+            parts.append(layout.alongside(layout.expand(zero, part), known[0].tensor))
         else:
             parts.append(incoming.tensor)
     x = crossing.tensor(value)

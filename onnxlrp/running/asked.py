@@ -32,8 +32,10 @@ class Asked:
     minus: NDArray[np.int64]
 
     @classmethod
-    def read(cls, target: Target, count: int, classes: int | None = None) -> Asked:
-        """Read one target for all of `count` samples, or one for each.
+    def read(
+        cls, target: Target, count: int, classes: int | None = None, *, several: bool = False
+    ) -> Asked:
+        """Read one target for all of `count` samples, one for each, or `several` for one.
 
         Raises
         ------
@@ -48,11 +50,12 @@ class Asked:
             pairs = np.array([_pair(one) for one in listed])
         except (TypeError, ValueError):
             pairs = np.empty(0)
-        if pairs.dtype.kind not in "iu" or pairs.ndim != 2 or len(pairs) not in (1, count):
+        lengths = (1, len(pairs) or 1) if several and count == 1 else (1, count)
+        if pairs.dtype.kind not in "iu" or pairs.ndim != 2 or len(pairs) not in lengths:
             raise InputError(
                 f"target is a class number, or one for each of the {count} inputs, not {target!r}"
             )
-        plus, minus = np.broadcast_to(pairs.astype(np.int64), (count, 2)).T
+        plus, minus = np.broadcast_to(pairs.astype(np.int64), (max(count, len(pairs)), 2)).T
         for number in (*plus, *minus[minus != NONE]):
             if number < TOP:
                 raise InputError(

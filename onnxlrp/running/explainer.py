@@ -64,6 +64,7 @@ class Contract:
     intermediates : output holding the relevance, by value of the model
     signs : of the score, where it is one logit, in the score of each class; else empty
     silent : rule of each node of the model that relevance crosses without a node of its own
+    several : whether one sample can be explained for several classes in one run
     masks : input that multiplies the relevance passing through, by value of the model
     reference_scores : output with the scores at the reference that contributions are differences
         from, [1, classes] or [N, classes]; "" without a reference
@@ -88,6 +89,7 @@ class Contract:
     intermediates: Mapping[str, str]
     signs: tuple[int, ...]
     silent: Mapping[str, str]
+    several: bool
     masks: Mapping[str, str]
     reference_scores: str
     references: Mapping[str, str]
@@ -141,6 +143,7 @@ class Contract:
                 intermediates=json.loads(get["intermediates"]),
                 signs=tuple(json.loads(get.get("signs", "[]"))),
                 silent=json.loads(get.get("silent", "{}")),
+                several=json.loads(get.get("several", "false")),
                 masks=json.loads(get.get("masks", "{}")),
                 reference_scores=get.get("reference_scores", ""),
                 references=json.loads(get.get("references", "{}")),
@@ -172,6 +175,7 @@ class Explainer:
     inputs : the model's own inputs, without the target and masks
     classes : number of classes; None if it depends on the input
     batch : how many samples a call takes, if the model fixes it
+    several : whether a run explains one sample for several classes
     score_is_output : whether the logits are among the model's outputs, not only what comes after
 
     Raises
@@ -215,6 +219,7 @@ class Explainer:
         self._masks = {value: inputs.pop(name) for value, name in contract.masks.items()}
         self.inputs: Mapping[str, Tensor] = inputs
         self._doubted = False
+        self.several = contract.several
         self._outputs = {value.name: tensor(value) for value in session.get_outputs()}
         self._scores = contract.scores or contract.output
         self.score_is_output = bool(contract.scores)
@@ -272,17 +277,23 @@ class Explainer:
         weights: NDArray[Any] | Sequence[Any] | None = None,
         reference: NDArray[Any] | Mapping[str, NDArray[Any]] | None = None,
     ) -> Explanation:
-        """Explain a batch.
+        """Explain a batch, or one sample for several classes.
+
+        Of one sample and K classes, what no class changes is computed once (but where the model
+        makes one axis of the batch and another: there the sample goes in K times), and the
+        explanation is as of K samples.
 
         Parameters
         ----------
         images : the model's input, [N, ...]; by input name where it has several; or N texts
-        target : one class for all, or one for each of N; -1 or "top" is the highest scoring one;
-            of an explainer that takes weights also differences, "3-5" or `Difference`
+        target : one class for all, one for each of N, or K for one sample; -1 or "top" is the
+            highest scoring one; of an explainer that takes weights also differences, "3-5" or
+            `Difference`
         masks : by value of the model that the explainer was converted to mask: what multiplies the
             relevance passing through it, of a shape that broadcasts to the value's; default 1
         weights : in place of a target, what multiplies the scores, real numbers [classes],
-            [1, classes] or [N, classes]; of an explainer that was converted with target "weights"
+            [1, classes], [N, classes], or [K, classes] for one sample; of an explainer that was
+            converted with target "weights"
         reference : what contributions are differences from, [1, ...] or [N, ...], by name where
             there are several inputs; of an explainer that was converted with reference "input"
 
@@ -307,21 +318,24 @@ class Explainer:
         count = len(feeds[next(iter(self.contract.relevance))])
         asked = self._asked(target, count)
         feeds |= self._mask_feeds(masks or {}) | self._reference_feeds(reference, count)
-        contract = self.contract
+        contract, rows = self.contract, len(asked.plus)
         if weights is not None:
             feeds[contract.weights_input] = weights = self._weights(weights, target, count)
+            rows = max(count, len(weights))
         elif contract.weights_input:
             feeds[contract.weights_input] = np.zeros((1, self.classes or 1), self._weights_dtype)
             if asked.open:
-                asked = asked.resolved(self._run(feeds)[self._scores].reshape(count, -1))
+                scores = self._run(feeds, count)[self._scores].reshape(count, -1)
+                asked = asked.resolved(_rows(scores, rows))
             own = asked.weights(self.classes or 1)
             feeds[contract.weights_input] = own.astype(self._weights_dtype)
         elif contract.target_input:
             feeds[contract.target_input] = asked.plus
-        outputs = self._run(feeds)
+        outputs = self._run(feeds, rows)
         relevance = {name: outputs.pop(output) for name, output in contract.relevance.items()}
         intermediates = {name: outputs.pop(out) for name, out in contract.intermediates.items()}
-        scores = outputs[self._scores].reshape(count, -1)
+        outputs = {name: _rows(array, rows) for name, array in outputs.items()}
+        scores = outputs[self._scores].reshape(rows, -1)
         outputs.pop(contract.scores, None)
         asked = asked.resolved(scores)
         explained, root = scores, outputs.pop(contract.reference_scores, None)
@@ -330,35 +344,56 @@ class Explainer:
         return Explanation(
             relevance=relevance if len(relevance) > 1 else next(iter(relevance.values())),
             outputs=outputs,
-            target=asked.plus if weights is None else np.full(count, TOP),
+            target=asked.plus if weights is None else np.full(rows, TOP),
             score=asked.score(explained) if weights is None else (weights * explained).sum(axis=1),
             scores=scores,
             score_is_logit=self.score_is_output,
             intermediates=intermediates,
-            inputs={name: feeds[name] for name in contract.relevance},
+            inputs={name: _rows(feeds[name], rows) for name in contract.relevance},
             preprocessing=self.preprocessing,
             aims=tuple(
                 replace(aim, above=root is not None and self.score_is_output)
                 for aim in (
                     asked.aims(contract.contrast, contract.at)
                     if weights is None
-                    else (Aim(None, at=contract.at),) * count
+                    else (Aim(None, at=contract.at),) * rows
                 )
             ),
-            texts=texts,
+            texts=texts * rows if rows > count else texts,
         )
 
-    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        session = self._session
+    def _run(self, feeds: Mapping[str, NDArray[Any]], rows: int) -> dict[str, NDArray[Any]]:
+        """Run the session for so many rows of relevance.
+
+        One sample that cannot be explained for several classes goes in as often. That is certain
+        only once it runs, where the model makes one axis of the batch and another.
+        """
+        session, contract = self._session, self.contract
         if session is None:
             raise InputError("the explainer is closed")
+        several = rows > len(feeds[next(iter(contract.relevance))])
+        if several and not self.several:
+            feeds = {
+                name: np.repeat(array, rows, axis=0) if name in self.inputs else array
+                for name, array in feeds.items()
+            }
         try:
             values = session.run(None, dict(feeds))
         # onnxruntime's exceptions share no base class of their own.
         except Exception as error:
-            where = f" (is there a place {self.contract.at}?)" if self.contract.at else ""
+            if several and self.several:
+                self.several = False
+                return self._run(feeds, rows)
+            where = f" (is there a place {contract.at}?)" if contract.at else ""
             raise InputError(f"onnxruntime failed{where}: {first_line(error)}") from error
-        return dict(zip(self._outputs, values, strict=True))
+        outputs = dict(zip(self._outputs, values, strict=True))
+        for name in contract.relevance.values():
+            if len(outputs[name]) != rows:
+                raise InputError(
+                    f"'{name}' has {len(outputs[name])} rows and not {rows}: the model mixes up "
+                    "samples, explain them one by one"
+                )
+        return outputs
 
     def check_sample(self, sample: NDArray[Any]) -> None:
         """Check one sample, without the batch axis, for the model's only input.
@@ -464,8 +499,9 @@ class Explainer:
         return feeds
 
     def _asked(self, target: Target, count: int) -> Asked:
-        """Return what to explain of each of `count` inputs."""
-        asked = Asked.read(target, count, self.classes)
+        """Return what to explain of each of `count` inputs, or what all of one."""
+        many = self.batch is None and not self.contract.target
+        asked = Asked.read(target, count, self.classes, several=many)
         written = self.contract.target
         if written:
             own = Asked.read(int(written) if written.isdecimal() else written, count)
@@ -492,10 +528,9 @@ class Explainer:
             raise InputError("give a target or weights, not both")
         array = np.asarray(given)
         rows = array[None] if array.ndim == 1 else array
-        if array.dtype.kind not in "fiu" or rows.shape not in (
-            (1, self.classes),
-            (count, self.classes),
-        ):
+        several = count == 1 and self.batch is None and len(rows) > 0
+        shapes = ((1, self.classes), (len(rows) if several else count, self.classes))
+        if array.dtype.kind not in "fiu" or rows.shape not in shapes:
             found = Tensor(str(array.dtype), array.shape)
             raise InputError(
                 f"weights are real numbers, [{self.classes}] or [{count}, {self.classes}], not "
@@ -509,6 +544,12 @@ def tensor(value: Any) -> Tensor:
     """Return what an input or output of a session looks like."""
     element = value.type.removeprefix("tensor(").removesuffix(")")
     return Tensor(_DTYPES.get(element, element), tuple(value.shape))
+
+
+def _rows(array: NDArray[Any], count: int) -> NDArray[Any]:
+    """Give one sample, or what a model makes of it, as many rows as there are explanations."""
+    one = array.ndim and len(array) == 1
+    return np.broadcast_to(array, (count, *array.shape[1:])) if one and count > 1 else array
 
 
 def _class_count(shape: tuple[int | str | None, ...]) -> int | None:

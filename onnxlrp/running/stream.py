@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.targets import Aim, Targets
 from onnxlrp.inputs.text import Reader, Tokens
 from onnxlrp.running.explainer import Explainer
+from onnxlrp.running.explanation import Explanation
 
 NO_PREPROCESSING = (
     "the explainer does not say how its pictures are made: name it, as in --preprocess imagenet, "
@@ -231,22 +232,47 @@ def _results(
         first = explainer(images, weights=rows)
     else:
         first = explainer(images, [one for one in wanted if not isinstance(one, tuple)])
-    found = [first]
+    found = [[(first, index)] for index in range(count)]
     if targets.best > 1:
         # Descending; of equal scores the first, as ArgMax has it.
-        ranked = np.argsort(-first.scores, axis=1, kind="stable")
-        found += [explainer(images, ranked[:, rank]) for rank in range(1, targets.best)]
+        ranked = np.argsort(-first.scores, axis=1, kind="stable")[:, 1 : targets.best]
+        for index, more in enumerate(_further(explainer, images, ranked, count)):
+            found[index] += more
     return [
         Result(
             sample,
             first.scores[index],
             tuple(
-                _explained(one.aim(index), float(one.score[index]), one.of(index)[0], sample)
-                for one in found
+                _explained(one.aim(row), float(one.score[row]), one.of(row)[0], sample)
+                for one, row in found[index]
             ),
         )
         for index, sample in enumerate(samples)
     ]
+
+
+_WORTH = 2
+"""From so many further classes on, a run for each sample is faster than one for each class."""
+
+
+def _further(
+    explainer: Explainer,
+    images: NDArray[Any] | Mapping[str, NDArray[Any]],
+    classes: NDArray[np.int64],
+    count: int,
+) -> list[list[tuple[Explanation, int]]]:
+    """Explain each of the first `count` samples for its classes, [N, K]: where each is found."""
+    each = range(classes.shape[1])
+    if not explainer.several or len(each) < _WORTH:
+        runs = [explainer(images, classes[:, rank]) for rank in each]
+        return [[(run, index) for run in runs] for index in range(count)]
+    fed = images if isinstance(images, Mapping) else {next(iter(explainer.inputs)): images}
+    found = []
+    for index in range(count):
+        sample = {name: array[index : index + 1] for name, array in fed.items()}
+        run = explainer(sample, classes[index])
+        found.append([(run, rank) for rank in each])
+    return found
 
 
 def _stacked(samples: list[Sample], how: How) -> NDArray[Any] | dict[str, NDArray[Any]]:

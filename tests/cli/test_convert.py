@@ -21,7 +21,7 @@ def test_it_ends_with_tables_of_what_was_done(run, model: Path):
     assert re.fullmatch(r"default:\d+", conv[-1])
     assert ["input", "image", "float32", "[N,", "3,", "8,", "8]"] in lines
     assert ["output", "logits", "float32", "[N,", "3]"] in lines
-    assert ["output", "relevance", "float32", "[N,", "3,", "8,", "8]"] in lines
+    assert ["output", "relevance", "float32", "[explained_N,", "3,", "8,", "8]"] in lines
     assert re.search(r"model\.onnx \(\d\.\d kB\) -> explainer\.onnx .* in \d+\.\d s", result.stdout)
 
 

@@ -371,6 +371,29 @@ def test_one_class_for_all_of_many_raises_a_doubt(run, explainer: Path, photo: P
     assert "Warning" not in run("explain", explainer, "folder", "-o", "fewer").stderr
 
 
+def test_the_best_three_of_each_of_several(run, explainer: Path):
+    """Further classes of a picture come out of one run, in the order of their scores."""
+    pictures = np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype(np.float32)
+    np.save("set.npy", pictures)
+    result = run("explain", explainer, "set.npy", "--target", "top:3", "-o", "out", "--batch", 2)
+    assert result.exit_code == 0, result.output
+    rows = json.loads(Path("out/results.json").read_text())
+    assert len(rows) == 9
+    session = Explainer(explainer)
+    for place, picture in enumerate(pictures):
+        own = rows[3 * place : 3 * place + 3]
+        scores = session(picture[None]).scores[0]
+        assert [row["target"] for row in own] == list(np.argsort(-scores))
+        for rank, row in enumerate(own, 1):
+            alone = session(picture[None], target=row["target"])
+            assert row["score"] == pytest.approx(alone.score[0], rel=1e-5)
+            stem = f"out/{row['item']}.top{rank}-{row['target']}"
+            found = np.load(f"{stem}.relevance.npy")
+            np.testing.assert_allclose(
+                found, alone.relevance[0], atol=1e-6 * np.abs(alone.relevance).max()
+            )
+
+
 @pytest.mark.parametrize("shape", [(2, 40), (6,)])
 def test_signals_and_tables_are_drawn_as_what_they_are(run, shape):
     flat = int(np.prod(shape))

@@ -36,7 +36,7 @@ def test_inputs_and_outputs():
     assert conversion.inputs == [("x", "float32", ("N", 6)), ("target", "int64", ("targets",))]
     assert conversion.outputs == [
         ("logits", "float32", ("N", 3)),
-        ("relevance", "float32", ("N", 6)),
+        ("relevance", "float32", ("explained_N", 6)),
     ]
 
 
@@ -307,7 +307,7 @@ def test_integer_images():
     proto = model(body, {"x": ["N", 6]}, ["logits"], W, dtype=TensorProto.UINT8)
     x = np.random.default_rng(0).integers(0, 255, (2, 6)).astype(np.uint8)
     conversion = onnxlrp.convert(proto, EPSILON)
-    assert conversion.outputs[-1] == ("relevance", "float32", ("N", 6))
+    assert conversion.outputs[-1] == ("relevance", "float32", ("explained_N", 6))
     explained = explain(proto, EPSILON, {"x": x})
     close(explained.values["relevance"], expected(-1, x.astype(np.float32))["x"])
 
