@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onnxlrp.errors import InputError
-from onnxlrp.evaluation import Flipping
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from onnxlrp.evaluation import Sample, ScoredModel
+    from onnxlrp.evaluation import Flipping, Sample, ScoredModel
     from onnxlrp.evaluation.medium import Medium
     from onnxlrp.inputs.preprocessing import Preprocessing
 
@@ -95,7 +94,7 @@ def _pictures(
     replacement: str | None,
     asked: dict[str, Any],
 ) -> Samples:
-    from onnxlrp.evaluation import Pictures, Sample
+    from onnxlrp.evaluation import Flipping, Pictures, Sample
     from onnxlrp.evaluation.measures import box_mask
     from onnxlrp.inputs.items import collect
 
@@ -130,7 +129,7 @@ def _arrays(
 ) -> Samples:
     import numpy as np
 
-    from onnxlrp.evaluation import Sample, Signals, Tables
+    from onnxlrp.evaluation import Flipping, Sample, Signals, Tables
     from onnxlrp.inputs.items import collect
 
     name = model.explained[0]
@@ -180,7 +179,7 @@ def _text(
     asked: dict[str, Any],
     options: Mapping[str, Any],
 ) -> Samples:
-    from onnxlrp.evaluation import Sentences
+    from onnxlrp.evaluation import Flipping, Sentences
     from onnxlrp.inputs.items import ARRAYS
     from onnxlrp.inputs.passages import collect_texts
     from onnxlrp.inputs.text import Reader
