@@ -8,7 +8,7 @@ and read out by one Gemm.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,15 @@ class Branch:
     def value(self, place: int) -> str:
         """Name an input of the node."""
         return f"{self.operator}_{'g' if place in self.gates else 'h'}{place}"
+
+    @property
+    def last(self) -> Branch:
+        """The branch with the last sample for all of every live input."""
+        inputs = (
+            np.broadcast_to(v[-1:], v.shape).copy() if v is not None and place in self.live else v
+            for place, v in enumerate(self.inputs)
+        )
+        return replace(self, inputs=tuple(inputs))
 
     @property
     def values(self) -> list[Array | None]:
