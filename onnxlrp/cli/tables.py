@@ -105,11 +105,15 @@ def composites(shipped: Iterable[Composite]) -> Table:
 
 
 def kinds(conversion: Conversion) -> list[str]:
-    """Say what kind of network it is, and by which node that is known."""
-    return [
-        f"a network with {kind} (at {node}): {conversion.composite.name} has lines for such"
-        for kind, node in conversion.kinds.items()
-    ]
+    """Say what kind of network it is, by which node that is known, and what follows from it."""
+    said = []
+    for kind, node in conversion.kinds.items():
+        lines = [line for line in conversion.composite.lines if line.network == kind]
+        rules = "; ".join(f"{','.join(line.operators) or '*'}: {line.rule}" for line in lines)
+        name = conversion.composite.name
+        follows = f"so {name} has {rules}" if lines else f"for which {name} has no lines"
+        said.append(f"a network with {kind} (at {node}), {follows}")
+    return said
 
 
 def summary(conversion: Conversion) -> dict[str, Any]:
