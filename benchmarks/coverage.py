@@ -138,9 +138,14 @@ def explain(path: Path, feeds: dict[str, Any], folder: Path, layers: str) -> Out
     if leaking is not None and leaking.leaks:
         where = f"{leaking.operations[0].operator} by {leaking.rules}"
         return result | {"status": "leaks", "why": [f"{leak:.0e} of sum |R|: {where}"]}
-    wrong = {f"{n.operations[0].operator} by {n.rules}" for n in audit.layers if n.differs}
+    wrong = [
+        f"{n.operations[0].operator} by {n.rules}: {n.difference:.0e} of max |R|, where float32's "
+        f"rounding moves it by {n.noise:.0e}"
+        for n in audit.layers
+        if n.differs
+    ]
     if wrong:
-        return result | {"status": "differs from the definition", "why": sorted(wrong)}
+        return result | {"status": "differs from the definition", "why": wrong}
     return result | {"status": "explained", "why": []}
 
 
@@ -274,7 +279,8 @@ def page(journal: Path) -> str:
     left = sorted({name for name in names("") if name not in tried})
     lines = [
         _HEAD,
-        f"{len(tried)} architectures were tried, {len(left)} were not{_listed(left)}. Of "
+        f"{len(tried)} architectures were tried, {len(left)} were not{_listed(left)}; of the "
+        f"{len(EXPORTERS) * (len(tried) + len(left))} exports {len({k[:2] for k in found})}. Of "
         f"{len(runs)} models that export and run in onnxruntime "
         f"**{len(good)} are explained, {len(good) / max(len(runs), 1):.1%}**.",
         "",
@@ -351,7 +357,8 @@ def _reasons(failed: Mapping[Key, Outcome]) -> list[list[str]]:
     for (name, exporter, kind), entry in sorted(failed.items()):
         # Names of a model's own values say nothing beyond it.
         for why in {re.sub("'[^']*'", "'...'", why) for why in entry["why"] or [""]}:
-            text = " ".join(f"{entry['status']}: {why}".replace("|", "/").split())
+            shown = re.sub("\x1b[^m]*m", "", f"{entry['status']}: {why}")
+            text = " ".join(shown.replace("|", "/").split())
             where[text[:200].strip(": ")].append(f"{name} ({exporter}, {kind})")
     return [[why, ", ".join(w)] for why, w in sorted(where.items(), key=lambda i: -len(i[1]))]
 
