@@ -4,6 +4,9 @@ Ours, plain onnxruntime and (if torch and zennit are installed) zennit run in on
 same network, weights, images and number of threads; read the ratios, not the seconds.
 
     python benchmarks/speed.py [--batch 1] [--threads 2] [--repeats 5] [--network vgg16]
+
+Networks of timm (`vit_tiny`, `swin_tiny`, `efficientnet_b0`), which zennit does not cover, stand
+beside torch's own forward and backward pass; both sides of a ratio run in turn, in CPU time.
 """
 
 from __future__ import annotations
@@ -32,6 +35,11 @@ Array = np.ndarray[Any, Any]
 VGG16 = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"]
 VGG11 = [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"]
 NETWORKS = {"vgg16": VGG16, "vgg11": VGG11}
+OF_TIMM = {
+    "vit_tiny": "vit_tiny_patch16_224",
+    "swin_tiny": "swin_tiny_patch4_window7_224",
+    "efficientnet_b0": "efficientnet_b0",
+}
 
 COMPOSITES = {
     "epsilon_plus_flat": zennit.EpsilonPlusFlat,
@@ -102,16 +110,64 @@ def seconds(call: Callable[[], Any], repeats: int) -> float:
     return statistics.median(times())
 
 
+def ratio(call: Callable[[], Any], base: Callable[[], Any], repeats: int) -> float:
+    """Median of how many times the CPU time of `base` a call takes, run in turn."""
+
+    def taken(run: Callable[[], Any]) -> float:
+        start = time.process_time()
+        run()
+        return time.process_time() - start
+
+    call(), base()
+    return statistics.median(taken(call) / taken(base) for _ in range(repeats))
+
+
+def of_timm(name: str, threads: int, repeats: int) -> None:
+    """Measure a network of timm, with random weights, on one picture."""
+    import timm
+
+    network = timm.create_model(OF_TIMM[name]).eval()
+    x = torch.randn(1, 3, 224, 224)
+
+    def backward() -> None:
+        network(x.requires_grad_()).max().backward()
+
+    def forward() -> None:
+        with torch.no_grad():
+            network(x)
+
+    with tempfile.TemporaryDirectory() as folder:
+        model, explainer = Path(folder) / "model.onnx", Path(folder) / "explainer.onnx"
+        torch.onnx.export(
+            network, (x,), model, dynamo=False, opset_version=17, input_names=["data"]
+        )
+        plain, feeds = session(model, threads), {"data": x.detach().numpy()}
+        print(f"{name}, batch 1, {threads} threads: x forward")
+        print(f"torch, forward and backward: {ratio(backward, forward, repeats):.1f}")
+        for composite in ("attn_lrp", "cp_lrp", "default"):
+            onnxlrp.convert(model, composite).save(explainer)
+            ours, asked = session(explainer, threads), {**feeds, "target": np.array([-1])}
+            times = ratio(
+                lambda ours=ours, asked=asked: ours.run(None, asked),
+                lambda: plain.run(None, feeds),
+                repeats,
+            )
+            print(f"{composite}: {times:.1f}")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", choices=NETWORKS, default="vgg16")
+    parser.add_argument("--network", choices=[*NETWORKS, *OF_TIMM], default="vgg16")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
+    if options.network in OF_TIMM:
+        of_timm(options.network, options.threads, options.repeats)
+        return
     network = vgg(NETWORKS[options.network])
     x = torch.randn(options.batch, 3, 224, 224)
     feeds = {"data": x.numpy()}
