@@ -188,7 +188,7 @@ def _check_slice(operation: Operation, live: frozenset[int]) -> None:
     assert value.shape is not None
     sizes = dims_of(value.shape)
     for cut in _cuts(operation, len(sizes)):
-        if cut.step != 1 and cut.kept(sizes[cut.axis]) is None:
+        if cut.step < 1 and cut.kept(sizes[cut.axis]) is None:
             fail(
                 f"it cuts axis {cut.axis} in steps of {cut.step}, with computed bounds or of a "
                 "symbolic size",
@@ -235,8 +235,9 @@ def slice_(crossing: Crossing) -> Result:
 
 
 def _put_back(relevance: Tensor, x: Tensor, cut: Cut, starts: Tensor) -> Tensor:
-    """Pad a cut of step 1 by what its bounds come to, once they are computed."""
+    """Space out a cut from front to back, and pad it by what its bounds come to, once computed."""
     emitter = x.emitter
+    relevance = _spaced(relevance, cut.axis, cut.step)
     size, length = layout.size(x, cut.axis), layout.size(relevance, cut.axis)
     long = emitter.vector([size])
     nothing = emitter.constant(np.zeros(1, np.int64))
@@ -259,19 +260,24 @@ def place(tensor: Tensor, axis: int, kept: range, size: int) -> Tensor:
     if kept.step < 0:
         tensor = layout.slice(tensor, [-1], [-(1 << 62)], [axis], [-1])
         kept = kept[::-1]
-    if kept.step > 1:
-        column = layout.unsqueeze(tensor, [axis + 1])
-        ends = [0] * column.rank
-        ends[axis + 1] = kept.step - 1
-        wide = (*column.shape[: axis + 1], kept.step, *column.shape[axis + 2 :])
-        spaced = layout.pad(column, [0] * column.rank, ends, wide)
-        tensor = layout.join(spaced, axis)
+    tensor = _spaced(tensor, axis, kept.step)
     covered = len(kept) * kept.step
     begins, ends = [0] * tensor.rank, [0] * tensor.rank
     begins[axis] = kept.start
     ends[axis] = size - kept.start - covered
     shape = (*tensor.shape[:axis], size, *tensor.shape[axis + 1 :])
     return layout.pad(tensor, begins, ends, shape)
+
+
+def _spaced(tensor: Tensor, axis: int, step: int) -> Tensor:
+    """Put zeros behind each element along an axis, so that there are `step` for one."""
+    if step == 1:
+        return tensor
+    column = layout.unsqueeze(tensor, [axis + 1])
+    ends = [0] * column.rank
+    ends[axis + 1] = step - 1
+    wide = (*column.shape[: axis + 1], step, *column.shape[axis + 2 :])
+    return layout.join(layout.pad(column, [0] * column.rank, ends, wide), axis)
 
 
 def _check_pad(operation: Operation, live: frozenset[int]) -> None:

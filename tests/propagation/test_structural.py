@@ -203,3 +203,24 @@ def test_padding_that_is_computed():
     explained = explain(proto, lines("*: epsilon"), {"x": x}, target=[1, 0])
     expected = x * weights["w"].T[[1, 0]][:, None, None, :]
     close(explained.values["relevance"], expected, 1e-4)
+
+
+@pytest.mark.parametrize("size", [6, 7])
+@pytest.mark.parametrize("start", [0, 1, -5])
+def test_every_other_row_of_a_symbolic_size(start, size):
+    """As networks of shifted windows merge patches."""
+    bounds = {
+        "start": np.array([start]), "end": np.array([2**62]), "axis": np.array([1]),
+        "step": np.array([2]), "rows": np.array([1]), "w": normal(4, 3, seed=1),
+    }  # fmt: skip
+    body = [
+        node("Slice", ["x", "start", "end", "axis", "step"], "y"),
+        node("ReduceMean", ["y", "rows"], "m", keepdims=0),
+        node("Gemm", ["m", "w"], "logits"),
+    ]
+    proto = model(body, {"x": ["N", "rows", 4]}, ["logits"], bounds)
+    x = normal(2, size, 4, seed=2)
+    explained = explain(proto, lines("*: epsilon"), {"x": x}, target=1, inside=["y"])
+    expected = np.zeros_like(x)
+    expected[:, start::2] = explained.relevance("y")
+    np.testing.assert_array_equal(explained.values["relevance"], expected)
