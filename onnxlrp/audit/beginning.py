@@ -85,7 +85,9 @@ def begin(
     totals = _totals(written, score)
     plus, minus = _numbers(target, totals)
     axis, places = _place(written, score)
-    change = score if root is None else score.astype(np.float64) - root
+    # The gradient of a softmax is that at the scores themselves.
+    absolute = root is None or contract.contrast == "softmax"
+    change = score if absolute else score.astype(np.float64) - root
     relevance = reference.start(
         _signed(written, change), plus, minus, None, contract.contrast, axis, places
     )

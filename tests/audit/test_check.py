@@ -427,6 +427,12 @@ def test_a_contrast_is_checked_by_its_definition(network, contrast):
     assert not check(network, multiplied(explainer, f"{RELEVANCE}logits", 1.01)).passed
 
 
+def test_a_contrast_by_softmax_starts_at_the_scores_under_a_reference_too(network):
+    audit = check(network, explained(network, contrast="softmax", reference="zero"), target=1)
+    assert audit.passed
+    assert audit.start < 1e-6
+
+
 def test_a_difference_written_in_or_by_weights(network):
     baked = check(network, explained(network, target="2-0"))
     weighted = explained(network, target="weights")
