@@ -99,7 +99,10 @@ class Written:
 
     @cached_property
     def _computed(self) -> frozenset[str]:
-        return frozenset(name for node in self.proto.graph.node for name in node.output)
+        """Names of what nodes compute, or where weights are folded, would have."""
+        graph = self.proto.graph
+        stored = (tensor.name for tensor in graph.initializer)
+        return frozenset([*stored, *(name for node in graph.node for name in node.output)])
 
     @property
     def precision(self) -> float:

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxlrp.compiler.assembly import ACCOUNT
+from onnxlrp.compiler.roots import AT_REFERENCE
 from onnxlrp.runtime import open_session
 
 
@@ -38,12 +39,15 @@ def fold_weights(model: ir.Model) -> None:
     nodes = [node for node in nodes if not any(value.is_graph_output() for value in node.outputs)]
     folded, told = set(nodes), _told(graph)
     values = [value for node in nodes for value in node.outputs]
-    read = [v for v in values if any(user not in folded for user, _ in v.uses())]
+    # The audit takes the pass over the reference from where rules read it.
+    audited = {v for v in values if _at_reference(v) and not all(map(_of_pass, v.consumers()))}
+    read = [v for v in values if v in audited or any(user not in folded for user, _ in v.uses())]
     wanted = [v for v in values if v in read or v.name in told]
     if not wanted:
         return
     arrays = dict(zip(wanted, _computed(model, nodes, wanted), strict=True))
     _tell(graph, {v.name or "": array for v, array in arrays.items() if v not in read})
+    names = {value.name for value in audited}
     for value in read:
         kept = ir.Value(
             name=value.name,
@@ -57,8 +61,16 @@ def fold_weights(model: ir.Model) -> None:
     for node in reversed(nodes):
         graph.remove(node, safe=True)
     for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
+        if name not in names and not value.uses() and not value.is_graph_output():
             graph.initializers.pop(name)
+
+
+def _at_reference(value: ir.Value) -> bool:
+    return (value.name or "").startswith(AT_REFERENCE)
+
+
+def _of_pass(node: ir.Node) -> bool:
+    return any(map(_at_reference, node.outputs))
 
 
 def _told(graph: ir.Graph) -> set[str]:

@@ -56,6 +56,15 @@ def test_the_audit_reads_a_folded_explainer(name):
     assert max(abs(layer.unexplained) / layer.size for layer in found.layers) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["default", "flat"])
+def test_the_audit_reads_a_folded_pass_over_a_reference(name):
+    proto = network()
+    conversion = onnxlrp.convert(proto, COMPOSITES[name], fold_weights=True, reference=X[0] / 2)
+    found = audit.check(proto, conversion.to_proto(), {"x": X}, target=1)
+    assert found.passed
+    assert found.start < 1e-6
+
+
 def test_nothing_that_only_depends_on_weights_is_left_to_compute():
     folded = onnxlrp.convert(network(), "default", fold_weights=True).to_proto()
     constant = {tensor.name for tensor in folded.graph.initializer}
