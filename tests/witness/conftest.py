@@ -44,6 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "witness":
             item.add_marker("witness")
+            # What was compared is counted in one process.
+            item.add_marker(pytest.mark.xdist_group("witness"))
     # What was compared is only known at the end.
     items.sort(key=lambda item: item.path.name == "test_agreement.py")
 
