@@ -136,6 +136,7 @@ def _functions() -> list[Branch]:
 OWN = [
     *_functions(),
     Branch("Flatten", (X,)),
+    Branch("LogSoftmax", (normal(BATCH, 5, seed=6),)),
     Branch(
         "Resize",
         (IMAGE, None, np.array([1, 1, 2, 1.5], np.float32)),

@@ -53,7 +53,7 @@ def test_an_explainer_shows_what_is_stored(run, explainer: Path, preprocessing):
     assert "target: input 'target'" in result.stdout
     assert "relevance starts from 'logits'" in result.stdout
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert ["output", "relevance", "float32", "[N,", "3,", "8,", "8]"] in lines
+    assert ["output", "relevance", "float32", "[explained_N,", "3,", "8,", "8]"] in lines
 
 
 def test_an_explainer_as_json(run, explainer: Path, preprocessing):

@@ -133,7 +133,7 @@ def test_the_shapes_that_a_file_tells_may_be_stale(shape):
     explained = explain(proto, EPSILON, {"x": normal(2, 6)})
     assert explained.conversion.outputs == [
         ("y", "float32", ("N", 3)),
-        ("relevance", "float32", ("N", 6)),
+        ("relevance", "float32", ("explained_N", 6)),
     ]
 
 
