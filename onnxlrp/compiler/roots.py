@@ -59,7 +59,13 @@ def roots(
 
     """
     emitter.explain("reference", "input", {})
-    fixed = _keeps_samples_apart(network)
+    # Where a sample's size is only known at run time, the reference is as many as the input has.
+    fixed = _keeps_samples_apart(network) and all(
+        isinstance(size, int)
+        for source in network.inputs
+        if source.shape is not None and not isinstance(reference[source.name or ""], str)
+        for size in dims_of(source.shape)[1:]
+    )
     given: dict[ir.Value, Tensor] = {}
     inputs: dict[ir.Value, ir.Value] = {}
     for source in network.inputs:

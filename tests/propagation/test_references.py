@@ -226,3 +226,20 @@ def test_a_batch_that_moves_to_other_axes():
     )
     change = run(proto, {"x": x})["logits"] - run(proto, {"x": root[None]})["logits"]
     assert np.allclose(explained.values["relevance"].sum(axis=(1, 2)), change[:, 1], rtol=1e-4)
+
+
+def test_a_reference_of_an_input_of_any_size_beside_one_of_a_known_size():
+    body = [
+        node("GlobalAveragePool", ["x"], "p"),
+        node("Flatten", ["p"], "f"),
+        node("Concat", ["f", "u"], "c", axis=1),
+        node("Gemm", ["c", "w"], "logits"),
+    ]
+    shapes = {"x": ["N", 2, "height", "width"], "u": ["N", 3]}
+    proto = model(body, shapes, ["logits"], {"w": normal(5, 3)})
+    feeds = {"x": normal(3, 2, 4, 4, seed=1), "u": normal(3, 3, seed=2)}
+    nothing = {"x": "zero", "u": "zero"}
+    options = {"inputs": ["x", "u"], "reference": nothing}
+    found = explain(proto, onnxlrp.Composite.load("epsilon"), feeds, 1, **options).values
+    total = found["relevance_x"].sum(axis=(1, 2, 3)) + found["relevance_u"].sum(axis=1)
+    assert total == pytest.approx(found["logits"][:, 1], rel=1e-4)
