@@ -120,13 +120,24 @@ def _of_file(path: Path, _: str | None) -> list[str]:
     return _lines(read_text(path))
 
 
+def _rows(path: Path) -> list[list[str]]:
+    text, delimiter = read_text(path), TABLES[path.suffix.lower()]
+    # Not strict, a quote that is never closed would swallow all rows below it.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        if delimiter == "\t":
+            # By its standard this format has no quotes: those that do not add up are text.
+            stream = io.StringIO(text, newline="")
+            return list(csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_NONE))
+        said = f"{path} is no table: {error}, at line {reader.line_num}"
+        raise InputError(f"{said}; quotes inside a quoted text are doubled") from None
+
+
 def _column(path: Path, column: str | None) -> list[str]:
     check_regular(path)
-    stream = io.StringIO(read_text(path), newline="")
-    try:
-        header, *rows = list(csv.reader(stream, delimiter=TABLES[path.suffix.lower()])) or [[]]
-    except csv.Error as error:
-        raise InputError(f"{path} is no table: {error}") from None
+    header, *rows = _rows(path) or [[]]
     listed = ", ".join(header)
     if column is None and len(header) != 1:
         raise InputError(f"{path}: say which column holds the text, as in --column NAME: {listed}")

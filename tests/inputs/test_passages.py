@@ -100,3 +100,16 @@ def test_two_texts_of_one_name():
 def test_the_digest_is_the_text_s():
     one, other, same = collect_texts([], ["good", "bad", "good"])
     assert one.digest == same.digest != other.digest
+
+
+@pytest.mark.parametrize("row", ['"never closed,1', '"closed" too early,1'])
+def test_a_stray_quote_swallows_no_rows(row: str):
+    Path("r.csv").write_text(f"review,label\ngood,1\n{row}\nbad,0\n")
+    with pytest.raises(InputError, match=r"r\.csv is no table: .*, at line [34]; quotes inside"):
+        listed(["r.csv"], column="review")
+
+
+def test_quotes_of_an_unquoted_table_are_text():
+    Path("r.tsv").write_text('review\tlabel\n" a " film\t1\nbad\t0\n')
+    found = [text for *_, text in listed(["r.tsv"], column="review")]
+    assert found == ['" a " film', "bad"]
