@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxlrp.errors import InputError
 from onnxlrp.graph.canonical import Array, Network
 from onnxlrp.graph.operators import operator_of
-from onnxlrp.graph.shapes import Dim, dims_of
+from onnxlrp.graph.shapes import REFERENCES, Dim, dims_of
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Sign, Tensor
 
@@ -109,7 +109,7 @@ def _input_like(source: ir.Value, name: str, names: set[str]) -> ir.Value:
         )
     assert source.shape is not None
     rest = dims_of(source.shape)[1:]
-    return ir.Value(name=name, shape=ir.Shape(["references", *rest]), type=source.type)
+    return ir.Value(name=name, shape=ir.Shape([REFERENCES, *rest]), type=source.type)
 
 
 def _constant(emitter: Emitter, source: ir.Value, array: Array, alone: bool) -> Tensor:

@@ -17,6 +17,10 @@ def dims_of(shape: ir.Shape) -> tuple[Dim, ...]:
     return tuple(d if isinstance(d, int) else d.value for d in shape)
 
 
+REFERENCES = "references"
+"""How many references are given: one, or as many as there are samples."""
+
+
 def broadcast(*shapes: Sequence[Dim]) -> tuple[Dim, ...]:
     """Shape of an elementwise result, by ONNX's multidirectional broadcasting."""
     rank = max(len(shape) for shape in shapes)
@@ -24,7 +28,9 @@ def broadcast(*shapes: Sequence[Dim]) -> tuple[Dim, ...]:
     result: list[Dim] = []
     for sizes in zip(*padded, strict=True):
         known = [size for size in sizes if isinstance(size, int) and size != 1]
-        other = sorted((size for size in sizes if size != 1), key=lambda size: size is None)
+        other = sorted(
+            (size for size in sizes if size != 1), key=lambda d: (d == REFERENCES, d is None)
+        )
         result.append(known[0] if known else other[0] if other else 1)
     return tuple(result)
 

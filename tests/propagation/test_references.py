@@ -7,6 +7,7 @@ from support import close, crosses_as_defined, explain, lines, model, node, norm
 import onnxlrp
 from onnxlrp import reference
 from onnxlrp.audit import check
+from onnxlrp.graph.shapes import broadcast
 
 X, ROOT = normal(2, 4, 6, 6, seed=1) + 0.3, np.repeat(normal(1, 4, 6, 6, seed=2), 2, axis=0)
 RULES = {
@@ -243,3 +244,9 @@ def test_a_reference_of_an_input_of_any_size_beside_one_of_a_known_size():
     found = explain(proto, onnxlrp.Composite.load("epsilon"), feeds, 1, **options).values
     total = found["relevance_x"].sum(axis=(1, 2, 3)) + found["relevance_u"].sum(axis=1)
     assert total == pytest.approx(found["logits"][:, 1], rel=1e-4)
+
+
+def test_a_value_of_samples_and_one_reference_is_not_taken_for_as_large_as_the_reference():
+    """Under its name onnxruntime would give the product the memory of a single sample."""
+    assert broadcast(("references", 4), ("N", 1)) == ("N", 4)
+    assert broadcast(("references", 4), (None, 4)) == (None, 4)
