@@ -86,8 +86,9 @@ def begin(
     plus, minus = _numbers(target, totals)
     axis, places = _place(written, score)
     # The gradient of a softmax is that at the scores themselves.
-    absolute = root is None or contract.contrast == "softmax"
-    change = score if absolute else score.astype(np.float64) - root
+    change = score
+    if root is not None and contract.contrast != "softmax":
+        change = score.astype(np.float64) - root
     relevance = reference.start(
         _signed(written, change), plus, minus, None, contract.contrast, axis, places
     )
