@@ -57,9 +57,10 @@ def ledger() -> Ledger:
 
 
 def stand_in_for_torchvision() -> None:
-    """Let zennit be imported without torchvision, of which it needs the names of three classes.
+    """Import zennit without torchvision, of which it needs the names of three classes.
 
-    torchvision's wheels from PyPI do not load beside a CPU build of torch.
+    torchvision's wheels from PyPI do not load beside a CPU build of torch. Others who ask whether
+    torchvision is there are not told so.
     """
     try:
         importlib.import_module("torchvision")
@@ -78,3 +79,7 @@ def stand_in_for_torchvision() -> None:
             parent, _, child = path.rpartition(".")
             if parent:
                 setattr(sys.modules[parent], child, module)
+        for name in ("attribution", "canonizers", "composites", "rules", "torchvision"):
+            importlib.import_module(f"zennit.{name}")
+        for path in classes:
+            del sys.modules[path]
