@@ -190,21 +190,21 @@ def gamma_products(body, *rules, weights=W, outputs=("logits",)):
 
 
 def test_gammas_lower_branch_is_dead_below_a_relu():
-    """Signed inputs need two products each way; with relevance below 0 three on the way back."""
+    """Signed inputs need two products each way and branch; here no relevance has z < 0."""
     assert gamma_products(GAMMA) == 4
 
 
 def test_gammas_lower_branch_lives_where_relevance_is_not_grounded():
-    assert gamma_products(GAMMA, "name=node_logits: flat") == 5
+    assert gamma_products(GAMMA, "name=node_logits: flat") == 8
 
 
 def test_gammas_lower_branch_lives_where_z_has_another_reader():
     body = [DENSE, node("Relu", ["z"], "r"), node("Add", ["r", "z"], "a"), READOUT]
-    assert gamma_products(body) == 5
+    assert gamma_products(body) == 8
 
 
 def test_gammas_lower_branch_lives_where_z_is_an_output():
-    assert gamma_products(GAMMA, outputs=("logits", "z")) == 5
+    assert gamma_products(GAMMA, outputs=("logits", "z")) == 8
 
 
 def test_flat_is_a_sum_over_channels_and_one_small_convolution():
