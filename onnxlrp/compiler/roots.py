@@ -15,14 +15,13 @@ import onnx_ir as ir
 from onnxlrp.errors import InputError
 from onnxlrp.graph.canonical import Array, Network
 from onnxlrp.graph.operators import operator_of
+from onnxlrp.graph.score import FLOATS
 from onnxlrp.graph.shapes import REFERENCES, Dim, dims_of
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Sign, Tensor
 
 AT_REFERENCE = "onnxlrp/reference/"
 """In front of a value's name, that of what it is at the reference."""
-
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def roots(
         made.name = made.name or f"{AT_REFERENCE}{source.name}"
     values = _copied(emitter, network.graph, given)
     tensors = {
-        id(value): emitter.tensor(copy) for value, copy in values.items() if value.dtype in _FLOATS
+        id(value): emitter.tensor(copy) for value, copy in values.items() if value.dtype in FLOATS
     }
     for source in network.inputs:
         array = reference[source.name or ""]
@@ -98,7 +97,7 @@ def _keeps_samples_apart(network: Network) -> bool:
     if len(batches) != 1 or len(network.graph.inputs) != len(network.inputs):
         return False
     (batch,) = batches
-    floats = [v for op in network.operations for v in op.outputs if v.dtype in _FLOATS]
+    floats = [v for op in network.operations for v in op.outputs if v.dtype in FLOATS]
     return all(v.shape is not None and dims_of(v.shape)[:1] == (batch,) for v in floats)
 
 
