@@ -15,7 +15,7 @@ from onnxlrp.errors import InputError
 from onnxlrp.inputs.presets import PRESETS
 from onnxlrp.runtime import open_session
 
-BUNDLED = Path(onnxlrp.__file__).parents[1] / "models/cifar10_lrn.onnx"
+BUNDLED = Path(__file__).parents[2] / "models/cifar10_lrn.onnx"
 SHARED = Path(__file__).parents[3] / "shared"
 EPSILON = lines("MatMul: epsilon", "Add: norm", "ReduceMean: norm")
 X = normal(1, 4, 6, seed=1)
