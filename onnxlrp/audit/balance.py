@@ -173,5 +173,5 @@ def _division(
         kept = relevance - divided
         empty = np.where(denominator == 0, kept, 0.0)
         parts = (relevance, absorbed * kept_by_bias, kept, empty)
-        taken += [part.sum() for part in parts]
+        taken += np.multiply(found.get("times", 1), [part.sum() for part in parts])
     return Division(*map(float, taken))

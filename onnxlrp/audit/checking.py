@@ -235,6 +235,7 @@ def _layer(
                 empty += undivided
     differences = [recomputed.difference[v] for v in entry.reads if v in recomputed.difference]
     noise = max((recomputed.noise.get(v, 0.0) for v in entry.reads), default=0.0)
+    shift = sum(recomputed.shift.get(v, 0.0) for v in entry.reads)
     rest = entry.incoming - entry.outgoing - bias - stabiliser - beyond
     spread = sum(np.abs(values[written.relevance[v]]).sum(dtype=np.float64) for v in entry.reads)
     return Layer(
@@ -248,6 +249,7 @@ def _layer(
         empty=empty,
         beyond=beyond,
         unexplained=rest,
+        rounding=shift,
         judged=judged,
         difference=max(differences, default=None),
         noise=noise,

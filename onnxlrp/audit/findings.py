@@ -62,6 +62,8 @@ class Layer:
         is nothing to share among
     beyond : taken out of the account by a rule that does not conserve (LRN `gradient`, say)
     unexplained : what is left
+    rounding : how far the definition's sum of R moves within the rounding of the type; 0 where
+        the difference from it is small enough not to ask
     judged : whether all terms above are known, so that a leak is a fault
     difference : largest difference from the definition in float64, as a part of max |R|; None
         where no value could be compared
@@ -81,6 +83,7 @@ class Layer:
     empty: float
     beyond: float
     unexplained: float
+    rounding: float
     judged: bool
     difference: float | None
     noise: float
@@ -114,7 +117,8 @@ class Layer:
     @property
     def leaks(self) -> bool:
         """Whether more is unexplained than rounding leaves."""
-        return self.judged and not self.leak <= LEAK
+        rounding = NOISE * self.rounding / max(self.size, 1e-30)
+        return self.judged and not self.leak <= max(LEAK, rounding)
 
     @property
     def differs(self) -> bool:

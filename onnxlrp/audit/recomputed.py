@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from onnxlrp.audit.standalone import NotRecomputableError, Standalone, standalon
 from onnxlrp.audit.written import Rule, Written, rounding_of
 from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Operation
 from onnxlrp.graph.operators import Fact, has
+from onnxlrp.reference.contributions import LINEAR
 from onnxlrp.reference.network import CHOICES
 
 Array = NDArray[Any]
@@ -26,6 +28,9 @@ SUSPICIOUS = 1e-4
 """Difference, as a part of max |R|, from which on a layer's float32 noise is looked at."""
 
 _DRAWS = 3
+
+Send = Callable[[np.random.Generator], Array]
+"""What an operation sends to a value, with float32's noise."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,8 @@ class Recomputed:
     ----------
     difference : by value, the largest difference from what its consumers send by definition, as a
         part of max |R|
-    noise : by value, how far that moves when inputs and weights change within float32's rounding;
-        only where the difference is suspicious
+    noise, shift : by value, how far that, and the sum of all relevance there, moves when inputs
+        and weights change within float32's rounding; only where the difference is suspicious
     taken : by operation
     skipped : by operation, why it was not recomputed
 
@@ -63,6 +68,7 @@ class Recomputed:
 
     difference: dict[str, float] = field(default_factory=dict)
     noise: dict[str, float] = field(default_factory=dict)
+    shift: dict[str, float] = field(default_factory=dict)
     taken: dict[Operation, Taken] = field(default_factory=dict)
     skipped: dict[Operation, str] = field(default_factory=dict)
 
@@ -105,6 +111,44 @@ def recompute(
     return _Walk(written, values, start, layers, tell).done()
 
 
+@dataclass(frozen=True)
+class _Sender:
+    """One operation, to be crossed again with the noise of its type; `_Walk._cross` has the rest.
+
+    Attributes
+    ----------
+    unheld : of each output without relevance in the explainer, what sends to it
+    step : of rounding; 0 where nothing is rounded
+    lost : of each output, how many such steps of relevance there are in one of the output
+
+    """
+
+    alone: Standalone
+    relevance: list[Array | None]
+    unheld: list[list[Send] | None]
+    rule: Rule
+    live: list[bool]
+    root: list[Array | None] | None
+    step: float
+    lost: list[Array | float]
+
+    def send(self, index: int, random: np.random.Generator) -> Array:
+        came = [
+            _shaken(_drawn(sends, random) if sends else r, self.step * lost, random)
+            for r, sends, lost in zip(self.relevance, self.unheld, self.lost, strict=True)
+        ]
+        inputs = [_shaken(x, self.step, random) for x in self.alone.inputs]
+        # What is constant is the same at both points.
+        root = self.root and [
+            _shaken(v, self.step, random) if alive else x
+            for v, x, alive in zip(self.root, inputs, self.live, strict=True)
+        ]
+        alone = replace(self.alone, inputs=inputs)
+        found = _propagate(alone, came, self.rule, self.live, root).relevance[index]
+        assert found is not None
+        return found
+
+
 @dataclass
 class _Walk:
     written: Written
@@ -114,7 +158,7 @@ class _Walk:
     tell: Callable[[str], None]
     result: Recomputed = field(default_factory=Recomputed)
     sent: dict[str, Array | None] = field(default_factory=dict)
-    senders: dict[str, list[Callable[[np.random.Generator], Array]]] = field(default_factory=dict)
+    senders: dict[str, list[Send]] = field(default_factory=dict)
 
     def done(self) -> Recomputed:
         self.sent[self.written.contract.score] = self.start
@@ -123,7 +167,11 @@ class _Walk:
             if not any(name in self.sent or name in self.written.relevance for name in names):
                 continue
             self.tell(operation.name)
-            reason = self._cross(operation, [self._relevance(name) for name in names])
+            # Noise of relevance that the explainer does not hold is that of its senders.
+            unheld = [
+                None if name in self.written.relevance else self.senders.get(name) for name in names
+            ]
+            reason = self._cross(operation, [self._relevance(name) for name in names], unheld)
             if reason:
                 self.result.skipped[operation] = reason
                 for value in operation.inputs:
@@ -144,19 +192,22 @@ class _Walk:
             difference = _difference(actual, expected)
             self.result.difference[name] = difference
             if difference > SUSPICIOUS and name in self.senders:
-                self.result.noise[name] = self._noise(name, expected)
+                self._move(name, expected)
         self.senders.pop(name, None)
         return actual
 
-    def _noise(self, name: str, expected: Array) -> float:
+    def _move(self, name: str, expected: Array) -> None:
         random = np.random.default_rng(0)
-        draws = [
-            _difference(sum(send(random) for send in self.senders[name]), expected)
-            for _ in range(_DRAWS)
-        ]
-        return max(draws)
+        draws = [_drawn(self.senders[name], random) for _ in range(_DRAWS)]
+        self.result.noise[name] = max(_difference(draw, expected) for draw in draws)
+        self.result.shift[name] = max(abs(float((draw - expected).sum())) for draw in draws)
 
-    def _cross(self, operation: Operation, relevance: list[Array | None]) -> str:
+    def _cross(
+        self,
+        operation: Operation,
+        relevance: list[Array | None],
+        unheld: list[list[Send] | None],
+    ) -> str:
         """Send relevance on; return why not where that is impossible."""
         wanted = fnmatchcase(operation.name, self.layers)
         # What leaves no choice costs next to nothing, and layers get their relevance through it.
@@ -181,8 +232,13 @@ class _Walk:
             return f"the reference does not cover {rule.name} on {operation.operator}: {error}"
         self._account(operation, relevance, done)
         step = max(rounding_of(value) for value in operation.inputs)
-        # In half precision even a sum of two loses digits that float32 would keep.
-        rounded = has(operation.operator, Fact.ROUNDS) or step > np.finfo(np.float32).eps
+        # In half precision even a sum of two loses digits that float32 would keep; differences from
+        # a reference lose them in any.
+        rounded = has(operation.operator, Fact.ROUNDS) or root is not None
+        rounded = rounded or step > float(np.finfo(np.float32).eps)
+        if not rounded:
+            step = 0.0
+        sender = _Sender(alone, relevance, unheld, rule, live, root, step, self._lost(operation))
         for index, value in enumerate(operation.inputs):
             part = done.relevance[index]
             if value is None or part is None or id(value) not in self.written.facts.relevant:
@@ -190,17 +246,18 @@ class _Walk:
             name = value.name or ""
             before = self.sent.get(name, np.zeros(1))
             self.sent[name] = None if before is None else before + part
-
-            def again(random: np.random.Generator, index: int = index, part: Array = part) -> Array:
-                if not rounded:
-                    return part
-                shaken = _shaken(alone, relevance, step, random)
-                found = _propagate(*shaken, rule, live, root).relevance[index]
-                assert found is not None
-                return found
-
-            self.senders.setdefault(name, []).append(again)
+            self.senders.setdefault(name, []).append(partial(sender.send, index))
         return ""
+
+    def _lost(self, operation: Operation) -> list[Array | float]:
+        """By output of a linear layer, by what its rounding grows in its change from the root."""
+        lost: list[Array | float] = [1.0] * len(operation.outputs)
+        for index, value in enumerate(operation.outputs):
+            y, name = self.values.get(value.name or ""), self.written.at_reference(value.name or "")
+            if y is not None and name and operation.operator in LINEAR:
+                root = self.values[name].astype(np.float64)
+                lost[index] = np.abs(y) / np.maximum(np.abs(y - root), np.abs(y) * 1e-9 + 1e-30) + 1
+        return lost
 
     def _root(
         self, operation: Operation, alone: Standalone, live: list[bool]
@@ -214,6 +271,10 @@ class _Walk:
             if value is None or id(value) not in self.written.facts.live:
                 continue
             root = self.written.at_reference(name)
+            if not root and operation.operator in ("Max", "Min"):
+                # Not held where it decides nothing: it is at most what the extremum is there, and
+                # of two that are equal the other one, in front of it, wins.
+                root = self.written.at_reference(operation.outputs[0].name or "")
             if root:
                 values[name] = np.broadcast_to(self.values[root], self.values[name].shape)
             elif operation.operator in CHOICES:
@@ -272,18 +333,15 @@ def _cost(alone: Standalone, relevance: list[Array | None]) -> int:
     return int(r.size * np.prod(kernel))
 
 
-def _shaken(
-    alone: Standalone, relevance: list[Array | None], step: float, random: np.random.Generator
-) -> tuple[Standalone, list[Array | None]]:
+def _drawn(sends: Sequence[Send], random: np.random.Generator) -> Array:
+    return np.asarray(reduce(np.add, [send(random) for send in sends]))
+
+
+def _shaken(array: Array | None, step: Array | float, random: np.random.Generator) -> Array | None:
     """Change all real numbers by up to one step of rounding."""
-
-    def shake(array: Array | None) -> Array | None:
-        if array is None or not np.issubdtype(array.dtype, np.floating):
-            return array
-        return array * (1 + step * random.uniform(-1, 1, array.shape))
-
-    inputs = [shake(array) for array in alone.inputs]
-    return Standalone(alone.node, inputs, alone.rows), [shake(r) for r in relevance]
+    if array is None or not np.issubdtype(array.dtype, np.floating):
+        return array
+    return np.asarray(array * (1 + step * random.uniform(-1, 1, array.shape)))
 
 
 def _difference(actual: Any, expected: Array) -> float:

@@ -83,7 +83,7 @@ class Written:
     added: Mapping[str, Tensor]
     relevance: Mapping[str, str]
     rules: Mapping[str, Rule]
-    accounts: Mapping[str, list[dict[str, str | list[float]]]]
+    accounts: Mapping[str, list[dict[str, str | int | list[float]]]]
 
     @property
     def emitted(self) -> list[onnx.NodeProto]:
@@ -166,7 +166,7 @@ def read(source: Source) -> Written:
     sources = [values[source] for source in contract.relevance]
     score = values[contract.score]
     rules = {operation: Rule(rule, {}) for operation, rule in contract.silent.items()}
-    accounts: dict[str, list[dict[str, str | list[float]]]] = {}
+    accounts: dict[str, list[dict[str, str | int | list[float]]]] = {}
     relevance = dict(contract.relevance)
     for node in proto.graph.node:
         notes = {entry.key: entry.value for entry in node.metadata_props}

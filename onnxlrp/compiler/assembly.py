@@ -244,10 +244,10 @@ def _write_accounts(nodes: Iterable[ir.Node], unused: set[int]) -> None:
     initializer that nothing reads would make onnxruntime warn at every load.
     """
     for node in nodes:
-        account = node.meta.pop("account", None)
+        account, times = node.meta.pop("account", None), node.meta.pop("times", 1)
         if account is None:
             continue
-        terms: dict[str, Any] = {}
+        terms: dict[str, Any] = {} if times == 1 else {"times": times}
         for name, tensor in vars(account).items():
             value = tensor.value
             terms[name] = "" if value is None else value.name

@@ -218,8 +218,9 @@ def _stand_ins(
 
 
 def _record(accounts: Iterable[Account]) -> None:
-    """Attach a division's terms to its node, for audits."""
+    """Attach a division's terms to its node, for audits; two alike are one node."""
     for account in accounts:
         node = account.share.value.producer() if account.share.value is not None else None
         if node is not None:
             node.meta["account"] = account
+            node.meta["times"] = node.meta.get("times", 0) + 1

@@ -294,9 +294,10 @@ def _of_change(
     assert base is not None
     back: list[Array | None] = [None] * len(live)
     if node.op_type in PRODUCTS and sum(live) == 2 and len(parts_of(node, rule)) == 2:
+        stabiliser = parameters.get("stabiliser", parameters.get("epsilon", 0.0))
         for place in (0, 1):
             a, b = live_values(inputs, live), live_values(root, live)
-            share = differences.cross_product(node, a, b, relevance, place)
+            share = differences.cross_product(node, a, b, relevance, place, stabiliser)
             back[place] = summed_to(share, a[place].shape)
         return back
     if node.op_type in ("Softmax", "LogSoftmax") and rule == "taylor":

@@ -21,7 +21,12 @@ def shared(terms: Array, change: Array, relevance: Array, epsilon: float = 1e-6)
 
 
 def cross_product(
-    node: onnx.NodeProto, inputs: Sequence[Array], root: Sequence[Array], relevance: Array, at: int
+    node: onnx.NodeProto,
+    inputs: Sequence[Array],
+    root: Sequence[Array],
+    relevance: Array,
+    at: int,
+    stabiliser: float,
 ) -> Array:
     """a b - a⁰ b⁰ = (a - a⁰) b̄ + (b - b⁰) ā: the share of operand ``at``, in the product's shape.
 
@@ -29,7 +34,7 @@ def cross_product(
     """
     change = forward(node, inputs)[0] - forward(node, root)[0]
     own, middle = inputs[at] - root[at], (inputs[1 - at] + root[1 - at]) / 2
-    ratio = relevance / stab(change, 1e-6)
+    ratio = relevance / stab(change, stabiliser)
     if node.op_type != "MatMul":
         return np.asarray(own * middle * ratio)
     turned = middle.swapaxes(-1, -2)

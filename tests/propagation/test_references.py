@@ -85,6 +85,7 @@ def test_softmax(operator, scale):
 def test_products_share_their_change(operator, rule):
     """a = x u and b = x v: of a b - a⁰ b⁰ each has its change times the other's middle."""
     shape = {"Mul": (3, 4), "MatMul": (3, 3)}[operator]
+    stabiliser = {"Mul": "stabiliser", "MatMul": "epsilon"}[operator]
     body = [
         node("Mul", ["x", "u"], "a"),
         node("Mul", ["x", "v"], "b"),
@@ -98,7 +99,7 @@ def test_products_share_their_change(operator, rule):
     x, root = normal(2, *shape, seed=1), normal(*shape, seed=2)
     explained = explain(
         proto,
-        lines(f"name=node_y: {rule}", "Mul: pass", "Gemm: epsilon"),
+        lines(f"name=node_y: {rule} {stabiliser}=0.05", "Mul: pass", "Gemm: epsilon"),
         {"x": x},
         target=[0, 1],
         inside=["y", "a"] if rule == "signal" else ["y", "a", "b"],
@@ -109,7 +110,13 @@ def test_products_share_their_change(operator, rule):
     base = [np.repeat(v, 2, axis=0) for v in base]
     tested = body[2]
     wanted = reference.propagate(
-        tested, values, [explained.relevance("y")], rule, {}, [True, True], root=base
+        tested,
+        values,
+        [explained.relevance("y")],
+        rule,
+        {stabiliser: 0.05},
+        [True, True],
+        root=base,
     )
     for name, part in zip("ab", wanted.relevance, strict=True):
         if part is not None:
