@@ -18,6 +18,7 @@ from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Operation
 from onnxlrp.graph.operators import Fact, has
 from onnxlrp.reference.contributions import LINEAR
 from onnxlrp.reference.network import CHOICES
+from onnxlrp.reference.operators import attributes_of
 
 Array = NDArray[Any]
 
@@ -146,6 +147,13 @@ class _Sender:
         alone = replace(self.alone, inputs=inputs)
         found = _propagate(alone, came, self.rule, self.live, root).relevance[index]
         assert found is not None
+        (x, *_), (r, *_) = inputs, came
+        if self.alone.node.op_type == "Softmax" and x is not None and r is not None:
+            # Where s_i is nearly 1, its rounding is what is left of x_i (R_i - s_i sum R).
+            (s,) = reference.forward(self.alone.node, [x])
+            whole = np.abs(r).sum(attributes_of(self.alone.node).get("axis", -1), keepdims=True)
+            product = np.where(s > 0, x, 0.0) * s * whole
+            found = found + product * self.step * random.uniform(-1, 1, product.shape)
         return found
 
 
@@ -250,13 +258,19 @@ class _Walk:
         return ""
 
     def _lost(self, operation: Operation) -> list[Array | float]:
-        """By output of a linear layer, by what its rounding grows in its change from the root."""
+        """By output, by what its rounding grows in its change from the root, that is divided by."""
         lost: list[Array | float] = [1.0] * len(operation.outputs)
         for index, value in enumerate(operation.outputs):
             y, name = self.values.get(value.name or ""), self.written.at_reference(value.name or "")
-            if y is not None and name and operation.operator in LINEAR:
+            if y is not None and name and operation.operator in LINEAR | {"Softmax"}:
                 root = self.values[name].astype(np.float64)
-                lost[index] = np.abs(y) / np.maximum(np.abs(y - root), np.abs(y) * 1e-9 + 1e-30) + 1
+                # Of a softmax it is the logarithm that changes.
+                size = (
+                    np.abs(np.log(np.maximum(y, 1e-30))) if operation.operator == "Softmax" else 0
+                )
+                lost[index] = (1 + size) * np.abs(y) / np.maximum(
+                    np.abs(y - root), np.abs(y) * 1e-9 + 1e-30
+                ) + 1
         return lost
 
     def _root(
@@ -277,7 +291,10 @@ class _Walk:
                 root = self.written.at_reference(operation.outputs[0].name or "")
             if root:
                 values[name] = np.broadcast_to(self.values[root], self.values[name].shape)
-            elif operation.operator in CHOICES:
+            elif name in self.written.contract.relevance:
+                # x - 0 is written as x, and what is 0 need not be held.
+                values[name] = np.zeros_like(self.values[name])
+            elif alone.node.op_type in CHOICES:
                 raise NotRecomputableError(f"the explainer does not hold {name} at the reference")
         return standalone(operation, values).inputs
 

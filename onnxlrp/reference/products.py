@@ -150,7 +150,8 @@ def frozen_normalisation(node: onnx.NodeProto, inputs: list[Array | None]) -> It
         part = centre @ x.reshape(-1)[index]
         squares = float((part**2).sum() if given.norm else (part**2).mean())
         deviation = math.sqrt(squares + given.epsilon) + given.outside
-        weight = centre / deviation * given.scale.reshape(-1)[index]
+        # The slope of x / |x| grows without limit towards 0, where it has none.
+        weight = centre / (deviation or 1e-9) * given.scale.reshape(-1)[index]
         yield Block(
             index[None], weight[None], given.bias.reshape(-1)[index][None], index[None], connection
         )

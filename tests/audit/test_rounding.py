@@ -88,3 +88,28 @@ def test_the_last_of_several_is_not_held_at_a_folded_reference():
     explainer = onnxlrp.convert(proto, "epsilon", reference="zero", fold_weights=True).to_proto()
     assert "onnxlrp/reference/c" not in {tensor.name for tensor in explainer.graph.initializer}
     assert failures(check(proto, explainer, normal(64, 4, seed=5))) == []
+
+
+def test_a_reference_of_zero_need_not_be_held():
+    """What is x - 0 is written as x; the square of x changes by its product all the same."""
+    body = [node("Mul", ["x", "x"], "s"), node("MatMul", ["s", "w"], "y")]
+    proto = model(body, {"x": ["N", 4]}, ["y"], {"w": normal(4, 3, seed=1)})
+    explainer = onnxlrp.convert(proto, "epsilon", reference="zero", fold_weights=True).to_proto()
+    assert "onnxlrp/reference/x" not in {tensor.name for tensor in explainer.graph.initializer}
+    audit = check(proto, explainer, normal(8, 4, seed=2))
+    assert failures(audit) == []
+    assert layer(audit, "node_s").difference < 2e-6
+
+
+def test_attention_that_is_all_but_certain():
+    """Of 1 - s nothing is left but the rounding of s."""
+    body = [
+        node("MatMul", ["x", "w"], "logits"),
+        node("Softmax", ["logits"], "s"),
+        node("MatMul", ["s", "u"], "y"),
+    ]
+    weights = {"w": np.array([[14, -1]], np.float32), "u": normal(2, 3, seed=2)}
+    proto = model(body, {"x": ["N", 1]}, ["y"], weights)
+    audit = check(proto, onnxlrp.convert(proto, "attn_lrp").to_proto(), np.ones((1, 1), np.float32))
+    assert layer(audit, "node_s").difference > 1e-4
+    assert failures(audit) == []
