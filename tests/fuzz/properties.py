@@ -121,6 +121,8 @@ def runs_as_its_model(path: Path, explainer: ort.InferenceSession) -> None:
     # One class for however many samples there are.
     if "target" in wanted:
         wanted["target"] = np.array([-1])
+    if wanted.get("weights") is not None:
+        wanted["weights"] = wanted["weights"][:1]
     added = ("target", "weights")
     given = {k: v for k, v in wanted.items() if k not in added and not k.startswith("mask_")}
     if any(array is None for array in wanted.values()):
