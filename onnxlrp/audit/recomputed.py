@@ -28,7 +28,7 @@ LARGEST = 2 * 10**9
 SUSPICIOUS = 1e-4
 """Difference, as a part of max |R|, from which on a layer's float32 noise is looked at."""
 
-_DRAWS = 3
+_DRAWS = 8
 
 Send = Callable[[np.random.Generator], Array]
 """What an operation sends to a value, with float32's noise."""

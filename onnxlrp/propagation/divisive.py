@@ -73,22 +73,24 @@ def secant_shares(after: Divisive, before: Divisive, relevance: Tensor) -> Tenso
     exactly, and relevance is shared out in proportion to these terms: with g = R / stab(Δy),
     R_j = P̄_j Δx_j g_j + Δ(x_j²) sum_k c_kj x̄_k q_k g_k. It conserves relevance.
     """
-    emitter, change = after.x.emitter, after.total - before.total
+    emitter, moved, twice = after.x.emitter, after.x - before.x, after.x + before.x
+    squares = moved * twice
+    # As sums of changes: a difference of what is nearly alike is little but rounding.
+    change = squares * after.own + after.neighbours(squares)
     power, root_power = (t.total**-t.beta for t in (after, before))
     mean = (after.total + before.total) * 0.5
-    # Where S hardly changes, the secant of its power is the slope.
+    # Where S hardly changes, the secant of its power is the slope, and what it bends.
     size = emitter.elementwise("Abs", change, sign=Sign.NON_NEGATIVE)
     alike = emitter.compare("Less", size, mean * _ALIKE)
     width = emitter.where(alike, emitter.scalar(1.0, change), change, Sign.UNKNOWN)
-    slope = mean ** (-after.beta - 1) * -after.beta
+    third = (after.beta + 1) * (after.beta + 2) / 24
+    slope = mean ** (-after.beta - 1) * -after.beta * (1.0 + (change / mean) ** 2 * third)
     q = emitter.where(alike, slope, (power - root_power) / width, Sign.UNKNOWN)
-    y_change = after.x * power - before.x * root_power
-    g = relevance / stabilised(y_change, _STABILISER)
-    back = (after.x + before.x) * q * g * 0.5
-    shared = back * after.own + after.neighbours(back)
-    own = (after.x - before.x) * (power + root_power) * g * 0.5
-    return own + (after.squared - before.squared) * shared
+    own, bent = moved * (power + root_power) * 0.5, twice * q * 0.5
+    g = relevance / stabilised(own + bent * change, _STABILISER)
+    back = bent * g
+    return own * g + squares * (back * after.own + after.neighbours(back))
 
 
-_ALIKE = 1e-4
+_ALIKE = 0.05
 _STABILISER = 1e-6

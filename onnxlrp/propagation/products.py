@@ -251,7 +251,10 @@ def _from_reference(crossing: Crossing, s: Tensor, at_root: Tensor) -> Tensor:
         c_i = (s_i e^(D/2) - s⁰_i e^(-D/2)) D / (e^(D/2) - e^(-D/2))
 
     exactly: d_i times the logarithmic mean of e^x_i at both points, over that of the sums. They add
-    up to D, and the terms d_i δ_ij - c_i of log s_j to its change.
+    up to D, and the terms d_i δ_ij - c_i of log s_j to its change. Where no x_i changes by much,
+    both differences would be nothing but rounding, and with h(d) = 2 sinh(d / 2) / d
+
+        c_i = d_i sqrt(s_i s⁰_i) h(d_i) / h(D),    2 sinh(D / 2) = sum_i d_i sqrt(s_i s⁰_i) h(d_i)
     """
     emitter, (value,) = crossing.emitter, crossing.live_inputs
     x, root, epsilon = (
@@ -265,17 +268,36 @@ def _from_reference(crossing: Crossing, s: Tensor, at_root: Tensor) -> Tensor:
         emitter.node("ReduceLogSumExp", t, axis, shape=_over(crossing, t).shape, dtype=t.dtype)
         for t in (x, root)
     ]
-    total = sums[0] - sums[1]
+    change = _where_seen(s, x - root)
+    size = emitter.elementwise("Abs", change)
+    most = emitter.node("ReduceMax", size, axis, shape=sums[0].shape, dtype=size.dtype)
+    alike = emitter.compare("Less", most, emitter.scalar(_ALIKE, most))
+    near = change * emitter.elementwise("Sqrt", s * at_root) * _sinhc(change)
+    summed = _over(crossing, near)
+    square = summed**2
+    arsinh = summed * (1.0 - square * (1 / 24) + square**2 * (3 / 640))
+    total = emitter.where(alike, arsinh, sums[0] - sums[1], Sign.UNKNOWN)
     half = total * 0.5
     up, down = (emitter.elementwise("Exp", t, sign=Sign.NON_NEGATIVE) for t in (half, -half))
     one, size = emitter.scalar(1.0, half), emitter.elementwise("Abs", half)
     little = emitter.compare("Less", size, emitter.scalar(1e-4, size))
     width = emitter.where(little, one, up - down, Sign.UNKNOWN)
     factor = emitter.where(little, one, total / width, Sign.UNKNOWN)
-    change = _where_seen(s, x - root)
     shares = crossing.incoming.tensor / stabilised(change - total, float(epsilon))
     shares = _where_seen(s, shares)
-    return change * shares - (s * up - at_root * down) * factor * _over(crossing, shares)
+    far = (s * up - at_root * down) * factor
+    c = emitter.where(alike, near / _sinhc(total), far, Sign.UNKNOWN)
+    return change * shares - c * _over(crossing, shares)
+
+
+_ALIKE = 0.1
+"""Change of x up to which the series of `_from_reference` are exact in float32."""
+
+
+def _sinhc(d: Tensor) -> Tensor:
+    """2 sinh(d / 2) / d up to d⁴."""
+    square = d**2
+    return 1.0 + square * (1 / 24) + square**2 * (1 / 1920)
 
 
 def _over(crossing: Crossing, tensor: Tensor) -> Tensor:

@@ -80,6 +80,29 @@ def test_softmax(operator, scale):
     crosses_as_defined(softmax, x, "taylor", spread=True, root=root, tolerance=2e-5)
 
 
+@pytest.mark.parametrize("distance", [1e-4, 1e-3, 0.01, 0.05])
+@pytest.mark.parametrize("operator", ["Softmax", "LRN"])
+def test_close_to_the_reference_neither_rounding_nor_the_series_shows(operator, distance):
+    """Differences of what is nearly alike would leave 1e-3 and worse."""
+    attributes, shape = {
+        "Softmax": ({"axis": 1}, (5,)),
+        "LRN": ({"size": 3, "alpha": 9.0}, (5, 1, 1)),
+    }[operator]
+    tested = node(operator, ["x"], "s", **attributes)
+    body = [tested, node("Flatten", ["s"], "f"), node("Gemm", ["f", "w"], "y")]
+    proto = model(body, {"x": ["N", *shape]}, ["y"], {"w": normal(5, 3, seed=3)})
+    root = normal(1, *shape, seed=2) * 0.3
+    x = root + distance * normal(2, *shape, seed=1)
+    composite = lines(f"{operator}: taylor", "Gemm: flat")
+    explained = explain(proto, composite, {"x": x}, target=[0, 1], inside=["s"], reference=root[0])
+    relevance = explained.relevance("s")
+    roots = [np.repeat(root, 2, axis=0).astype(float)]
+    wanted = reference.propagate(
+        tested, [x.astype(float)], [relevance], "taylor", {}, [True], root=roots
+    )
+    close(explained.values["relevance"], wanted.relevance[0], 5e-5)
+
+
 @pytest.mark.parametrize("rule", ["uniform", "signal"])
 @pytest.mark.parametrize("operator", ["Mul", "MatMul"])
 def test_products_share_their_change(operator, rule):
