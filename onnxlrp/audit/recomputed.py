@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Operation
 from onnxlrp.graph.operators import Fact, has
 from onnxlrp.reference.contributions import LINEAR
 from onnxlrp.reference.network import CHOICES
-from onnxlrp.reference.operators import attributes_of
+from onnxlrp.reference.operators import NORMALISATIONS, attributes_of, normalised_groups
 
 Array = NDArray[Any]
 
@@ -121,6 +121,7 @@ class _Sender:
     unheld : of each output without relevance in the explainer, what sends to it
     step : of rounding; 0 where nothing is rounded
     lost : of each output, how many such steps of relevance there are in one of the output
+    y : the first output as the model computed it, None where it is not held
 
     """
 
@@ -132,10 +133,28 @@ class _Sender:
     root: list[Array | None] | None
     step: float
     lost: list[Array | float]
+    y: Array | None
+
+    @cached_property
+    def _off(self) -> Array | float:
+        """How far the model's own y is from what it should be, as a part of it.
+
+        onnxruntime's Resize rounds coordinates, which moves y by more than rounding x would.
+        """
+        if self.y is None or self.alone.node.op_type not in LINEAR:
+            return 0.0
+        y = reference.forward(self.alone.node, self.alone.inputs)[0]
+        if y.shape != self.y.shape:
+            return 0.0
+        # A mask of -inf is no error.
+        y = np.where(np.isfinite(y), y, self.y)
+        with np.errstate(invalid="ignore"):
+            off = np.abs(self.y - y) / np.maximum(np.abs(self.y), 1e-30)
+        return np.asarray(np.nan_to_num(off))
 
     def send(self, index: int, random: np.random.Generator) -> Array:
         came = [
-            _shaken(_drawn(sends, random) if sends else r, self.step * lost, random)
+            _shaken(_drawn(sends, random) if sends else r, self.step * lost + self._off, random)
             for r, sends, lost in zip(self.relevance, self.unheld, self.lost, strict=True)
         ]
         inputs = [_shaken(x, self.step, random) for x in self.alone.inputs]
@@ -246,7 +265,9 @@ class _Walk:
         rounded = rounded or step > float(np.finfo(np.float32).eps)
         if not rounded:
             step = 0.0
-        sender = _Sender(alone, relevance, unheld, rule, live, root, step, self._lost(operation))
+        y = self.values.get(operation.outputs[0].name or "")
+        lost = self._lost(operation)
+        sender = _Sender(alone, relevance, unheld, rule, live, root, step, lost, y)
         for index, value in enumerate(operation.inputs):
             part = done.relevance[index]
             if value is None or part is None or id(value) not in self.written.facts.relevant:
@@ -346,6 +367,9 @@ def _cost(alone: Standalone, relevance: list[Array | None]) -> int:
     if operator in EXPLICIT_WEIGHTS and weights is not None:
         channels = r.shape[1] if operator.startswith("Conv") else r.shape[-1]
         return int(r.size // channels * weights.size)
+    if operator in NORMALISATIONS:
+        # Those of a group are held all at once, in several arrays.
+        return int(8 * r.size * normalised_groups(alone.node, alone.inputs).index.shape[1])
     kernel = next((a.ints for a in alone.node.attribute if a.name == "kernel_shape"), [1])
     return int(r.size * np.prod(kernel))
 

@@ -385,6 +385,19 @@ def test_layers_that_are_too_large(network, explainer, monkeypatch):
     assert layer(asked, "node_c1").difference <= 2e-6
 
 
+def test_a_group_of_a_normalisation_that_is_too_large():
+    body = [
+        node("GroupNormalization", ["x", "s", "b"], "n", num_groups=1),
+        node("Flatten", ["n"], "f"),
+    ]
+    body.append(node("Gemm", ["f", "w"], "y"))
+    weights = {"s": normal(4, seed=1), "b": normal(4, seed=2), "w": normal(17424, 2, seed=3)}
+    sizes = ["N", 4, 66, 66]
+    proto = model(body, {"x": sizes}, ["y"], weights, opset=21, inside={"n": sizes})
+    (warning,) = told(check(proto, explained(proto)), "warning")
+    assert warning.startswith("not recomputed: node_n (2.4e+09 contributions are too many; ask")
+
+
 def test_parameters_are_read_back_as_they_were_written():
     from onnxlrp.audit.written import _parameters
 
