@@ -59,9 +59,14 @@ def size(text: str) -> int | tuple[int, int]:
 def numbers(text: str) -> tuple[float, ...]:
     """Read numbers or fractions between commas."""
     try:
-        return tuple(float(Fraction(number)) for number in text.split(","))
+        return tuple(float(_ratio(number)) for number in text.split(","))
     except (ValueError, ZeroDivisionError):
         raise click.BadParameter(f"{text} is not numbers such as 104,117,123 or 1/255") from None
+
+
+def _ratio(text: str) -> Fraction:
+    over, _, under = text.partition("/")
+    return Fraction(over) / Fraction(under or 1)
 
 
 def amount(text: str) -> int | str:

@@ -385,6 +385,8 @@ class Explainer:
                 self.several = False
                 return self._run(feeds, rows)
             where = f" (is there a place {contract.at}?)" if contract.at else ""
+            if self._tokenizer and "out of data bounds" in str(error):
+                where = f" (is {self._tokenizer} the model's own tokenizer?)"
             raise InputError(f"onnxruntime failed{where}: {first_line(error)}") from error
         outputs = dict(zip(self._outputs, values, strict=True))
         for name in contract.relevance.values():
@@ -543,7 +545,9 @@ class Explainer:
 def tensor(value: Any) -> Tensor:
     """Return what an input or output of a session looks like."""
     element = value.type.removeprefix("tensor(").removesuffix(")")
-    return Tensor(_DTYPES.get(element, element), tuple(value.shape))
+    # A size without a name gets one of onnxruntime's own.
+    shape = (None if str(size).startswith("unk__") else size for size in value.shape)
+    return Tensor(_DTYPES.get(element, element), tuple(shape))
 
 
 def _rows(array: NDArray[Any], count: int) -> NDArray[Any]:

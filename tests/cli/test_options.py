@@ -32,6 +32,7 @@ def test_a_size_is_a_length_or_height_and_width():
 def test_numbers_may_be_fractions():
     assert numbers("104,117.5,1e-3") == (104, 117.5, 0.001)
     assert numbers("1/255") == (1 / 255,)
+    assert numbers("1/127.5,-1/2") == (1 / 127.5, -0.5)
     for wrong in ("a", "1,,2", "1/0"):
         with pytest.raises(click.BadParameter):
             numbers(wrong)

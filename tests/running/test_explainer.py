@@ -11,7 +11,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support import model, node
 
+import onnxlrp
 from onnxlrp.errors import DeviceError, InputError, ModelError
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.presets import PRESETS
@@ -118,6 +120,14 @@ def test_the_inputs_are_named_with_type_and_shape():
         "image": "float32 [N, 1, 2, 2]"
     }
     assert run.classes == 3
+
+
+def test_a_size_without_a_name_is_a_question_mark():
+    proto = model(
+        [node("MatMul", ["x", "w"], "y")], {"x": [None, 2]}, ["y"], {"w": np.ones((2, 3), "f4")}
+    )
+    run = Explainer(onnxlrp.convert(proto, "epsilon").to_proto().SerializeToString())
+    assert str(run.inputs["x"]) == "float32 [?, 2]"
 
 
 def test_behind_a_softmax_the_score_is_the_probability():

@@ -79,3 +79,13 @@ def test_without_a_tokenizer_it_says_where_to_put_one(tmp_path: Path):
     run = onnxlrp.Explainer(tmp_path / "explainer.onnx", tokenizer=tmp_path / "mine.json", most=3)
     with pytest.warns(UserWarning, match="longer than 3 tokens"):
         assert run(["a film"]).relevance.shape == (1, 3)
+
+
+def test_ids_beyond_the_models_table_ask_for_its_own_tokenizer(tmp_path: Path):
+    run = explainer(tmp_path)
+    with pytest.raises(
+        InputError, match=r"is .*explainer\.tokenizer\.json the model's own tokenizer"
+    ):
+        run(
+            {name: np.full((1, 4), 10_000 * (name == "input_ids")) for name in run.inputs}, target=0
+        )
