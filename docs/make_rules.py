@@ -22,7 +22,7 @@ from onnxlrp.compiler.composite import DOMAINS, available
 from onnxlrp.compiler.start import Start
 from onnxlrp.demo import PREPROCESSING
 from onnxlrp.drawing.heatmap import heatmap
-from onnxlrp.propagation import formulas, moments, normalization, pooling, products
+from onnxlrp.propagation import elementwise, formulas, moments, normalization, pooling, products
 from onnxlrp.propagation.registry import OPERATORS
 
 HERE = Path(__file__).parent
@@ -51,7 +51,8 @@ LpNormalization are linear once their deviation is fixed, and take every rule fo
 
 **What leaves no choice.** A function of one live value, elementwise (activations, Exp, Log, Sqrt,
 Pow with a constant, c / x, trigonometric functions, Round, Sign, ...), passes relevance on, as
-zennit and LXT do; what compares or counts (Equal, IsNaN, ArgMax, Shape) carries none. Max and Min
+zennit and LXT do, unless a line gives it `gradient`, `guided` or `deconvnet`; what compares
+or counts (Equal, IsNaN, ArgMax, Shape) carries none. Max and Min
 of live values: the first of the largest takes all; with a constant they are a Clip. ReduceProd:
 `uniform`. Reductions that ONNX defines by others follow these: ReduceL1 shares in proportion to
 |x|, ReduceL2 and ReduceSumSquare to x², ReduceLogSum to x, ReduceLogSumExp to exp(x), its softmax.
@@ -92,6 +93,9 @@ def rules() -> dict[str, tuple[Callable[..., Any], Mapping[str, Any], str]]:
         found[f"MaxPool {name}"] = maximum, OPERATORS["MaxPool"].rules[name], f"MaxPool: {name}"
     for name, treatment in products.TREATMENTS.items():
         found[f"product {name}"] = treatment, OPERATORS["Mixture"].rules[name], ""
+    for name, treatment in elementwise.TREATMENTS.items():
+        if name != "gradient":
+            found[f"activation {name}"] = treatment, OPERATORS["Relu"].rules[name], f"Relu: {name}"
     own = OPERATORS["LayerNormalization"].rules["taylor"]
     found["normalisation taylor"] = moments.taylor, own, ""
     found["Softmax taylor"] = products.softmax, OPERATORS["Softmax"].rules["taylor"], ""
@@ -133,7 +137,9 @@ def _start() -> str:
 def _lines(composite: onnxlrp.Composite) -> str:
     source = resources.files("onnxlrp.composites").joinpath(f"{composite.name}.toml")
     whole = source.read_text("utf-8")
-    return whole[whole.index("[parameters]") :].strip()
+    told = re.search(r"^(yields|\[)", whole, re.MULTILINE)
+    assert told is not None
+    return whole[told.start() :].strip()
 
 
 def draw(name: str, composite: onnxlrp.Composite) -> None:

@@ -6,7 +6,8 @@ reference does not know, fails here.
 
 import numpy as np
 import pytest
-from support import EXACT, explain, lines
+import reference_cases as cases
+from support import EXACT, explain, lines, node
 from zoo import BRANCHES, REMOVED, network
 
 import onnxlrp
@@ -60,6 +61,12 @@ def crosses(branches, composite, tolerance=EXACT, referred=False):
         for place in branch.live:
             wanted = done.relevance[place]
             wanted = 0.0 if wanted is None else wanted
+            gate = entries.get(f"node_{branch.value(place)}")
+            if gate is not None and place in branch.gates:
+                given = [branch.inputs[place].astype(float)], [wanted], gate.rule, {}, [True]
+                (wanted,) = reference.propagate(node("Sigmoid", ["x"]), *given).relevance
+            if composite.yields == "gradient times input":
+                wanted = wanted * branch.inputs[place]
             source = f"_{branch.operator}_x{place}" if len(feeds) > 1 else ""
             found = explained.values[f"relevance{source}"]
             scale = max(np.abs(wanted).max(), 1e-30)
@@ -67,6 +74,31 @@ def crosses(branches, composite, tolerance=EXACT, referred=False):
             if not error <= tolerance:
                 errors[branch.operator] = f"{entry.rule}: {error:.1e}"
     assert not errors, errors
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_gradients_are_the_jacobian(name):
+    """Brute force: how every output changes with every live input."""
+    branch, step = BRANCHES[name], 1e-6
+    live = [place in branch.live for place in range(len(branch.inputs))]
+    sent = [cases.normal(*y.shape, seed=5) for y in reference.forward(branch.node, branch.values)]
+    sent = sent[: branch.outputs] + [None] * (len(branch.node.output) - branch.outputs)
+    rule = "winner-takes-all" if name == "MaxPool" else "gradient"
+    done = reference.propagate(branch.defined, branch.values, sent, rule, {}, live)
+    for place in branch.live:
+        x = branch.values[place]
+        slopes = np.zeros(x.size)
+        for k in range(x.size):
+            for sign in (1, -1):
+                moved = x.copy()
+                moved.reshape(-1)[k] += sign * step
+                inputs = [moved if i == place else v for i, v in enumerate(branch.values)]
+                made = reference.forward(branch.node, inputs)
+                pairs = zip(made, sent, strict=True)
+                total = sum((y * r).sum() for y, r in pairs if r is not None)
+                slopes[k] += sign * total / (2 * step)
+        found = done.relevance[place]
+        np.testing.assert_allclose(found.reshape(-1), slopes, atol=1e-6 * np.abs(slopes).max())
 
 
 def test_every_operator_is_in_the_zoo():
@@ -85,7 +117,9 @@ def test_every_rule_on_every_operator_that_takes_it(rule):
     branches = [
         BRANCHES[name]
         for name, operator in OPERATORS.items()
-        if rule in operator.rules and not (rule == "pass" and _changes_shape(BRANCHES[name]))
+        if name in BRANCHES
+        and rule in operator.rules
+        and not (rule == "pass" and _changes_shape(BRANCHES[name]))
     ]
     crosses(branches, lines("name=node_logits: epsilon", f"*: {rule}{bounds}", *FALLBACK))
 

@@ -27,7 +27,8 @@ class Beginning:
     relevance : float64, in the score's shape
     targets : of each sample, the class explained, or the difference of two, such as "3-5"
     total : sum of what is explained: the scores, or their differences; of contrasts it is 0
-    scale : sum of the samples' magnitudes of that; of contrasts, of what speaks for the class
+    scale : sum of the samples' magnitudes of that; of contrasts, of what speaks for the class; of
+        gradients, of the derivatives by the scores
 
     """
 
@@ -89,11 +90,15 @@ def begin(
     change = score
     if root is not None and contract.contrast != "softmax":
         change = score.astype(np.float64) - root
+    if contract.sensitivity and contract.contrast != "softmax":
+        change = np.ones_like(score)
     relevance = reference.start(
         _signed(written, change), plus, minus, None, contract.contrast, axis, places
     )
     each = relevance.reshape(len(totals), -1)
-    sizes = np.abs(each).sum(axis=1) / 2 if contract.contrast else np.abs(each.sum(axis=1))
+    sizes = np.abs(each).sum(axis=1)
+    if not contract.sensitivity:
+        sizes = sizes / 2 if contract.contrast else np.abs(each.sum(axis=1))
     if contract.signs:
         relevance = relevance.sum(axis=1).reshape(score.shape)
     targets: list[int | str] = [int(number) for number in plus]

@@ -48,7 +48,7 @@ def draw(audit: Audit, file: IO[bytes]) -> None:
         ticks.set_params(numticks=9)
         axes.xaxis.set_major_locator(ticks)
     axes.axvline(0, color="black", linewidth=0.6)
-    axes.set_xlabel("% of the score")
+    axes.set_xlabel("% of where it starts" if audit.sensitivity else "% of the score")
     axes.set_title(f"Relevance on its way to the input: {audit.explainer}", fontsize=9)
     figure.legend(loc="outside lower center", ncols=len(_PARTS), fontsize=8, frameon=False)
     figure.savefig(file, format="png", dpi=120)

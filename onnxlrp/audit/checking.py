@@ -114,6 +114,7 @@ def check(
         samples=len(next(iter(feeds.values()))),
         targets=start.targets,
         contrast=written.contract.contrast,
+        yields=written.contract.yields,
         score=start.total,
         scale=start.scale,
         heatmap=float(heatmap),
@@ -233,6 +234,7 @@ def _layer(
             if abs(missing - undivided) < abs(missing):
                 stabiliser += undivided
                 empty += undivided
+    beyond += sum(recomputed.multiplied.get(v, 0.0) for v in entry.reads)
     differences = [recomputed.difference[v] for v in entry.reads if v in recomputed.difference]
     noise = max((recomputed.noise.get(v, 0.0) for v in entry.reads), default=0.0)
     shift = sum(recomputed.shift.get(v, 0.0) for v in entry.reads)

@@ -60,7 +60,8 @@ class Layer:
     bias : absorbed by biases and other constants
     stabiliser : absorbed by stabilisers; `empty` of it where nothing contributes, so that there
         is nothing to share among
-    beyond : taken out of the account by a rule that does not conserve (LRN `gradient`, say)
+    beyond : taken out of the account by a rule that does not conserve (`gradient`, say), or by
+        multiplying a gradient by the input
     unexplained : what is left
     rounding : how far the definition's sum of R moves within the rounding of the type; 0 where
         the difference from it is small enough not to ask
@@ -155,6 +156,7 @@ class Audit:
     samples, targets : how many inputs, and the class explained of each, or the difference of two
         such as "3-5"
     contrast : what those are contrasted to, as the explainer was converted; "" for nothing
+    yields : what maps hold: relevance, or a gradient, which adds up to nothing
     score : sum of the scores explained, 0 of contrasts; `scale` of their magnitudes, of contrasts
         of what speaks for the class, the unit of all shares
     heatmap : sum of the relevance at the inputs
@@ -179,6 +181,7 @@ class Audit:
     samples: int
     targets: tuple[int | str, ...]
     contrast: str
+    yields: str
     score: float
     scale: float
     heatmap: float
@@ -204,8 +207,15 @@ class Audit:
         )
 
     @property
+    def sensitivity(self) -> bool:
+        """Whether maps are gradients, or such times the input."""
+        return self.yields != "relevance"
+
+    @property
     def explodes(self) -> list[Layer]:
-        """The layers whose sum of |R| is out of all proportion to the score."""
+        """The layers whose sum of |R| is out of all proportion to the score; none of gradients."""
+        if self.sensitivity:
+            return []
         return [layer for layer in self.layers if layer.spread > EXPLODED * self.scale > 0]
 
     @property

@@ -62,6 +62,7 @@ class Recomputed:
         part of max |R|
     noise, shift : by value, how far that, and the sum of all relevance there, moves when inputs
         and weights change within float32's rounding; only where the difference is suspicious
+    multiplied : by value whose relevance is multiplied by it, what that takes out of the account
     taken : by operation
     skipped : by operation, why it was not recomputed
 
@@ -70,6 +71,7 @@ class Recomputed:
     difference: dict[str, float] = field(default_factory=dict)
     noise: dict[str, float] = field(default_factory=dict)
     shift: dict[str, float] = field(default_factory=dict)
+    multiplied: dict[str, float] = field(default_factory=dict)
     taken: dict[Operation, Taken] = field(default_factory=dict)
     skipped: dict[Operation, str] = field(default_factory=dict)
 
@@ -216,16 +218,18 @@ class _Walk:
             return expected
         actual = self.values[held].astype(np.float64)
         if expected is not None:
-            difference = _difference(actual, expected)
+            factor: Any = self.values[name] if name in self.written.contract.scaled else 1.0
+            self.result.multiplied[name] = float(expected.sum() - (expected * factor).sum())
+            difference = _difference(actual, expected * factor)
             self.result.difference[name] = difference
             if difference > SUSPICIOUS and name in self.senders:
-                self._move(name, expected)
+                self._move(name, expected * factor, factor)
         self.senders.pop(name, None)
         return actual
 
-    def _move(self, name: str, expected: Array) -> None:
+    def _move(self, name: str, expected: Array, factor: Any) -> None:
         random = np.random.default_rng(0)
-        draws = [_drawn(self.senders[name], random) for _ in range(_DRAWS)]
+        draws = [_drawn(self.senders[name], random) * factor for _ in range(_DRAWS)]
         self.result.noise[name] = max(_difference(draw, expected) for draw in draws)
         self.result.shift[name] = max(abs(float((draw - expected).sum())) for draw in draws)
 

@@ -25,8 +25,9 @@ WORTH_TELLING = 0.05
 def findings(audit: Audit) -> list[Finding]:
     """Explain what is wrong or odd; failures come first."""
     found = [*_failures(audit), *_warnings(audit), *_kernels(audit)]
-    # Where relevance explodes, what is absorbed is a remainder of cancellation and tells nothing.
-    if not audit.explodes:
+    # Where relevance explodes, what is absorbed is a remainder of cancellation and tells nothing; a
+    # gradient is no part of the score.
+    if not audit.explodes and not audit.sensitivity:
         found += _absorptions(audit)
     order = {"failure": 0, "warning": 1, "note": 2}
     return sorted(found, key=lambda finding: order[finding.kind])
@@ -91,6 +92,8 @@ def _looked_up(audit: Audit) -> str:
 
 def _shares(audit: Audit) -> str:
     layers = audit.layers
+    if audit.sensitivity:
+        return f"Map: a {audit.yields}, which is no part of the score and need not add up to it"
     if audit.explodes:
         return f"Score: {audit.score:.4g}; relevance explodes on its way"
     amounts = {

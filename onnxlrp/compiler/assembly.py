@@ -112,6 +112,7 @@ def assemble(
         f"{usual}_input": "" if flow.chooser is None else flow.chooser.name or "",
         "scores": names.scores,
         "reference_scores": names.root_scores,
+        "scaled": json.dumps(flow.scaled),
         "references": json.dumps({v.name: given.name for v, given in flow.roots.inputs.items()}),
     }
     _describe(model, names, facts)

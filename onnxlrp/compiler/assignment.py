@@ -112,9 +112,9 @@ def _choose(
         if line.rule in known.rules and line.matches(operation.name, operation.operator, places):
             parameters = composite.parameters_of(line, known.rules[line.rule])
             return Assignment(line.rule, parameters, line)
-    if not known.default:
+    if known.default is None:
         return None
-    defaults = known.rules[known.default]
+    defaults = known.rules.get(known.default, {})
     return Assignment(known.default, composite.parameters_of(None, defaults), None)
 
 

@@ -32,6 +32,10 @@ POSITIONS = ("first", "last", "preprocessing")
 NETWORKS = ("attention",)
 """Kinds of network that a line may be for: `attention`, where a softmax weighs live values."""
 
+YIELDS = ("relevance", "gradient", "gradient times input")
+"""What a map may hold: relevance of the score; or, starting from 1 at the score, sensitivity to the
+input, or that times the input."""
+
 FROM_PREPROCESSING = "preprocessing"
 """Bound of z-box that follows from the preprocessing stored in the explainer."""
 
@@ -92,6 +96,7 @@ class Composite:
     name : of the shipped composite, or the path of the file
     lines : the first that matches a node, with a rule the node's operator takes, decides
     parameters : values for every rule that takes them, below what a line sets itself
+    yields : one of `YIELDS`
     description, good_for, source : for people
 
     """
@@ -99,6 +104,7 @@ class Composite:
     name: str
     lines: tuple[Line, ...]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    yields: str = YIELDS[0]
     description: str = ""
     good_for: str = ""
     source: str = ""
@@ -198,6 +204,8 @@ class Composite:
     def to_toml(self) -> str:
         """Return the composite as the text of a file that `load` reads."""
         texts = {key: getattr(self, key) for key in _TEXTS if getattr(self, key)}
+        if self.yields != YIELDS[0]:
+            texts["yields"] = self.yields
         lines = []
         for line in self.lines:
             entry: dict[str, Any] = {}
@@ -250,15 +258,21 @@ def _parse(name: str, text: str, by_user: bool) -> Composite:
         raise CompositeError(f"{name}: {error}") from None
     where = _Places(name, text)
     for key, value in data.items():
-        if key not in (*_TEXTS, "parameters", "rules"):
+        if key not in (*_TEXTS, "yields", "parameters", "rules"):
             raise CompositeError(
                 f"{where.key(key)}: unknown key '{key}'; a composite has "
-                f"{', '.join(_TEXTS)}, [parameters] and [[rules]]"
+                f"{', '.join(_TEXTS)}, yields, [parameters] and [[rules]]"
             )
         wanted = {"parameters": dict, "rules": list}.get(key, str)
         if not isinstance(value, wanted):
             kind = {"parameters": "a table", "rules": "an array of tables [[rules]]"}
             raise CompositeError(f"{where.key(key)}: '{key}' must be {kind.get(key, 'a text')}")
+    yields = data.get("yields", YIELDS[0])
+    if yields not in YIELDS:
+        raise CompositeError(
+            f"{where.key('yields')}: 'yields' must be one of {', '.join(YIELDS)}, not "
+            f"{_shown(yields)}"
+        )
     parameters = data.get("parameters", {})
     for key, value in parameters.items():
         _check_parameter(key, value, where.key(key))
@@ -266,7 +280,7 @@ def _parse(name: str, text: str, by_user: bool) -> Composite:
         raise CompositeError(f"{name}: it has no [[rules]]")
     lines = tuple(_line(entry, where, index, by_user) for index, entry in enumerate(data["rules"]))
     texts = {key: " ".join(data.get(key, "").split()) for key in _TEXTS}
-    return Composite(name, lines, parameters, **texts)
+    return Composite(name, lines, parameters, yields, **texts)
 
 
 @dataclass(frozen=True)

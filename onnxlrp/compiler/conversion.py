@@ -16,7 +16,7 @@ from onnxlrp.compiler import assembly, folding
 from onnxlrp.compiler.assembly import assemble
 from onnxlrp.compiler.assignment import Assignment, assign, kinds_of, unmatched
 from onnxlrp.compiler.batching import prove_batch
-from onnxlrp.compiler.composite import Composite
+from onnxlrp.compiler.composite import YIELDS, Composite
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.compiler.start import read_start
 from onnxlrp.compiler.walk import propagate
@@ -193,17 +193,25 @@ def convert(
         has no bounds.
 
     """
-    start = read_start(target, contrast)
+    chosen = Composite.load(composite)
+    sensitivity = chosen.yields != YIELDS[0]
+    if sensitivity and reference is not None:
+        raise InputError(
+            f"composite {chosen.name} yields a {chosen.yields}, which knows no reference: convert "
+            "without one, or take a composite of relevance"
+        )
+    start = read_start(target, contrast, sensitivity)
     loaded = load(model, dynamic_batch)
     network = canonicalise(loaded.model.graph, output, inputs, at, class_axis)
     facts = analyse(network)
-    chosen = Composite.load(composite)
     facts, assigned = assign(chosen, network, facts, preprocessing)
     against = _by_input(network, reference, preprocessing)
-    flow = propagate(network, facts, assigned, start, masks, against)
+    scaled = chosen.yields == YIELDS[2]
+    flow = propagate(network, facts, assigned, start, scaled, masks, against)
     metadata = {
         "version": version("onnxlrp"),
         "composite": chosen.to_toml(),
+        "yields": chosen.yields,
         "model_sha256": loaded.sha256,
         "at": at or "",
         "class_axis": "" if class_axis is None else str(class_axis),

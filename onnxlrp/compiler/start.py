@@ -44,6 +44,9 @@ class Start:
     - weights w, an input [N, classes] or [1, classes]: R = w f. The map adds up to the sum of w f;
       with a unit vector for w, and an embedding for f, to the part of it along w.
 
+    A composite that yields a gradient starts from the derivatives of what is explained by the
+    scores: 1 in the place of f_c in all of this, and w in that of w f.
+
     A contrast adds up to 0, so no share of a score is told of it. Iwana et al.'s code scales the
     map of the others to the sum of the class's at the input, and can leave out what is negative;
     here the map is what the rules make of R.
@@ -56,19 +59,21 @@ class Start:
     target : class or difference written in, or "top"; None where an input chooses
     weights : whether that input takes weights, [N, classes], in place of a class
     contrast : to what, None for none
+    slope : whether it is the derivative of what is explained by the scores
 
     """
 
     target: int | Literal["top"] | Difference | None = None
     weights: bool = False
     contrast: Contrast | None = None
+    slope: bool = False
 
     def __str__(self) -> str:
         """Write what is written in, "" where an input chooses."""
         return "" if self.target is None else str(self.target)
 
 
-def read_start(target: object, contrast: str | None = None) -> Start:
+def read_start(target: object, contrast: str | None = None, slope: bool = False) -> Start:
     """Read what a caller wants explained; numpy's whole numbers are as good as Python's.
 
     Raises
@@ -96,7 +101,7 @@ def read_start(target: object, contrast: str | None = None) -> Start:
                 f"target {target!r} is neither the number of a class nor 'top', nor a difference "
                 "such as '3-5', nor 'weights', nor None"
             ) from None
-    start = Start(found, target == "weights", chosen)
+    start = Start(found, target == "weights", chosen, slope)
     if chosen and (start.weights or isinstance(found, Difference)):
         raise InputError(f"a contrast is of one class to all others, not of target {target!r}")
     return start
@@ -178,6 +183,8 @@ def start_relevance(
     axis = 1 if axis is None else axis
     before = None if root is None else _parted(_cut(root, place)[0], network)
     own = part if before is None else part - before
+    if start.slope:
+        own = _parted(layout.expand(emitter.scalar(1.0, cut), cut), network)
     along = [number for number in range(1, part.rank) if number != axis]
     over = along if network.place else []
     total = layout.reduce_sum(part, over)
@@ -215,7 +222,8 @@ def start_relevance(
     if before is not None:
         before = layout.reshape(layout.reduce_sum(before, over), (before.shape[0], classes))
     # A contrast gives relevance to classes whose score is 0.
-    return Beginning(Relevance(relevance, start.contrast is None), flat, before, chooser)
+    grounded = start.contrast is None and not start.slope
+    return Beginning(Relevance(relevance, grounded), flat, before, chooser)
 
 
 def _axis(network: Network) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import networkx as nx
 import onnx_ir as ir
 
 from onnxlrp.compiler.assignment import Assignment
@@ -15,12 +16,17 @@ from onnxlrp.compiler.roots import Roots, roots
 from onnxlrp.compiler.several import takes_several
 from onnxlrp.compiler.start import Start, start_relevance
 from onnxlrp.errors import InputError, UnsupportedError
-from onnxlrp.graph.analysis import Facts
+from onnxlrp.graph.analysis import Facts, reachable
 from onnxlrp.graph.canonical import Array, Network, Operation
 from onnxlrp.graph.operators import Fact, has
+from onnxlrp.graph.score import FLOATS
+from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Sign, Tensor
 from onnxlrp.propagation.formulas import Account
-from onnxlrp.propagation.registry import OPERATORS, Crossing, ObstacleError, Relevance
+from onnxlrp.propagation.registry import OPERATORS, Crossing, ObstacleError, Relevance, fail
+
+_SENSITIVE = ("gradient", "guided", "deconvnet")
+"""Rules that are about the slope at the input, and not about what has changed from a reference."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Flow:
     several : whether that input may ask for several classes of one sample
     scores : of a dense output, what relevance starts from in sum, [N, classes]
     masks : by value of the model, the input that multiplies the relevance passing through it
+    scaled : names of the values whose relevance is a gradient times what they hold
     roots : what the network's values are at the reference; empty without one
     root_scores : the scores there, [1, classes] or [N, classes]; None without one
 
@@ -50,6 +57,7 @@ class Flow:
     several: bool
     scores: Tensor | None
     masks: Mapping[ir.Value, ir.Value]
+    scaled: Sequence[str]
     roots: Roots
     root_scores: Tensor | None
 
@@ -65,6 +73,7 @@ def propagate(
     facts: Facts,
     assigned: Mapping[Operation, Assignment],
     start: Start,
+    scaled: bool,
     masks: Sequence[str],
     reference: Mapping[str, Array | str],
 ) -> Flow:
@@ -75,6 +84,7 @@ def propagate(
     network, facts : of the model
     assigned : the rule of every operation that relevance crosses
     start : what of the score is explained
+    scaled : whether relevance is multiplied by what it is of, at the explained inputs
     masks : names, with shell wildcards, of values whose relevance an input multiplies
     reference : by explained input, what every contribution is a difference from; empty for none
 
@@ -95,7 +105,9 @@ def propagate(
     several = start.target is None and not reference and takes_several(network, facts)
     first = start_relevance(emitter, network, start, root.values.get(id(network.score)), several)
     masked = _masks(facts, network.graph, masks)
-    relevance, rules = _relevance(emitter, network, facts, assigned, first.relevance, masked, root)
+    entries = _entries(network, facts, scaled) if start.slope else []
+    factors = masked | {value: value for value in entries if scaled}
+    relevance, rules = _relevance(emitter, network, facts, assigned, first.relevance, factors, root)
     return Flow(
         emitter,
         relevance,
@@ -105,6 +117,7 @@ def propagate(
         several,
         first.scores,
         masked,
+        [value.name or "" for value in entries if scaled],
         root,
         first.root,
     )
@@ -125,13 +138,36 @@ def _masks(facts: Facts, graph: ir.Graph, patterns: Sequence[str]) -> dict[ir.Va
     return found
 
 
+def _entries(network: Network, facts: Facts, scaled: bool) -> list[ir.Value]:
+    """Return where the network can be differentiated first: at its inputs, tokens at their rows."""
+    looked_up = [
+        operation
+        for operation in facts.operations
+        if operation.operator == "Gather" and id(operation.inputs[0]) not in facts.live
+    ]
+    if looked_up and not scaled:
+        raise InputError(
+            f"{looked_up[0].name}: a token chooses a row, and has no gradient; take composite "
+            "gradient_x_input, which multiplies the row's gradient by the row"
+        )
+    tokens = reachable(facts.graph, looked_up, nx.ancestors)
+    for value in network.inputs:
+        if id(value) in tokens and value.dtype in FLOATS:
+            raise InputError(
+                f"'{value.name}' holds tokens as real numbers, of which whole ones are made, with "
+                "no gradient: let the model take whole numbers"
+            )
+    inputs = [value for value in network.inputs if id(value) not in tokens]
+    return [*inputs, *(operation.outputs[0] for operation in looked_up)]
+
+
 def _relevance(
     emitter: Emitter,
     network: Network,
     facts: Facts,
     assigned: Mapping[Operation, Assignment],
     start: Relevance,
-    masked: Mapping[ir.Value, ir.Value],
+    factors: Mapping[ir.Value, ir.Value],
     root: Roots,
 ) -> tuple[dict[ir.Value, Tensor], dict[str, str]]:
     """Relevance of every value on its way from the score, and the rules that it crossed by."""
@@ -147,8 +183,9 @@ def _relevance(
             for message in messages[value]:
                 total = total + message.tensor
                 grounded = grounded and (message.grounded or message.tensor.is_zero)
-            if value in masked and not total.is_zero:
-                total = total * emitter.tensor(masked[value])
+            if value in factors and not total.is_zero:
+                factor = emitter.tensor(factors[value])
+                total = total * layout.cast(factor, total.dtype, factor.sign)
             result[value] = Relevance(total, grounded)
         return result.get(value)
 
@@ -176,6 +213,8 @@ def _relevance(
             root.values,
         )
         try:
+            if root.values and assignment.rule in _SENSITIVE:
+                fail(f"rule '{assignment.rule}' knows no reference", "convert without one")
             sent = OPERATORS[operation.operator].propagate(crossing)
         except ObstacleError as error:
             raise UnsupportedError([obstacle_of(operation, network.graph, *error.args)]) from None

@@ -108,6 +108,7 @@ class Aim:
     minus : the class whose score was subtracted; None for none
     contrast, at : as the explainer was converted; "" without one
     above : whether it is how much the score is above that of a reference
+    sensitivity : whether the map is a gradient, or one times the input, which adds up to no score
 
     """
 
@@ -116,6 +117,7 @@ class Aim:
     contrast: str = ""
     at: str = ""
     above: bool = False
+    sensitivity: bool = False
 
     @property
     def key(self) -> int | str:

@@ -63,6 +63,16 @@ def taylor_shares(layer: Divisive, relevance: Tensor) -> Tensor:
     return g - layer.squared * layer.neighbours(r * g) * factor
 
 
+def slopes(layer: Divisive, relevance: Tensor) -> Tensor:
+    """Return the transposed Jacobian times relevance.
+
+    R_j = S_j^-beta R_j - 2 beta x_j sum_k c_kj x_k S_k^-(beta + 1) R_k.
+    """
+    slope = layer.x * layer.total ** (-layer.beta - 1) * relevance
+    back = slope * layer.own + layer.neighbours(slope)
+    return relevance * layer.total ** (-layer.beta) - layer.x * back * (2 * layer.beta)
+
+
 def secant_shares(after: Divisive, before: Divisive, relevance: Tensor) -> Tensor:
     """Shares of how much y changes from a reference x⁰ to x, without a remainder.
 

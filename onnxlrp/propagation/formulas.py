@@ -264,7 +264,7 @@ def rule(
     *,
     grounded: bool = True,
     biased: bool = True,
-    stabiliser: str = "stabiliser",
+    stabiliser: str | None = "stabiliser",
     absolute: bool = False,
 ) -> Callable[[Formula], Formula]:
     """Register a formula `(layer, x, relevance, share, **parameters) -> Operands` as a rule.
@@ -274,14 +274,15 @@ def rule(
     name : by which composites know it
     grounded : an input that is 0 gets no relevance
     biased : it hands the layer's bias to `share`, so that its treatment is a parameter
-    stabiliser : what the parameter is called that `share` adds to denominators
+    stabiliser : what the parameter is called that `share` adds to denominators; None if it calls
+        none
     absolute : it has a root point of its own
 
     """
 
     def register(formula: Formula) -> Formula:
         own = list(signature(formula).parameters.values())[4:]
-        defaults: dict[str, Parameter] = {stabiliser: 1e-6}
+        defaults: dict[str, Parameter] = {stabiliser: 1e-6} if stabiliser else {}
         if biased:
             defaults["bias"] = "absorb"
         defaults.update({parameter.name: parameter.default for parameter in own})
@@ -454,6 +455,21 @@ def z_box(
     bottom, top = layer.filled(x, low), layer.filled(x, high)
     s = share(relevance, layer(x) - plus(bottom) - minus(top), relevance.emitter.zero)
     return x * layer.adjoint(s) - bottom * plus.adjoint(s) - top * minus.adjoint(s)
+
+
+@rule("gradient", grounded=False, biased=False, stabiliser=None)
+def gradient(layer: Layer, x: Operands, relevance: Tensor, share: Share) -> Operands:
+    """R_i = sum_j w_ij R_j, the transposed Jacobian times relevance (Simonyan et al. 2014).
+
+    On every operator that is not linear it is that, too: f'(x) R for a function of one value, at a
+    kink by the slope on its left; b R and a R for a b; s (R - sum(s R)) for a softmax; the exact
+    derivative of normalisations. What moves elements, and what picks an extremum, has no rule but
+    its gradient. It does not conserve relevance.
+
+    Equals: torch autograd; Captum `Saliency(abs=False)`.
+    Use: comparison; sensitivity.
+    """
+    return layer.adjoint(relevance)
 
 
 @rule("zero", biased=False)

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation
 from onnxlrp.propagation import layout
-from onnxlrp.propagation.divisive import Divisive, secant_shares, taylor_shares
+from onnxlrp.propagation.divisive import Divisive, secant_shares, slopes, taylor_shares
 from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor
 from onnxlrp.propagation.formulas import Layer, ReweightedLayer, apply_rule
 from onnxlrp.propagation.registry import (
@@ -276,10 +276,22 @@ def taylor(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     return [(value, Relevance(relevance, parameters["bias"] != "distribute"))]
 
 
+def gradient(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
+    """The transposed Jacobian times relevance: of the scale, the division, and the mean."""
+    (value,), terms = crossing.live_inputs, _terms(crossing)
+    back = slopes(_divisive(terms), crossing.incoming.tensor * terms.scale)
+    if terms.centred:
+        back = back - terms.group.total(back) * terms.group.part
+    return [(value, Relevance(back, False))]
+
+
 @layer(
     "LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization",
     "MeanVarianceNormalization", "LpNormalization", check=_check, default="epsilon", exact=False,
-    beside={"taylor": (taylor, {"epsilon": 1e-6, "bias": "absorb"})},
+    beside={
+        "taylor": (taylor, {"epsilon": 1e-6, "bias": "absorb"}),
+        "gradient": (gradient, {}),
+    },
 )  # fmt: skip
 def normalisation(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     """Build what is left of a normalisation once its deviation is fixed."""

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnxlrp.graph.canonical import Operation, constant_of
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.convolution import Convolution, convolution
-from onnxlrp.propagation.divisive import Divisive, secant_shares, taylor_shares
+from onnxlrp.propagation.divisive import Divisive, secant_shares, slopes, taylor_shares
 from onnxlrp.propagation.expression import Emitter, Operands, Sign, Tensor
 from onnxlrp.propagation.formulas import Layer, Parameter, stabilised
 from onnxlrp.propagation.pooling import WindowMean, average_pool
@@ -192,10 +192,7 @@ def gradient(crossing: Crossing, relevance: Tensor) -> Tensor:
     Equals: zennit, iNNvestigate and SHAP, which have no rule for LRN and do not say so.
     Use: comparison with them.
     """
-    t = _terms(crossing)
-    slope = t.x * t.total ** (-t.beta - 1) * relevance
-    back = slope * t.own + t.neighbours(slope)
-    return relevance * t.total ** (-t.beta) - t.x * back * (2 * t.beta)
+    return slopes(_terms(crossing), relevance)
 
 
 def from_reference(crossing: Crossing, relevance: Tensor) -> Tensor:

@@ -461,12 +461,32 @@ def global_max_pool(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     return [(value, Relevance(back, crossing.incoming.grounded))]
 
 
-@operator("ReduceProd", check=_check_mean)
+@operator("ReduceProd", check=_check_mean, rules={"gradient": {}}, default="")
 def whole_product(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
-    """R / n for each of n factors: `uniform`, as on a Product."""
+    """R / n for each of n factors: `uniform`, as on a Product; or the others' product times R."""
     built, (value,) = mean(crossing)
+    if crossing.rule == "gradient":
+        assert isinstance(built, Mean)
+        (back,) = replace(built, weight=1.0).adjoint(crossing.incoming.tensor).parts
+        return [(value, Relevance(back * _of_others(built.x, built.axes), False))]
     (back,) = built.adjoint(crossing.incoming.tensor).parts
     return [(value, Relevance(back, crossing.incoming.grounded))]
+
+
+def _of_others(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return for each element the product of all others along some axes."""
+    emitter, one, nothing = x.emitter, x.emitter.scalar(1.0, x), x.emitter.scalar(0.0, x)
+    # Of two zeros no product without one is left; a single zero has that of all the others.
+    size = emitter.elementwise("Abs", x, sign=Sign.NON_NEGATIVE)
+    seen = emitter.compare("Less", nothing, size)
+    filled = emitter.where(seen, x, one, Sign.UNKNOWN)
+    zeros = emitter.where(seen, nothing, one, Sign.NON_NEGATIVE)
+    shape = [1 if axis in axes else length for axis, length in enumerate(x.shape)]
+    along = emitter.vector(list(axes))
+    total = emitter.node("ReduceProd", filled, along, shape=shape, dtype=x.dtype, keepdims=1)
+    others = layout.reduce_sum(zeros, axes) - zeros
+    none = emitter.compare("Less", others, emitter.scalar(0.5, others))
+    return emitter.where(none, total / filled, nothing, Sign.UNKNOWN)
 
 
 def _to_first(x: Tensor, relevance: Tensor, kept: int) -> Tensor:

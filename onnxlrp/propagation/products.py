@@ -72,7 +72,7 @@ TREATMENTS = {"signal": signal, "uniform": uniform, "taylor": taylor}
 
 
 def _receivers(operation: Operation, live: frozenset[int], rule: str) -> Sequence[ir.Value]:
-    places = TREATMENTS[rule](operation)
+    places = (0, 1) if rule == "gradient" else TREATMENTS[rule](operation)
     return [value for place in places if (value := operation.inputs[place]) is not None]
 
 
@@ -88,6 +88,8 @@ def _elementwise(crossing: Crossing) -> Result:
     of b and the change of b times the middle of a, and the two get their shares of it.
     """
     incoming, inputs = crossing.incoming, crossing.operation.inputs
+    if crossing.rule == "gradient":
+        return _product_rule(crossing)
     parts = TREATMENTS[crossing.rule](crossing.operation)
     shared = bool(crossing.root) and len(parts) > 1
     result = []
@@ -105,6 +107,20 @@ def _elementwise(crossing: Crossing) -> Result:
     return result
 
 
+def _product_rule(crossing: Crossing) -> Result:
+    """Each operand gets the other times relevance; of a / b, R / b and -y / b R."""
+    a, b, relevance = crossing.input(0), crossing.input(1), crossing.incoming.tensor
+    if crossing.operation.node.op_type == "Div":
+        backs = relevance / b, -(crossing.output() / b * relevance)
+    else:
+        backs = relevance * b, relevance * a
+    return [
+        (value, Relevance(reduced_to(back, own), False))
+        for value, own, back in zip(crossing.operation.inputs, (a, b), backs, strict=True)
+        if value is not None
+    ]
+
+
 def _change(crossing: Crossing, relevance: Tensor) -> Tensor:
     """Return relevance divided by how much the product changes from the reference."""
     stabiliser = crossing.parameters.get("stabiliser", crossing.parameters.get("epsilon", 0.0))
@@ -120,9 +136,13 @@ def _middle(crossing: Crossing, place: int) -> Tensor:
 
 
 _ELEMENTWISE: Mapping[str, Mapping[str, Parameter]] = {
-    name: {"stabiliser": 1e-6} for name in TREATMENTS
+    **{name: {"stabiliser": 1e-6} for name in TREATMENTS},
+    "gradient": {},
 }
-_MATRICES: Mapping[str, Mapping[str, Parameter]] = {name: {"epsilon": 1e-6} for name in TREATMENTS}
+_MATRICES: Mapping[str, Mapping[str, Parameter]] = {
+    **{name: {"epsilon": 1e-6} for name in TREATMENTS},
+    "gradient": {},
+}
 
 
 @operator("Gate", rules=_ELEMENTWISE, check=_check, default="signal", receivers=_receivers)
@@ -141,7 +161,9 @@ def _matrices(crossing: Crossing) -> Result:
     """Share each operand's part out by the epsilon rule, with the other operand for weights."""
     operation = crossing.operation
     tensors = [crossing.input(0), crossing.input(1)]
-    parts = TREATMENTS[crossing.rule](operation)
+    parts = {0: 1.0, 1: 1.0}
+    if crossing.rule != "gradient":
+        parts = TREATMENTS[crossing.rule](operation)
     shared = bool(crossing.root) and len(parts) > 1
     result: list[tuple[ir.Value, Relevance]] = []
     for place, part in parts.items():
@@ -157,6 +179,9 @@ def _matrices(crossing: Crossing) -> Result:
             transposed=False,
             left=place == 1,
         )
+        if crossing.rule == "gradient":
+            result += cross_by_rule(crossing, built, [value], "gradient")
+            continue
         if shared:
             # Both share one denominator, the change of the product.
             s = _change(crossing, crossing.incoming.tensor)
@@ -182,6 +207,7 @@ def matrix_product(crossing: Crossing) -> Result:
 
 _SOFTMAX: Mapping[str, Mapping[str, Parameter]] = {
     "taylor": {"epsilon": 1e-6, "bias": "absorb"},
+    "gradient": {},
     "zero": {},
 }
 
@@ -219,6 +245,12 @@ def _tangent(crossing: Crossing, s: Tensor, divided: bool) -> Result:
     relevance = crossing.incoming.tensor
     if crossing.rule == "zero":
         return [(value, Relevance(crossing.emitter.zero, True))]
+    if crossing.rule == "gradient":
+        if divided:
+            back = relevance - s * _over(crossing, relevance)
+        else:
+            back = s * (relevance - _over(crossing, s * relevance))
+        return [(value, Relevance(back, False))]
     if crossing.root:
         at_root = crossing.root[id(crossing.operation.outputs[0])]
         if divided:

@@ -144,7 +144,8 @@ class Operator:
     rules : the rules a composite may give it, each with its parameters' defaults; empty where
         there is nothing to choose
     check : raises `ObstacleError` where this use of the operator cannot be explained
-    default : the rule where no line of a composite speaks of it; "" where one must
+    default : the rule where no line of a composite speaks of it, "" for what it does without one;
+        None where one must
     receivers : the inputs that a rule gives relevance to
 
     """
@@ -152,7 +153,7 @@ class Operator:
     propagate: Propagation
     rules: Mapping[str, Mapping[str, Parameter]]
     check: Check
-    default: str
+    default: str | None
     receivers: Receivers
 
 
@@ -176,7 +177,7 @@ def operator(
     *names: str,
     rules: Mapping[str, Mapping[str, Parameter]] = MappingProxyType({}),
     check: Check = only_first_live,
-    default: str = "",
+    default: str | None = None,
     receivers: Receivers = all_live,
 ) -> Callable[[_F], _F]:
     """Register how relevance crosses some operators.
@@ -187,7 +188,8 @@ def operator(
     rules : what a composite may choose from, each with its parameters' defaults; without them the
         operator leaves no choice
     check : raises `ObstacleError` for uses that cannot be explained
-    default : the rule where no line of a composite speaks of the operator
+    default : the rule where no line of a composite speaks of the operator; "" for what it does
+        without one
     receivers : the inputs that a rule gives relevance to; what lies behind the others may be any
         operator
 
@@ -208,7 +210,7 @@ _L = TypeVar("_L", bound=Callable[[Crossing], tuple[Layer, list[ir.Value]]])
 def layer(
     *names: str,
     check: Check,
-    default: str = "",
+    default: str | None = None,
     exact: bool = True,
     beside: Mapping[str, tuple[Propagation, Mapping[str, Parameter]]] = MappingProxyType({}),
 ) -> Callable[[_L], _L]:
@@ -218,7 +220,7 @@ def layer(
     ----------
     names, check, default : as for `operator`
     exact : whether the layer is the operator; not if something of its input is held fixed
-    beside : rules of these operators alone, and their parameters' defaults
+    beside : rules that these operators have of their own, and their parameters' defaults
 
     """
 
@@ -245,10 +247,10 @@ class _LinearRules(Mapping[str, Mapping[str, Parameter]]):
         return self.own[name] if name in self.own else RULES[name].defaults
 
     def __iter__(self) -> Iterator[str]:
-        return iter((*RULES, *self.own))
+        return iter(dict.fromkeys((*RULES, *self.own)))
 
     def __len__(self) -> int:
-        return len(RULES) + len(self.own)
+        return len(RULES.keys() | self.own.keys())
 
 
 def _cross_layer(

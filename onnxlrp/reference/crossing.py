@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxlrp.reference import differences
+from onnxlrp.reference import differences, sensitivity
 from onnxlrp.reference.contributions import (
     LINEAR,
     Block,
@@ -68,7 +68,8 @@ class Propagated:
     ``relevance`` has one array per input, None where the input does not depend on the explained
     one. ``bias`` and ``stabiliser`` hold, per sample of axis 0, what constants and the stabiliser
     took: the three add up to what came in (for alpha-beta, alpha - beta times that). Of the LRN
-    rules, ``taylor-unnormalised`` and ``gradient`` do not conserve and nobody took the difference.
+    rules, ``taylor-unnormalised`` does not conserve, and ``gradient`` and its relatives do not
+    anywhere: nobody took the difference.
     """
 
     relevance: list[Array | None]
@@ -368,6 +369,10 @@ def propagate(
         if changed is not None:
             kept = _per_sample(r) - sum(_per_sample(p) for p in changed if p is not None)
             return Propagated(changed, nothing, np.asarray(kept))
+    if rule in sensitivity.RULES:
+        crossed = sensitivity.cross(node, inputs, r, rule, live)
+        if crossed is not None:
+            return Propagated(crossed, nothing, nothing)
     if node.op_type in ("Max", "Min"):
         return Propagated(_largest_operand(node, inputs, r, live), nothing, nothing)
     if node.op_type in PRODUCTS and sum(live) == 2 and rule in ("signal", "uniform", "taylor"):

@@ -194,6 +194,12 @@ def _per_input(bound: Bound, c: Contributions) -> Array:
     return numbers if numbers.size == 1 else numbers[c.channel]
 
 
+def _gradient(c: Contributions) -> Shares:
+    """sum_j w_ij R_j; what is lost or gained by it, nobody took."""
+    nothing = np.zeros_like(c.bias)
+    return Shares((c.weight @ c.relevance[:, :, None])[:, :, 0], nothing, nothing)
+
+
 def _zero(c: Contributions, stabiliser: float = 0.0) -> Shares:
     """Hand nothing on; the stabiliser takes all, whatever its size."""
     return Shares(np.zeros(c.x.shape[:2]), np.zeros_like(c.bias), c.relevance)
@@ -210,6 +216,7 @@ LINEAR_RULES: dict[str, Callable[..., Shares]] = {
     "flat": _flat,
     "w-square": _w_square,
     "z-box": _z_box,
+    "gradient": _gradient,
     "zero": _zero,
 }
 """Every rule for linear layers but ``pass``, which needs no contributions."""

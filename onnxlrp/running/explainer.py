@@ -50,6 +50,8 @@ class Contract:
     ----------
     version : of the onnxlrp that wrote it
     composite : TOML text, which rule each node got
+    yields : what its maps hold: relevance, a gradient, or a gradient times input
+    scaled : the values, inputs or tokens' rows, whose gradient is multiplied by them
     model_sha256 : hex digest of the explained model's file
     score : name of the value explained, the logits
     output : name of the model's output that the score leads to
@@ -75,6 +77,8 @@ class Contract:
 
     version: str
     composite: str
+    yields: str
+    scaled: tuple[str, ...]
     model_sha256: str
     score: str
     output: str
@@ -96,6 +100,11 @@ class Contract:
     preprocessing: Preprocessing | None
 
     @property
+    def sensitivity(self) -> bool:
+        """Whether maps are gradients, or such times the input, which add up to no score."""
+        return self.yields != "relevance"
+
+    @property
     def explains(self) -> str:
         """What relevance starts from, in words."""
         if self.weights_input:
@@ -106,6 +115,8 @@ class Contract:
             said = self.target or f"input '{self.target_input}'"
         against = {"others": ", against all others", "softmax": ", by the gradient of softmax"}
         said += against.get(self.contrast, "")
+        if self.sensitivity:
+            said += f", by its {self.yields}"
         if self.at:
             axis = f" (classes on axis {self.class_axis})" if self.class_axis else ""
             said += f", summed over --at {self.at} of '{self.output}'{axis}"
@@ -129,6 +140,8 @@ class Contract:
             return cls(
                 version=get["version"],
                 composite=get["composite"],
+                yields=get.get("yields", "relevance"),
+                scaled=tuple(json.loads(get.get("scaled", "[]"))),
                 model_sha256=get["model_sha256"],
                 score=get["score"],
                 output=get["output"],
@@ -352,7 +365,11 @@ class Explainer:
             inputs={name: _rows(feeds[name], rows) for name in contract.relevance},
             preprocessing=self.preprocessing,
             aims=tuple(
-                replace(aim, above=root is not None and self.score_is_output)
+                replace(
+                    aim,
+                    above=root is not None and self.score_is_output,
+                    sensitivity=contract.sensitivity,
+                )
                 for aim in (
                     asked.aims(contract.contrast, contract.at)
                     if weights is None

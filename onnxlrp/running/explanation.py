@@ -41,7 +41,8 @@ class Account(NamedTuple):
     ----------
     score : the target's entry in the model's output, the difference of two, or their weighted sum
     relevance : sum over the map
-    share : relevance / score; None where the score is no logit, or is 0, or contrasted
+    share : relevance / score; None where the score is no logit, or is 0, or contrasted, and of
+        gradients
     quantity : what the score is: `score`, `difference of scores`, `weighted score`
 
     """
@@ -54,7 +55,7 @@ class Account(NamedTuple):
     @classmethod
     def of(cls, aim: Aim, score: float, relevance: float, logit: bool) -> Account:
         """Hold the sum of a map against what was explained."""
-        known = logit and not aim.contrast and score != 0
+        known = logit and not aim.contrast and not aim.sensitivity and score != 0
         return cls(score, relevance, relevance / score if known else None, aim.quantity)
 
     def in_words(self, name: str = "score") -> str:
@@ -186,7 +187,7 @@ class Explanation:
         """Say how much of the score the map holds; the rest sits in biases and stabiliser.
 
         The score is what `aim` tells: of a class, a difference, or weighted. A contrast adds up to
-        0 whatever the score is, so no share of it is told.
+        0 whatever the score is, and a gradient to anything, so no share of it is told.
         """
         maps = self.relevance.values() if isinstance(self.relevance, dict) else [self.relevance]
         total = sum(float(relevance[index].sum(dtype=np.float64)) for relevance in maps)

@@ -1,0 +1,74 @@
+"""The gradient family against torch autograd and Captum, in float64."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import Deconvolution, GuidedBackprop, InputXGradient, Saliency
+from support import explain, run
+from witness.attribution import classes_of
+from witness.networks import NETWORKS, network
+from witness.test_transformers import distance, exported
+from witness.test_transformers import network as transformer
+from witness.writer import to_onnx
+
+import onnxlrp
+
+METHODS = {
+    "gradient": lambda net: lambda x, target: Saliency(net).attribute(x, target, abs=False),
+    "gradient_x_input": lambda net: InputXGradient(net).attribute,
+    "guided_backprop": lambda net: GuidedBackprop(net).attribute,
+    "deconvnet": lambda net: Deconvolution(net).attribute,
+}
+GATE = 1e-5
+
+
+def by_captum(method, net, x, classes):
+    wide = copy.deepcopy(net).double()
+    inputs = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    return METHODS[method](wide)(inputs, torch.tensor(classes)).detach().numpy()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_family_is_as_in_captum(name):
+    net, shape = network(name)
+    x = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+    classes = classes_of(net, x)
+    proto = to_onnx(net, torch.tensor(x))
+    feeds = {proto.graph.input[0].name: x}
+    for method in METHODS:
+        found = explain(proto, onnxlrp.Composite.load(method), feeds, target=classes)
+        assert distance(found.values["relevance"], by_captum(method, net, x, classes)) < GATE
+
+
+@pytest.mark.parametrize("name", ["ViT", "BERT", "GPT-2", "Llama", "Swin"])
+def test_transformers_are_as_in_torch(name):
+    built, inputs = transformer(name)
+    proto = exported(built, inputs, dynamo=False)
+    feeds = {key: value.numpy() for key, value in inputs.items()}
+    classes = run(proto, feeds)["logits"].argmax(1).tolist()
+    wide = copy.deepcopy(built).double()
+    rows = {}
+    if name in ("ViT", "Swin"):
+        entry = inputs["pixel_values"].double().requires_grad_()
+        scores = wide(pixel_values=entry).logits
+    else:
+
+        def keep(module, arguments, output):
+            output.retain_grad()
+            rows["output"] = output
+
+        wide.get_input_embeddings().register_forward_hook(keep)
+        scores = wide(**inputs).logits
+        entry = rows["output"]
+    scores[torch.arange(2), classes].sum().backward()
+    slope = entry.grad.numpy()
+    product = slope * entry.detach().numpy()
+    found = explain(proto, onnxlrp.Composite.load("gradient_x_input"), feeds, target=classes)
+    if rows:
+        product = product.sum(axis=-1)
+    else:
+        plain = explain(proto, onnxlrp.Composite.load("gradient"), feeds, target=classes)
+        assert distance(plain.values["relevance"], slope) < GATE
+    assert distance(found.values["relevance"], product) < GATE
