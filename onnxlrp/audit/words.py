@@ -193,7 +193,7 @@ def _warnings(audit: Audit) -> Iterator[Finding]:
     for reason, names in reasons.items():
         yield Finding("warning", f"not recomputed: {_some(names)} ({reason})")
     unjudged = [layer.name for layer in audit.layers if not layer.judged and layer.leak > LEAK]
-    if unjudged:
+    if unjudged and not audit.sensitivity:
         yield Finding(
             "warning",
             f"relevance is unexplained at {_some(unjudged)}, which may be as the rule wants it: "
