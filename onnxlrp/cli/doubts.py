@@ -1,11 +1,16 @@
-"""Signs that pictures do not become what the model wants to read."""
+"""Signs that a model's input is made wrongly, or that maps say little about what is explained."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING
 
 from onnxlrp.cli.terminal import echo
+
+if TYPE_CHECKING:
+    from onnxlrp.running.explanation import Account
 
 MANY = 10
 """So many items in one class are no chance."""
@@ -29,3 +34,37 @@ def doubt(flat: Sequence[bool], predicted: Sequence[int]) -> None:
             sign = f"the model predicts class {most} for {count} of {len(predicted)} items"
     if sign:
         echo(f"Warning: {sign}: is this how its input is made?", err=True)
+
+
+def mistrust(accounts: Sequence[Account], against: bool) -> None:
+    """Warn on stderr of maps that say little about the score.
+
+    Parameters
+    ----------
+    accounts : of each map
+    against : whether the explainer has a reference
+
+    """
+    from onnxlrp.running.explanation import CANCELLING, LEAST, MOST
+
+    doubted = [account for account in accounts if account.doubt]
+    if not doubted:
+        return
+    lost = [account for account in doubted if not LEAST <= (account.share or 0) <= MOST]
+    if lost:
+        kept = median(account.share or 0 for account in lost)
+        advice = "try a composite with gamma"
+        if not against:
+            advice = "biases hold the rest; convert --reference mean leaves them nothing"
+        echo(
+            f"Warning: {len(lost)} of {len(accounts)} maps account for less than half or more than "
+            f"twice of the score ({kept:.1%} in the middle): {advice}",
+            err=True,
+        )
+    if len(doubted) > len(lost):
+        echo(
+            f"Warning: in {len(doubted) - len(lost)} of {len(accounts)} maps relevance is more "
+            f"than {CANCELLING:.0f} times the score, and cancels: a rule that bounds it, such as "
+            "z-plus or gamma, says more",
+            err=True,
+        )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
-from onnxlrp.cli.doubts import doubt
+from onnxlrp.cli.doubts import doubt, mistrust
 from onnxlrp.cli.options import MOST_THREADS, preprocessing_options
 from onnxlrp.cli.progress import progress
 from onnxlrp.cli.sentences import tell
@@ -279,6 +279,7 @@ def _explain(
     chosen = targets.best > 0 and run.contract.target in ("", "top")
     predicted = [row.target for row in first.values() if isinstance(row.target, int) and chosen]
     doubt([row.flat for row in first.values()], predicted)
+    mistrust([row.account for row in first.values()], bool(run.contract.reference_scores))
     return failures
 
 

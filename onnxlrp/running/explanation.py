@@ -34,6 +34,10 @@ class Region(NamedTuple):
     relevance: float
 
 
+LEAST, MOST, CANCELLING = 0.5, 2.0, 20.0
+"""Share of the score that a map accounts for at least and at most, and its magnitudes at most."""
+
+
 class Account(NamedTuple):
     """How much of a score its relevance accounts for.
 
@@ -43,6 +47,7 @@ class Account(NamedTuple):
     relevance : sum over the map
     share : relevance / score; None where the score is no logit, or is 0, or contrasted, and of
         gradients
+    size : sum of the magnitudes over the map
     quantity : what the score is: `score`, `difference of scores`, `weighted score`
 
     """
@@ -50,13 +55,26 @@ class Account(NamedTuple):
     score: float
     relevance: float
     share: float | None
+    size: float
     quantity: str = "score"
 
     @classmethod
-    def of(cls, aim: Aim, score: float, relevance: float, logit: bool) -> Account:
+    def of(cls, aim: Aim, score: float, relevance: float, size: float, logit: bool) -> Account:
         """Hold the sum of a map against what was explained."""
         known = logit and not aim.contrast and not aim.sensitivity and score != 0
-        return cls(score, relevance, relevance / score if known else None, aim.quantity)
+        return cls(score, relevance, relevance / score if known else None, size, aim.quantity)
+
+    @property
+    def doubt(self) -> str:
+        """Why the map says little about the score; "" where nothing speaks against it."""
+        if self.share is None:
+            return ""
+        if not LEAST <= self.share <= MOST:
+            return f"the map accounts for {self.share:.1%} of the {self.quantity}"
+        if self.size > CANCELLING * abs(self.score):
+            times = self.size / abs(self.score)
+            return f"the map's magnitudes sum to {times:.0f} times the {self.quantity}"
+        return ""
 
     def in_words(self, name: str = "score") -> str:
         """Say it, calling the score by what the model's output is."""
@@ -191,7 +209,9 @@ class Explanation:
         """
         maps = self.relevance.values() if isinstance(self.relevance, dict) else [self.relevance]
         total = sum(float(relevance[index].sum(dtype=np.float64)) for relevance in maps)
-        return Account.of(self.aim(index), float(self.score[index]), total, self.score_is_logit)
+        size = sum(float(np.abs(relevance[index]).sum(dtype=np.float64)) for relevance in maps)
+        score = float(self.score[index])
+        return Account.of(self.aim(index), score, total, size, self.score_is_logit)
 
     def heatmap(self, index: int = 0, *, name: str | None = None, **options: Any) -> Image.Image:
         """Draw one map: red speaks for the class, blue against it.

@@ -142,7 +142,8 @@ def text_gallery(
                 assert result.sample.tokens is not None
                 for one in result.explained:
                     total = float(one.relevance.sum()) + one.padding
-                    account = Account.of(one.aim, one.score, total, run.score_is_output)
+                    size = float(np.abs(one.relevance).sum())
+                    account = Account.of(one.aim, one.score, total, size, run.score_is_output)
                     heading = f"{name} · {title(one.aim.in_words(labels), account)}"
                     picture = sentence(
                         result.sample.tokens,

@@ -50,6 +50,7 @@ class Record:
     score : the class's entry in the model's output, or that quantity of it
     relevance : sum over the map
     share : relevance / score; None where the score is no logit, or is 0, or contrasted
+    size : sum of the magnitudes over the map
     padding : the part of it that no token of a text got, but what fills the text up
     full : relevance at which the item's own colours are full
     flat : whether the model scores all classes nearly alike
@@ -66,6 +67,7 @@ class Record:
     score: float
     relevance: float
     share: float | None
+    size: float
     padding: float
     full: float
     flat: bool
@@ -73,7 +75,7 @@ class Record:
     @property
     def account(self) -> Account:
         """The score and what the map holds of it."""
-        return Account(self.score, self.relevance, self.share, self.quantity)
+        return Account(self.score, self.relevance, self.share, self.size, self.quantity)
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,8 @@ class Writer:
         sample, relevance = result.sample, explained.relevance
         tokens = sample.tokens
         total = float(relevance.sum(dtype=np.float64)) + explained.padding
-        account = Account.of(explained.aim, explained.score, total, self.logits)
+        size = float(np.abs(relevance).sum(dtype=np.float64))
+        account = Account.of(explained.aim, explained.score, total, size, self.logits)
         layout = "NCHW" if self.preprocessing is None else self.preprocessing.layout
         full = full_scale(relevance, layout) if relevance.ndim == 3 else 0.0
         if tokens is not None:
@@ -160,6 +163,7 @@ class Writer:
             score=explained.score,
             relevance=total,
             share=account.share,
+            size=size,
             padding=explained.padding,
             full=full,
             flat=is_flat(result.scores, self.logits),

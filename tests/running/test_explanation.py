@@ -35,8 +35,8 @@ def spots(*places: tuple[int, int, float]) -> np.ndarray:
 
 
 def test_the_account_says_what_share_of_the_score_the_map_holds():
-    assert explanation(spots((1, 1, 3.0))).account() == Account(4.0, 3.0, 0.75)
-    assert explanation(spots((1, 1, 3.0)), logit=False).account() == Account(4.0, 3.0, None)
+    assert explanation(spots((1, 1, 3.0))).account() == Account(4.0, 3.0, 0.75, 3.0)
+    assert explanation(spots((1, 1, 3.0)), logit=False).account() == Account(4.0, 3.0, None, 3.0)
     said = explanation(spots((1, 1, 3.0))).account().in_words()
     assert said == "score 4, relevance sums to 3 (75.0% of the score)"
 
@@ -167,6 +167,22 @@ def test_flat_scores(scores, logits, flat):
 
 
 def test_more_than_the_score_is_explained_in_words():
-    assert Account(2.0, 2.0, 1.0).in_words() == "score 2, relevance sums to 2 (100.0% of the score)"
-    assert "biases and stabilisers hold the difference" in Account(2.0, 2.2, 1.1).in_words()
-    assert "biases and stabilisers hold the difference" in Account(2.0, -2.2, -1.1).in_words()
+    assert Account(2.0, 2.0, 1.0, 2.0).in_words() == "score 2, relevance sums to 2 (100.0% of the score)"
+    assert "biases and stabilisers hold the difference" in Account(2.0, 2.2, 1.1, 2.2).in_words()
+    assert "biases and stabilisers hold the difference" in Account(2.0, -2.2, -1.1, 2.2).in_words()
+
+
+@pytest.mark.parametrize(
+    ("account", "said"),
+    [
+        (Account(2.0, 1.2, 0.6, 9.0), ""),
+        (Account(2.0, 0.8, 0.4, 1.0), "the map accounts for 40.0% of the score"),
+        (Account(2.0, 4.2, 2.1, 9.0), "the map accounts for 210.0% of the score"),
+        (Account(2.0, -1.0, -0.5, 9.0, "difference of scores"), "-50.0% of the difference of scores"),
+        (Account(-2.0, -2.0, 1.0, 50.0), "the map's magnitudes sum to 25 times the score"),
+        (Account(0.3, 0.001, None, 50.0), ""),
+    ],
+)
+def test_a_map_that_says_little_is_doubted(account, said):
+    assert account.doubt.endswith(said)
+    assert bool(account.doubt) == bool(said)
