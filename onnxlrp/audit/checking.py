@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -103,9 +103,13 @@ def check(
     with np.errstate(all="ignore"):
         recomputed = recompute(written, values, start.relevance, layers, tell)
         found = [_layer(written, entry, recomputed, values) for entry in balance(written, values)]
-    heatmap = sum(
-        values[held].sum(dtype=np.float64) for held in written.contract.relevance.values()
-    )
+    maps = written.contract.relevance.values()
+    heatmap = sum(values[held].sum(dtype=np.float64) for held in maps)
+    with np.errstate(all="ignore"):
+        whole = _per_sample([start.relevance])
+        shares = _per_sample([values[held] for held in maps]) / whole
+        sizes = _per_sample([np.abs(values[held]) for held in maps]) / np.abs(whole)
+        alike = _alike(written, feeds, values, provider)
     return Audit(
         model=name,
         explainer=explainer_name,
@@ -118,6 +122,9 @@ def check(
         score=start.total,
         scale=start.scale,
         heatmap=float(heatmap),
+        shares=tuple(map(float, shares)),
+        sizes=tuple(map(float, sizes)),
+        alike=alike,
         bias_treatments=tuple(
             sorted(
                 {
@@ -137,6 +144,34 @@ def check(
         looked_up=len(kernels.run_each_time(written)),
         seconds=time.perf_counter() - begun,
     )
+
+
+def _per_sample(arrays: Iterable[Array]) -> Array:
+    sums = [array.reshape(len(array), -1).sum(axis=1, dtype=np.float64) for array in arrays]
+    return np.asarray(np.sum(sums, axis=0))
+
+
+def _alike(
+    written: Written, feeds: Mapping[str, Array], values: Mapping[str, Array], provider: Provider
+) -> float | None:
+    """Correlate the maps of what is explained with those of the classes that score next; the least.
+
+    None where no class can be chosen, or there is none but one.
+    """
+    chooses, score = written.contract.target_input, values[written.contract.score]
+    scores = score.reshape(len(score), -1)
+    if not chooses or written.contract.at or written.contract.signs or scores.shape[1] < 2:
+        return None
+    order = np.argsort(-scores, axis=1)
+    target = np.where(feeds[chooses] < 0, order[:, 0], feeds[chooses])
+    after = np.where(order[:, 0] == target, order[:, 1], order[:, 0])
+    held = list(written.contract.relevance.values())
+    other = running.trace(written, {**feeds, chooses: after}, set(held), provider)
+    maps = [
+        np.concatenate([found[name].reshape(len(scores), -1) for name in held], axis=1)
+        for found in (values, other)
+    ]
+    return min(float(np.corrcoef(*pair)[0, 1]) for pair in zip(*maps, strict=True))
 
 
 def _same_major(written: Written, name: str) -> None:

@@ -21,6 +21,9 @@ DIFFERENCE = 1e-4
 NOISE = 10
 """How many times its noise a layer or an output may differ, where that is more than is allowed."""
 
+ALIKE = 0.99
+"""Correlation of two classes' maps from which on they do not tell them apart."""
+
 EXPLODED = 1e3
 """Sum of |R| over |f| from which on a map says little about f."""
 
@@ -160,6 +163,9 @@ class Audit:
     score : sum of the scores explained, 0 of contrasts; `scale` of their magnitudes, of contrasts
         of what speaks for the class, the unit of all shares
     heatmap : sum of the relevance at the inputs
+    shares, sizes : of each sample, that and the sum of its magnitudes as parts of the score
+    alike : least correlation of a sample's map with that of the class that scores next; None where
+        there is no choice
     bias_treatments : what the composite does with biases
     precision : distance of 1 to the next number of the coarsest type that the model computes in
     outputs : by output, the largest difference from the model alone, as a part of its largest value
@@ -185,6 +191,9 @@ class Audit:
     score: float
     scale: float
     heatmap: float
+    shares: tuple[float, ...]
+    sizes: tuple[float, ...]
+    alike: float | None
     bias_treatments: tuple[str, ...]
     precision: float
     outputs: Mapping[str, float]
@@ -237,7 +246,7 @@ class Audit:
         return {key: _plain(value) for key, value in found.items()}
 
 
-Kind = Literal["failure", "warning", "note"]
+Kind = Literal["failure", "warning", "doubt", "note"]
 
 
 @dataclass(frozen=True)
@@ -246,7 +255,7 @@ class Finding:
 
     Attributes
     ----------
-    kind : a failure makes the audit fail
+    kind : a failure makes the audit fail; a doubt is about the map, not about its arithmetic
     text : one sentence or two
 
     """

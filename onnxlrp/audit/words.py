@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from statistics import median
 
 from onnxlrp.audit.findings import (
+    ALIKE,
     DIFFERENCE,
     EXPLODED,
     LEAK,
@@ -14,6 +16,7 @@ from onnxlrp.audit.findings import (
     Layer,
 )
 from onnxlrp.audit.kernels import PROVIDERS, Missing
+from onnxlrp.running.explanation import CANCELLING, LEAST, MOST
 
 MENTIONED = 3
 """How many layers are named of those that have the same thing to tell."""
@@ -24,12 +27,12 @@ WORTH_TELLING = 0.05
 
 def findings(audit: Audit) -> list[Finding]:
     """Explain what is wrong or odd; failures come first."""
-    found = [*_failures(audit), *_warnings(audit), *_kernels(audit)]
+    found = [*_failures(audit), *_warnings(audit), *_doubts(audit), *_kernels(audit)]
     # Where relevance explodes, what is absorbed is a remainder of cancellation and tells nothing; a
     # gradient is no part of the score.
     if not audit.explodes and not audit.sensitivity:
         found += _absorptions(audit)
-    order = {"failure": 0, "warning": 1, "note": 2}
+    order = {"failure": 0, "warning": 1, "doubt": 2, "note": 3}
     return sorted(found, key=lambda finding: order[finding.kind])
 
 
@@ -154,6 +157,32 @@ def _failures(audit: Audit) -> Iterator[Finding]:
                 f"{layer.name}: differs by {layer.difference:.1e} of max |R| from its definition "
                 f"({layer.rules}) in float64 ({layer.allowed:.1e} is allowed)",
             )
+
+
+def _doubts(audit: Audit) -> Iterator[Finding]:
+    if not audit.contrast and not audit.sensitivity:
+        lost = [share for share in audit.shares if not LEAST <= share <= MOST]
+        large = [size for size in audit.sizes if size > CANCELLING]
+        if lost:
+            yield Finding(
+                "doubt",
+                f"for {len(lost)} of {audit.samples} samples the map accounts for less than half "
+                f"or more than twice of the score ({median(lost):.1%} in the middle): what biases "
+                "hold, convert --reference leaves to the input",
+            )
+        elif large and not audit.explodes:
+            yield Finding(
+                "doubt",
+                f"for {len(large)} of {audit.samples} samples relevance at the input is more than "
+                f"{CANCELLING:.0f} times the score ({median(large):.0f} in the middle), and "
+                "cancels: a rule that bounds it, such as z-plus or gamma, says more",
+            )
+    if audit.alike is not None and audit.alike > ALIKE:
+        yield Finding(
+            "doubt",
+            f"the map hardly depends on the class: it correlates by {audit.alike:.3f} with that of "
+            "the class that scores next; --target A-B or --contrast others tells them apart",
+        )
 
 
 def _warnings(audit: Audit) -> Iterator[Finding]:

@@ -471,3 +471,23 @@ def test_the_places_of_a_dense_output():
         assert audit.passed
         assert audit.start < 1e-6
         assert audit.share(audit.heatmap) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_map_that_says_little_of_the_score_is_doubted():
+    """Biases hold nearly all of it; a map that is the same for both classes; one that cancels."""
+    body = [node("Gemm", ["x", "w", "b"], "y")]
+    alike = np.array([[1, 2], [0.5, 1.0], [2, 4]], np.float32)
+    for weights, wanted in (
+        ({"w": alike, "b": np.full(2, 500, np.float32)}, ("(0.7% in the middle)", "by 1.000 with")),
+        ({"w": normal(3, 2, seed=1), "b": np.zeros(2, np.float32)}, ()),
+        ({"w": np.array([[90, 0], [-90, 1], [1, 0]], np.float32), "b": np.zeros(2, np.float32)},
+         ("(181 in the middle)",)),
+    ):  # fmt: skip
+        proto = model(body, {"x": ["N", 3]}, ["y"], weights)
+        audit = check(
+            proto, explained(proto, "Gemm: epsilon"), np.ones((1, 3), np.float32), target=0
+        )
+        doubts = told(audit, "doubt")
+        assert audit.passed
+        assert len(doubts) == len(wanted)
+        assert all(part in said for part, said in zip(wanted, doubts, strict=True))

@@ -167,7 +167,10 @@ def test_flat_scores(scores, logits, flat):
 
 
 def test_more_than_the_score_is_explained_in_words():
-    assert Account(2.0, 2.0, 1.0, 2.0).in_words() == "score 2, relevance sums to 2 (100.0% of the score)"
+    assert (
+        Account(2.0, 2.0, 1.0, 2.0).in_words()
+        == "score 2, relevance sums to 2 (100.0% of the score)"
+    )
     assert "biases and stabilisers hold the difference" in Account(2.0, 2.2, 1.1, 2.2).in_words()
     assert "biases and stabilisers hold the difference" in Account(2.0, -2.2, -1.1, 2.2).in_words()
 
@@ -178,7 +181,10 @@ def test_more_than_the_score_is_explained_in_words():
         (Account(2.0, 1.2, 0.6, 9.0), ""),
         (Account(2.0, 0.8, 0.4, 1.0), "the map accounts for 40.0% of the score"),
         (Account(2.0, 4.2, 2.1, 9.0), "the map accounts for 210.0% of the score"),
-        (Account(2.0, -1.0, -0.5, 9.0, "difference of scores"), "-50.0% of the difference of scores"),
+        (
+            Account(2.0, -1.0, -0.5, 9.0, "difference of scores"),
+            "-50.0% of the difference of scores",
+        ),
         (Account(-2.0, -2.0, 1.0, 50.0), "the map's magnitudes sum to 25 times the score"),
         (Account(0.3, 0.001, None, 50.0), ""),
     ],
