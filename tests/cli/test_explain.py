@@ -502,3 +502,15 @@ def test_differences_that_cannot_be_explained(run, explainer: Path, photo: Path,
     assert re.fullmatch(r"Error: [^\n]+\n", result.stderr)
     assert text in result.stderr
     assert not Path("out").exists()
+
+
+def test_maps_that_account_for_little_of_the_score_are_warned_of(run, photo: Path, classifier):
+    model = classifier()
+    bias = numpy_helper.from_array(np.full(3, 500, np.float32), "bias")
+    model.graph.initializer.append(bias)
+    model.graph.node[-1].input.append("bias")
+    onnxlrp.convert(model, "epsilon").save(Path("explainer.onnx"))
+    flags = ["--resize", "8x8", "--scale", "1/255"]
+    result = run("explain", "explainer.onnx", photo, *flags, "-o", "out")
+    assert "1 of 1 maps account for less than half or more than twice of the score" in result.stderr
+    assert "convert --reference mean leaves them nothing" in result.stderr
