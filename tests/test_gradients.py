@@ -224,3 +224,128 @@ def test_what_it_cannot_yield(tmp_path):
     path.write_text('description = ""\nyields = "truth"\n[[rules]]\nrule = "gradient"\n')
     with pytest.raises(onnxlrp.CompositeError, match=r"own\.toml:2: 'yields' must be one of"):
         onnxlrp.Composite.load(path)
+
+
+# --- Averaged over points ------------------------------------------------------------------------
+
+
+def opened(composite, proto=SMALL, **options):
+    conversion = onnxlrp.convert(proto, composite, **options)
+    return onnxlrp.Explainer(conversion.to_proto().SerializeToString())
+
+
+@pytest.mark.parametrize("steps", [1, 3, 40])
+def test_integrated_gradients_are_the_integral_times_the_way(steps):
+    """Gauss and Legendre's rule, worked out in float64 by brute force."""
+    found = opened(f"integrated_gradients; steps={steps}")(X, 2).relevance
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    mean = sum(
+        weight / 2 * slopes(weighted(ONE[2]), X * (node + 1) / 2)
+        for node, weight in zip(nodes, weights, strict=True)
+    )
+    close(found, mean * X)
+
+
+def test_integrated_gradients_add_up_to_the_difference_of_scores():
+    found = opened("integrated_gradients")(X)
+    logits = run(SMALL, {"x": np.concatenate([X, X[:1] * 0])})["logits"]
+    assert found.target.tolist() == logits[:4].argmax(axis=1).tolist()
+    change = (logits[:4] - logits[4])[np.arange(4), found.target]
+    np.testing.assert_allclose(found.relevance.sum(axis=1), change, rtol=1e-5, atol=1e-5)
+    assert found.account().share is None
+
+
+def test_the_class_is_the_inputs_at_every_point():
+    explainer = opened("integrated_gradients; steps=7")
+    top = explainer(X)
+    close(top.relevance, explainer(X, top.target).relevance, 1e-7)
+
+
+def test_one_sample_for_several_classes_and_samples_alone():
+    explainer = opened("smooth_grad; samples=5")
+    together = explainer(X[:1], [0, 1, 2, 3]).relevance
+    alone = np.concatenate([explainer(X[:1], number).relevance for number in range(4)])
+    close(together, alone)
+    batch = explainer(X, 1).relevance
+    close(batch, np.concatenate([explainer(X[n : n + 1], 1).relevance for n in range(4)]))
+
+
+def test_weights_of_all_scores_are_kept_at_every_point():
+    explainer = opened("integrated_gradients; steps=5", target="weights")
+    one, other = (explainer(X, number).relevance for number in (3, 1))
+    close(explainer(X, "3-1").relevance, one - other)
+    close(explainer(X, weights=2 * ONE[3]).relevance, 2 * one)
+
+
+def test_smooth_gradients_are_the_mean_around_the_input():
+    found = opened("smooth_grad; samples=6; noise=0.3; seed=4")(X, 1).relevance
+    random = np.random.default_rng(4)
+    spread = 0.3 * np.ptp(X, axis=1, keepdims=True)
+    points = [X + spread * random.normal(size=6) for _ in range(6)]
+    close(found, sum(slopes(weighted(ONE[1]), point) for point in points) / 6)
+
+
+def test_a_baseline_by_the_stored_preprocessing():
+    body = [
+        node("GlobalAveragePool", ["x"], "p"),
+        node("Tanh", ["p"], "t"),
+        node("Flatten", ["t"], "f"),
+        node("Gemm", ["f", "v"], "logits"),
+    ]
+    proto = model(body, {"x": ["N", 3, 2, 2]}, ["logits"], {"v": normal(3, 4)})
+    preprocessing = onnxlrp.Preprocessing(scale=1 / 255, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    explainer = opened("integrated_gradients; baseline=black", proto, preprocessing=preprocessing)
+    x = normal(2, 3, 2, 2, seed=3) / 4
+    black = np.broadcast_to(np.float32([-2.5, -4 / 3, -0.75]).reshape(3, 1, 1), x[:1].shape)
+    score = run(proto, {"x": np.concatenate([x, black])})["logits"][:, 1]
+    found = explainer(x, 1).relevance.sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(found, score[:2] - score[2], rtol=1e-4)
+
+
+def test_a_model_with_a_fixed_batch_goes_point_by_point():
+    fixed = model(BODY, {"x": [2, 6]}, ["logits"], W)
+    one, other = (opened("smooth_grad; samples=4", proto) for proto in (fixed, SMALL))
+    close(one(X[:2], 1).relevance, other(X[:2], 1).relevance)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("integrated_gradients; steps=0", "'steps' must be a whole number from 1 on"),
+        ("integrated_gradients; baseline=grey", "'baseline' must be one of mean, black, zero"),
+        ("smooth_grad; noise=-1", "'noise' must be a number greater than 0"),
+        ("gradient; steps=3", "takes a parameter 'steps'"),
+    ],
+)
+def test_points_that_are_none(text, message):
+    with pytest.raises(onnxlrp.CompositeError, match=message):
+        onnxlrp.Composite.load(text)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ('yields = "gradient"\n[points]\nmany = 3', "2: .*holds steps and baseline.*not many"),
+        ("[points]\nsteps = 3", "1: only what yields a gradient has points"),
+    ],
+)
+def test_points_of_a_file(tmp_path, head, message):
+    path = tmp_path / "own.toml"
+    path.write_text(f'{head}\n[[rules]]\nrule = "gradient"\n')
+    with pytest.raises(onnxlrp.CompositeError, match=f"own.toml:{message}"):
+        onnxlrp.Composite.load(path)
+
+
+def test_the_best_class_cannot_be_written_in_for_several_points():
+    with pytest.raises(InputError, match="which class scores best is not the same"):
+        onnxlrp.convert(SMALL, "integrated_gradients", target="top")
+    explainer = opened("integrated_gradients", target=1)
+    close(explainer(X).relevance, opened("integrated_gradients")(X, 1).relevance)
+
+
+def test_between_whole_numbers_there_are_no_gradients():
+    body = [node("Cast", ["x"], "real", to=1), *BODY]
+    body[1] = node("Gemm", ["real", "w", "b"], "z")
+    proto = model(body, {"x": ["N", 6]}, ["logits"], W, dtype=onnx.TensorProto.UINT8)
+    with pytest.raises(InputError, match="'x' holds whole numbers"):
+        onnxlrp.convert(proto, "integrated_gradients")

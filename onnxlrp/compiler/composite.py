@@ -22,6 +22,7 @@ import tomli_w
 
 from onnxlrp.errors import CompositeError, InputError
 from onnxlrp.files import read_text
+from onnxlrp.inputs.points import read_points
 from onnxlrp.propagation.formulas import BIAS_TREATMENTS, RULES, Parameter
 from onnxlrp.propagation.registry import OPERATORS
 
@@ -97,6 +98,7 @@ class Composite:
     lines : the first that matches a node, with a rule the node's operator takes, decides
     parameters : values for every rule that takes them, below what a line sets itself
     yields : one of `YIELDS`
+    points : where a gradient is averaged, as `onnxlrp.inputs.points` reads it; empty for the input
     description, good_for, source : for people
 
     """
@@ -105,6 +107,7 @@ class Composite:
     lines: tuple[Line, ...]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     yields: str = YIELDS[0]
+    points: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
     good_for: str = ""
     source: str = ""
@@ -159,6 +162,10 @@ class Composite:
             If no rule of the composite takes a parameter, or its value has the wrong type.
 
         """
+        points = {**self.points, **{k: v for k, v in parameters.items() if k in self.points}}
+        parameters = {k: v for k, v in parameters.items() if k not in self.points}
+        if points:
+            _check_points(points, "--set")
         for key, value in parameters.items():
             if not any(key in _rules()[line.rule] for line in self.lines):
                 raise CompositeError(f"no rule of {self.name} takes a parameter '{key}'")
@@ -169,7 +176,8 @@ class Composite:
             )
             for line in self.lines
         )
-        return replace(self, lines=lines, parameters={**self.parameters, **parameters})
+        merged = {**self.parameters, **parameters}
+        return replace(self, lines=lines, parameters=merged, points=points)
 
     def with_lines(self, lines: Sequence[str], origin: str | None = None) -> Composite:
         """Return the composite with lines in front, written `SELECTOR: RULE [KEY=VALUE ...]`.
@@ -204,8 +212,9 @@ class Composite:
     def to_toml(self) -> str:
         """Return the composite as the text of a file that `load` reads."""
         texts = {key: getattr(self, key) for key in _TEXTS if getattr(self, key)}
-        if self.yields != YIELDS[0]:
-            texts["yields"] = self.yields
+        told: dict[str, Any] = texts | ({"yields": self.yields} if self.yields != YIELDS[0] else {})
+        if self.points:
+            told["points"] = dict(self.points)
         lines = []
         for line in self.lines:
             entry: dict[str, Any] = {}
@@ -218,7 +227,7 @@ class Composite:
             if line.network:
                 entry["network"] = line.network
             lines.append({**entry, "rule": line.rule, **line.parameters})
-        return tomli_w.dumps({**texts, "parameters": dict(self.parameters), "rules": lines})
+        return tomli_w.dumps({**told, "parameters": dict(self.parameters), "rules": lines})
 
 
 def available() -> list[Composite]:
@@ -258,14 +267,18 @@ def _parse(name: str, text: str, by_user: bool) -> Composite:
         raise CompositeError(f"{name}: {error}") from None
     where = _Places(name, text)
     for key, value in data.items():
-        if key not in (*_TEXTS, "yields", "parameters", "rules"):
+        if key not in (*_TEXTS, "yields", "points", "parameters", "rules"):
             raise CompositeError(
                 f"{where.key(key)}: unknown key '{key}'; a composite has "
-                f"{', '.join(_TEXTS)}, yields, [parameters] and [[rules]]"
+                f"{', '.join(_TEXTS)}, yields, [points], [parameters] and [[rules]]"
             )
-        wanted = {"parameters": dict, "rules": list}.get(key, str)
+        wanted = {"points": dict, "parameters": dict, "rules": list}.get(key, str)
         if not isinstance(value, wanted):
-            kind = {"parameters": "a table", "rules": "an array of tables [[rules]]"}
+            kind = {
+                "points": "a table",
+                "parameters": "a table",
+                "rules": "an array of tables [[rules]]",
+            }
             raise CompositeError(f"{where.key(key)}: '{key}' must be {kind.get(key, 'a text')}")
     yields = data.get("yields", YIELDS[0])
     if yields not in YIELDS:
@@ -273,6 +286,11 @@ def _parse(name: str, text: str, by_user: bool) -> Composite:
             f"{where.key('yields')}: 'yields' must be one of {', '.join(YIELDS)}, not "
             f"{_shown(yields)}"
         )
+    points = data.get("points", {})
+    if "points" in data:
+        _check_points(points, where.key("points"))
+        if yields != "gradient":
+            raise CompositeError(f"{where.key('points')}: only what yields a gradient has points")
     parameters = data.get("parameters", {})
     for key, value in parameters.items():
         _check_parameter(key, value, where.key(key))
@@ -280,7 +298,7 @@ def _parse(name: str, text: str, by_user: bool) -> Composite:
         raise CompositeError(f"{name}: it has no [[rules]]")
     lines = tuple(_line(entry, where, index, by_user) for index, entry in enumerate(data["rules"]))
     texts = {key: " ".join(data.get(key, "").split()) for key in _TEXTS}
-    return Composite(name, lines, parameters, yields, **texts)
+    return Composite(name, lines, parameters, yields, points, **texts)
 
 
 @dataclass(frozen=True)
@@ -371,6 +389,13 @@ def _check_line(line: Line, place: Any) -> None:
                 f"{', '.join(known) or 'none'}"
             )
         _check_parameter(parameter, number, place(parameter))
+
+
+def _check_points(table: Mapping[str, Any], place: str) -> None:
+    try:
+        read_points(table)
+    except InputError as error:
+        raise CompositeError(f"{place}: {error}") from None
 
 
 def _check_parameter(key: str, value: Any, place: str) -> None:

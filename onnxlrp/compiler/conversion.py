@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,7 +27,9 @@ from onnxlrp.graph.canonical import Array, Network, Operation
 from onnxlrp.graph.gates import bounded_values
 from onnxlrp.graph.head import canonicalise
 from onnxlrp.graph.loading import load
+from onnxlrp.graph.score import FLOATS
 from onnxlrp.graph.shapes import dims_of, signature
+from onnxlrp.inputs.points import read_points
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.presets import doubts, misfits
 from onnxlrp.inputs.references import read_reference
@@ -201,6 +204,11 @@ def convert(
             "without one, or take a composite of relevance"
         )
     start = read_start(target, contrast, sensitivity)
+    if chosen.points and "top" in str(start):
+        raise InputError(
+            f"composite {chosen.name} takes gradients at several points, and which class scores "
+            "best is not the same at all: let an input choose it (no --target), or name one"
+        )
     loaded = load(model, dynamic_batch)
     network = canonicalise(loaded.model.graph, output, inputs, at, class_axis)
     facts = analyse(network)
@@ -212,6 +220,7 @@ def convert(
         "version": version("onnxlrp"),
         "composite": chosen.to_toml(),
         "yields": chosen.yields,
+        "points": _points(chosen, network, preprocessing),
         "model_sha256": loaded.sha256,
         "at": at or "",
         "class_axis": "" if class_axis is None else str(class_axis),
@@ -244,6 +253,19 @@ def convert(
             {mask.name or "" for mask in flow.masks.values()},
         )
     return result
+
+
+def _points(chosen: Composite, network: Network, preprocessing: Preprocessing | None) -> str:
+    """Write where gradients are averaged, a baseline in numbers; "" for the input alone."""
+    if not chosen.points:
+        return ""
+    for value in network.inputs:
+        if value.dtype not in FLOATS:
+            raise InputError(
+                f"'{value.name}' holds whole numbers, and composite {chosen.name} takes gradients "
+                "between them: let the model take real numbers"
+            )
+    return json.dumps(asdict(read_points(chosen.points).known(preprocessing)))
 
 
 def _by_input(

@@ -258,7 +258,9 @@ class Judge:
                     measured |= self._of_curve(beside, curve, steps)
             if name in maps:
                 measured |= _of_map(of_places[name], sample.mask)
-                if not self.model.probability and scores[target]:
+                explainer = self._explainers.get(name)
+                sensitivity = explainer is not None and explainer.contract.sensitivity
+                if not self.model.probability and scores[target] and not sensitivity:
                     measured["share of score"] = float(
                         maps[name].sum(dtype=np.float64) / scores[target]
                     )

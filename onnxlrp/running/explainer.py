@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxlrp.errors import InputError, ModelError
+from onnxlrp.inputs.points import Points, read_points
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.targets import TOP, Aim, check_weights
 from onnxlrp.inputs.text import Reader, Tokens
@@ -30,6 +32,10 @@ _DTYPES = {
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
     "bool": "bool",
 }
+
+
+_TOGETHER = 16
+"""How many points of samples go into one run."""
 
 
 class Tensor(NamedTuple):
@@ -51,6 +57,7 @@ class Contract:
     version : of the onnxlrp that wrote it
     composite : TOML text, which rule each node got
     yields : what its maps hold: relevance, a gradient, or a gradient times input
+    points : where the gradient is averaged, in place of the input alone; None for that
     scaled : the values, inputs or tokens' rows, whose gradient is multiplied by them
     model_sha256 : hex digest of the explained model's file
     score : name of the value explained, the logits
@@ -78,6 +85,7 @@ class Contract:
     version: str
     composite: str
     yields: str
+    points: Points | None
     scaled: tuple[str, ...]
     model_sha256: str
     score: str
@@ -117,6 +125,8 @@ class Contract:
         said += against.get(self.contrast, "")
         if self.sensitivity:
             said += f", by its {self.yields}"
+        if self.points is not None:
+            said += f" {self.points}"
         if self.at:
             axis = f" (classes on axis {self.class_axis})" if self.class_axis else ""
             said += f", summed over --at {self.at} of '{self.output}'{axis}"
@@ -141,6 +151,7 @@ class Contract:
                 version=get["version"],
                 composite=get["composite"],
                 yields=get.get("yields", "relevance"),
+                points=read_points(json.loads(get["points"])) if get.get("points") else None,
                 scaled=tuple(json.loads(get.get("scaled", "[]"))),
                 model_sha256=get["model_sha256"],
                 score=get["score"],
@@ -351,6 +362,10 @@ class Explainer:
         scores = outputs[self._scores].reshape(rows, -1)
         outputs.pop(contract.scores, None)
         asked = asked.resolved(scores)
+        if contract.points is not None:
+            if contract.target_input:
+                feeds[contract.target_input] = asked.plus
+            relevance = self._averaged(contract.points, feeds, rows)
         explained, root = scores, outputs.pop(contract.reference_scores, None)
         if root is not None and self.score_is_output:
             explained = scores - root
@@ -378,6 +393,36 @@ class Explainer:
             ),
             texts=texts * rows if rows > count else texts,
         )
+
+    def _averaged(
+        self, points: Points, feeds: Mapping[str, NDArray[Any]], rows: int
+    ) -> dict[str, NDArray[Any]]:
+        """Average the gradient over points of each sample, several of them in one batch."""
+        names = list(self.contract.relevance)
+        count = len(feeds[names[0]])
+        together = 1 if self.batch or rows > count else max(1, _TOGETHER // count)
+        every = zip(*(points.at(feeds[name]) for name in names), strict=True)
+        means = {name: np.zeros((rows, *feeds[name].shape[1:])) for name in names}
+        while chunk := list(islice(every, together)):
+            # Whatever has a row for each sample has one for each point.
+            stacked = {
+                key: np.concatenate([array] * len(chunk))
+                if array.ndim and len(array) == count
+                else array
+                for key, array in feeds.items()
+            }
+            for place, name in enumerate(names):
+                stacked[name] = np.concatenate([point[place][1] for point in chunk])
+            outputs = self._run(stacked, rows * len(chunk))
+            for place, name in enumerate(names):
+                slopes = outputs[self.contract.relevance[name]]
+                weights = np.array([point[place][0] for point in chunk])
+                parted = slopes.reshape(len(chunk), *means[name].shape)
+                means[name] += np.tensordot(weights, parted, axes=1)
+        return {
+            name: points.map(mean, feeds[name]).astype(feeds[name].dtype)
+            for name, mean in means.items()
+        }
 
     def _run(self, feeds: Mapping[str, NDArray[Any]], rows: int) -> dict[str, NDArray[Any]]:
         """Run the session for so many rows of relevance.

@@ -29,10 +29,12 @@ SHIPPED = [
     "gradient",
     "gradient_x_input",
     "guided_backprop",
+    "integrated_gradients",
     "sequential_preset_a",
     "sequential_preset_a_flat",
     "sequential_preset_b",
     "sequential_preset_b_flat",
+    "smooth_grad",
 ]
 
 WEIGHTS = {

@@ -5,7 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from captum.attr import Deconvolution, GuidedBackprop, InputXGradient, Saliency
+from captum.attr import (
+    Deconvolution,
+    GuidedBackprop,
+    InputXGradient,
+    IntegratedGradients,
+    Saliency,
+)
 from support import explain, run
 from witness.attribution import classes_of
 from witness.networks import NETWORKS, network
@@ -40,6 +46,20 @@ def test_the_family_is_as_in_captum(name):
     for method in METHODS:
         found = explain(proto, onnxlrp.Composite.load(method), feeds, target=classes)
         assert distance(found.values["relevance"], by_captum(method, net, x, classes)) < GATE
+
+
+@pytest.mark.parametrize("name", ["VGG-like", "ResNet-like", "AlexNet-like"])
+def test_integrated_gradients_are_as_in_captum(name):
+    """By the same rule of quadrature, and as few steps as show every one of them."""
+    net, shape = network(name)
+    x = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+    classes = classes_of(net, x)
+    conversion = onnxlrp.convert(to_onnx(net, torch.tensor(x)), "integrated_gradients; steps=8")
+    found = onnxlrp.Explainer(conversion.to_proto().SerializeToString())(x, classes).relevance
+    wide = IntegratedGradients(copy.deepcopy(net).double())
+    inputs = torch.tensor(x, dtype=torch.float64)
+    wanted = wide.attribute(inputs, target=torch.tensor(classes), n_steps=8).detach().numpy()
+    assert distance(found, wanted) < GATE
 
 
 @pytest.mark.parametrize("name", ["ViT", "BERT", "GPT-2", "Llama", "Swin"])
