@@ -137,7 +137,7 @@ def _start() -> str:
 def _lines(composite: onnxlrp.Composite) -> str:
     source = resources.files("onnxlrp.composites").joinpath(f"{composite.name}.toml")
     whole = source.read_text("utf-8")
-    told = re.search(r"^(yields|\[)", whole, re.MULTILINE)
+    told = re.search(r"^(yields|reference|\[)", whole, re.MULTILINE)
     assert told is not None
     return whole[told.start() :].strip()
 

@@ -37,6 +37,9 @@ YIELDS = ("relevance", "gradient", "gradient times input")
 """What a map may hold: relevance of the score; or, starting from 1 at the score, sensitivity to the
 input, or that times the input."""
 
+REFERENCES = ("", "zero", "mean", "black", "input")
+"""What a composite may take for a reference by itself."""
+
 FROM_PREPROCESSING = "preprocessing"
 """Bound of z-box that follows from the preprocessing stored in the explainer."""
 
@@ -47,6 +50,7 @@ _MATCHERS: Mapping[str, type] = {
     "network": str,
 }
 _TEXTS = ("description", "good_for", "source")
+_CHOICES = {"yields": YIELDS, "reference": REFERENCES}
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ class Composite:
     parameters : values for every rule that takes them, below what a line sets itself
     yields : one of `YIELDS`
     points : where a gradient is averaged, as `onnxlrp.inputs.points` reads it; empty for the input
+    reference : what contributions are differences from where `convert` is given none, one of
+        `REFERENCES`; "" for no reference
     description, good_for, source : for people
 
     """
@@ -108,6 +114,7 @@ class Composite:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     yields: str = YIELDS[0]
     points: Mapping[str, Any] = field(default_factory=dict)
+    reference: str = ""
     description: str = ""
     good_for: str = ""
     source: str = ""
@@ -212,7 +219,11 @@ class Composite:
     def to_toml(self) -> str:
         """Return the composite as the text of a file that `load` reads."""
         texts = {key: getattr(self, key) for key in _TEXTS if getattr(self, key)}
-        told: dict[str, Any] = texts | ({"yields": self.yields} if self.yields != YIELDS[0] else {})
+        told: dict[str, Any] = texts | {
+            key: getattr(self, key)
+            for key, options in _CHOICES.items()
+            if getattr(self, key) != options[0]
+        }
         if self.points:
             told["points"] = dict(self.points)
         lines = []
@@ -267,10 +278,10 @@ def _parse(name: str, text: str, by_user: bool) -> Composite:
         raise CompositeError(f"{name}: {error}") from None
     where = _Places(name, text)
     for key, value in data.items():
-        if key not in (*_TEXTS, "yields", "points", "parameters", "rules"):
+        if key not in (*_TEXTS, *_CHOICES, "points", "parameters", "rules"):
             raise CompositeError(
                 f"{where.key(key)}: unknown key '{key}'; a composite has "
-                f"{', '.join(_TEXTS)}, yields, [points], [parameters] and [[rules]]"
+                f"{', '.join((*_TEXTS, *_CHOICES))}, [points], [parameters] and [[rules]]"
             )
         wanted = {"points": dict, "parameters": dict, "rules": list}.get(key, str)
         if not isinstance(value, wanted):
@@ -280,16 +291,17 @@ def _parse(name: str, text: str, by_user: bool) -> Composite:
                 "rules": "an array of tables [[rules]]",
             }
             raise CompositeError(f"{where.key(key)}: '{key}' must be {kind.get(key, 'a text')}")
-    yields = data.get("yields", YIELDS[0])
-    if yields not in YIELDS:
-        raise CompositeError(
-            f"{where.key('yields')}: 'yields' must be one of {', '.join(YIELDS)}, not "
-            f"{_shown(yields)}"
-        )
+    choices = {key: data.get(key, options[0]) for key, options in _CHOICES.items()}
+    for key, chosen in choices.items():
+        if chosen not in _CHOICES[key]:
+            raise CompositeError(
+                f"{where.key(key)}: '{key}' must be one of {', '.join(filter(None, _CHOICES[key]))}"
+                f", not {_shown(chosen)}"
+            )
     points = data.get("points", {})
     if "points" in data:
         _check_points(points, where.key("points"))
-        if yields != "gradient":
+        if choices["yields"] != "gradient":
             raise CompositeError(f"{where.key('points')}: only what yields a gradient has points")
     parameters = data.get("parameters", {})
     for key, value in parameters.items():
@@ -298,7 +310,7 @@ def _parse(name: str, text: str, by_user: bool) -> Composite:
         raise CompositeError(f"{name}: it has no [[rules]]")
     lines = tuple(_line(entry, where, index, by_user) for index, entry in enumerate(data["rules"]))
     texts = {key: " ".join(data.get(key, "").split()) for key in _TEXTS}
-    return Composite(name, lines, parameters, yields, points, **texts)
+    return Composite(name, lines, parameters, points=points, **choices, **texts)
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,8 @@ def convert(
     network = canonicalise(loaded.model.graph, output, inputs, at, class_axis)
     facts = analyse(network)
     facts, assigned = assign(chosen, network, facts, preprocessing)
+    if reference is None and chosen.reference:
+        reference = {value.name or "": chosen.reference for value in network.inputs}
     against = _by_input(network, reference, preprocessing)
     scaled = chosen.yields == YIELDS[2]
     flow = propagate(network, facts, assigned, start, scaled, masks, against)

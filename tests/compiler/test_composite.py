@@ -17,6 +17,7 @@ SHIPPED = [
     "deconvnet",
     "deep_taylor",
     "deep_taylor_bounded",
+    "deeplift",
     "default",
     "epsilon",
     "epsilon_alpha2_beta1",
@@ -360,3 +361,15 @@ def test_toml_that_cannot_be_read_is_told_in_one_line(tmp_path, text):
     file.write_text(text)
     with pytest.raises(CompositeError, match=r"my\.toml"):
         Composite.load(file)
+
+
+def test_a_composite_may_bring_a_reference(tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('reference = "zero"\n[[rules]]\nrule = "epsilon"\n')
+    assert Composite.load(own).reference == "zero"
+    assert Composite.load("epsilon").reference == ""
+    assert 'reference = "zero"' in Composite.load("deeplift").to_toml()
+    own.write_text('reference = "grey"\n[[rules]]\nrule = "epsilon"\n')
+    wanted = r"own.toml:1: 'reference' must be one of zero, mean, black, input, not"
+    with pytest.raises(CompositeError, match=wanted):
+        Composite.load(own)

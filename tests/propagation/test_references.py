@@ -280,3 +280,13 @@ def test_a_value_of_samples_and_one_reference_is_not_taken_for_as_large_as_the_r
     """Under its name onnxruntime would give the product the memory of a single sample."""
     assert broadcast(("references", 4), ("N", 1)) == ("N", 4)
     assert broadcast(("references", 4), (None, 4)) == (None, 4)
+
+
+def test_deeplift_is_against_zero_unless_it_is_told_otherwise():
+    proto, x, root = deep(3), normal(2, 3, 12, 12, seed=9), normal(3, 12, 12, seed=8)
+    for given, base in ((None, np.zeros_like(root)), (root, root)):
+        conversion = onnxlrp.convert(proto, "deeplift", reference=given)
+        found = onnxlrp.Explainer(conversion.to_proto().SerializeToString())(x, [1, 2])
+        change = run(proto, {"x": x})["logits"] - run(proto, {"x": base[None]})["logits"]
+        sums = found.relevance.sum(axis=(1, 2, 3))
+        np.testing.assert_allclose(sums, change[[0, 1], [1, 2]], rtol=1e-4)

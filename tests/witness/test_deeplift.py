@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import DeepLift
-from support import lines, normal
+from support import normal
 from torch import nn
 from witness.attribution import distance
 from witness.writer import to_onnx
@@ -14,10 +14,6 @@ from witness.writer import to_onnx
 import onnxlrp
 
 X, ROOT = normal(4, 3, 16, 16, seed=1), normal(1, 3, 16, 16, seed=2)
-EPSILON = lines(
-    "Conv: epsilon", "Gemm: epsilon", "AveragePool: norm", "GlobalAveragePool: norm",
-    "MaxPool: winner-takes-all", epsilon=1e-12, stabiliser=1e-12,
-)  # fmt: skip
 
 
 def network(pool):
@@ -31,7 +27,7 @@ def network(pool):
 
 def both(net):
     """Maps by the explainer and by Captum, and how much the score is above the reference's."""
-    conversion = onnxlrp.convert(to_onnx(net, torch.tensor(X)), EPSILON, reference=ROOT[0])
+    conversion = onnxlrp.convert(to_onnx(net, torch.tensor(X)), "deeplift", reference=ROOT[0])
     ours = onnxlrp.Explainer(conversion.to_proto().SerializeToString())(X, 2)
     x, root = torch.tensor(X).double(), torch.tensor(ROOT).double()
     with warnings.catch_warnings():
