@@ -117,6 +117,15 @@ def test_a_row_is_what_flipping_by_hand_gives(network):
     assert values["share of score"] == pytest.approx(relevance.sum() / curve[0], rel=1e-3)
 
 
+def test_no_share_of_the_score_is_measured_of_gradients(network):
+    methods = judge(network, ["gradient", "integrated_gradients; steps=3", "epsilon"])(
+        pictures(1)[0]
+    )["methods"]
+    assert "AUC descending" in methods["gradient"]["values"]
+    told = [name for name, one in methods.items() if "share of score" in one["values"]]
+    assert told == ["epsilon"]
+
+
 def test_maps_of_another_library_are_judged_alike(network):
     run = judge(network, ["epsilon"])
     own = []
