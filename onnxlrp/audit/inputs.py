@@ -13,7 +13,7 @@ from PIL import Image
 
 from onnxlrp.errors import InputError
 from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.running.explainer import Tensor, fits
+from onnxlrp.running.contract import Tensor, fits
 
 Array = NDArray[Any]
 

@@ -22,7 +22,7 @@ from onnxlrp.graph.canonical import Operation, operations
 from onnxlrp.graph.head import network_of
 from onnxlrp.graph.score import Score
 from onnxlrp.graph.shapes import signature
-from onnxlrp.running.explainer import Contract, Tensor
+from onnxlrp.running.contract import Contract, Tensor
 
 Source = str | PathLike[str] | onnx.ModelProto
 

@@ -21,7 +21,7 @@ from onnxlrp.errors import UnsupportedError
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlrp.running.explainer import Contract
+    from onnxlrp.running.contract import Contract
 
 
 @click.command(short_help="Show what convert would do, or what an explainer stores.")
@@ -76,7 +76,7 @@ def _stored(path: Path) -> tuple[onnx.ModelProto, Contract] | None:
     import onnx
     from google.protobuf.message import DecodeError
 
-    from onnxlrp.running.explainer import Contract
+    from onnxlrp.running.contract import Contract
 
     try:
         proto = onnx.load(path, load_external_data=False)

@@ -22,7 +22,8 @@ from onnxlrp.evaluation.measures import summed
 from onnxlrp.inputs.items import Item, collect, load_array
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.targets import TOP, Difference, Targets
-from onnxlrp.running.explainer import Contract, Explainer
+from onnxlrp.running.contract import Contract
+from onnxlrp.running.explainer import Explainer
 from onnxlrp.running.stream import Failure, Sample, explain, prepare
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")

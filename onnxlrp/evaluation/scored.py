@@ -18,7 +18,8 @@ from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.evaluation.medium import Feeds
 from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.running.explainer import Contract, Explainer, Tensor, tensor
+from onnxlrp.running.contract import Contract, Tensor, tensor
+from onnxlrp.running.explainer import Explainer
 from onnxlrp.running.explanation import Explanation
 from onnxlrp.runtime import first_line, open_session
 

@@ -26,7 +26,7 @@ from onnxlrp.evaluation.flipping import (
 from onnxlrp.evaluation.measures import complexity, mass_accuracy, rank_accuracy, sparseness
 from onnxlrp.evaluation.medium import Medium, Sample
 from onnxlrp.evaluation.scored import ScoredModel
-from onnxlrp.running.explainer import fits
+from onnxlrp.running.contract import fits
 from onnxlrp.running.explanation import is_flat
 
 RANDOM = "random order"

@@ -4,7 +4,7 @@ import pytest
 from onnxlrp.audit import inputs
 from onnxlrp.errors import InputError
 from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.running.explainer import Tensor
+from onnxlrp.running.contract import Tensor
 
 IMAGE = {"image": Tensor("float32", ("N", 3, 8, 8))}
 TWO = {"image": Tensor("float32", ("N", 3)), "table": Tensor("float32", ("N", 2))}

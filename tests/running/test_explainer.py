@@ -17,7 +17,8 @@ import onnxlrp
 from onnxlrp.errors import DeviceError, InputError, ModelError
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.presets import PRESETS
-from onnxlrp.running.explainer import Contract, Explainer
+from onnxlrp.running.contract import Contract
+from onnxlrp.running.explainer import Explainer
 
 WEIGHT = np.array([[1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 3, -1]], dtype=np.float32)
 """[classes, pixels] of a network on pictures of 1 x 2 x 2."""
