@@ -97,6 +97,9 @@ def _keeps_samples_apart(network: Network) -> bool:
     if len(batches) != 1 or len(network.graph.inputs) != len(network.inputs):
         return False
     (batch,) = batches
+    # A batch that is fixed may be written into the shapes that the model computes with.
+    if isinstance(batch, int) and batch > 1:
+        return False
     floats = [v for op in network.operations for v in op.outputs if v.dtype in FLOATS]
     return all(v.shape is not None and dims_of(v.shape)[:1] == (batch,) for v in floats)
 

@@ -290,3 +290,22 @@ def test_deeplift_is_against_zero_unless_it_is_told_otherwise():
         change = run(proto, {"x": x})["logits"] - run(proto, {"x": base[None]})["logits"]
         sums = found.relevance.sum(axis=(1, 2, 3))
         np.testing.assert_allclose(sums, change[[0, 1], [1, 2]], rtol=1e-4)
+
+
+@pytest.mark.parametrize("given", ["input", "zero"])
+def test_a_fixed_batch_may_be_written_into_shapes(given):
+    body = [
+        node("Transpose", ["x"], "t", perm=[0, 2, 1]),
+        node("Shape", ["x"], "shape"),
+        node("Reshape", ["t", "shape"], "r"),
+        node("Add", ["x", "r"], "s"),
+        node("Flatten", ["s"], "f"),
+        node("Gemm", ["f", "w"], "logits"),
+    ]
+    proto = model(body, {"x": [3, 2, 4]}, ["logits"], {"w": normal(8, 2, seed=1)})
+    x, root = normal(3, 2, 4, seed=2), normal(1, 2, 4, seed=3) * (given == "input")
+    conversion = onnxlrp.convert(proto, "epsilon", reference=given)
+    explainer = onnxlrp.Explainer(conversion.to_proto().SerializeToString())
+    found = explainer(x, 1, **({"reference": root} if given == "input" else {}))
+    change = run(proto, {"x": x})["logits"] - run(proto, {"x": np.repeat(root, 3, 0)})["logits"]
+    np.testing.assert_allclose(found.relevance.sum(axis=(1, 2)), change[:, 1], rtol=1e-4)
