@@ -192,7 +192,8 @@ def crosses_as_defined(
     body = [
         tested,
         node("Reshape", ["y", "rows"], "flat"),
-        node("Add", ["flat", "offset"], "shifted"),
+        # An Add would be merged into a layer.
+        node("Sum", ["flat", "offset"], "shifted"),
         node("Gemm", ["shifted", "readout"], "logits"),
     ]
     # onnx cannot infer the shape of every function operator.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxlrp import reference
-from onnxlrp.audit.standalone import NotRecomputableError, Standalone, standalone
+from onnxlrp.audit.standalone import NotRecomputableError, Standalone, standalone, unmoved
 from onnxlrp.audit.written import Rule, Written, rounding_of
 from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Operation
 from onnxlrp.graph.operators import Fact, has
@@ -81,7 +81,8 @@ def needed(written: Written) -> set[str]:
     inputs = {
         value.name or ""
         for operation in written.facts.operations
-        for value in operation.inputs
+        for step in (operation, *operation.moves)
+        for value in step.inputs
         if value is not None and value.const_value is None
     }
     values = inputs | {written.contract.score}
@@ -123,7 +124,8 @@ class _Sender:
     unheld : of each output without relevance in the explainer, what sends to it
     step : of rounding; 0 where nothing is rounded
     lost : of each output, how many such steps of relevance there are in one of the output
-    y : the first output as the model computed it, None where it is not held
+    y : the first output as the model computed it, where its moves start; None where it is not held
+    back : takes what is sent to an output to where the operation's moves start
 
     """
 
@@ -136,6 +138,7 @@ class _Sender:
     step: float
     lost: list[Array | float]
     y: Array | None
+    back: Callable[[Array], Array]
 
     @cached_property
     def _off(self) -> Array | float:
@@ -156,7 +159,11 @@ class _Sender:
 
     def send(self, index: int, random: np.random.Generator) -> Array:
         came = [
-            _shaken(_drawn(sends, random) if sends else r, self.step * lost + self._off, random)
+            _shaken(
+                self.back(_drawn(sends, random)) if sends else r,
+                self.step * lost + self._off,
+                random,
+            )
             for r, sends, lost in zip(self.relevance, self.unheld, self.lost, strict=True)
         ]
         inputs = [_shaken(x, self.step, random) for x in self.alone.inputs]
@@ -247,6 +254,8 @@ class _Walk:
         if all(r is None for r in relevance):
             return "the explainer holds no relevance at its output"
         rule = self.written.rules[operation.name]
+        back = partial(unmoved, operation, self.values)
+        relevance = [None if r is None else back(r) for r in relevance]
         try:
             alone = standalone(operation, self.values)
             cost = _cost(alone, relevance)
@@ -270,8 +279,11 @@ class _Walk:
         if not rounded:
             step = 0.0
         y = self.values.get(operation.outputs[0].name or "")
-        lost = self._lost(operation)
-        sender = _Sender(alone, relevance, unheld, rule, live, root, step, lost, y)
+        y = None if y is None else back(y)
+        lost = [
+            back(each) if isinstance(each, np.ndarray) else each for each in self._lost(operation)
+        ]
+        sender = _Sender(alone, relevance, unheld, rule, live, root, step, lost, y, back)
         for index, value in enumerate(operation.inputs):
             part = done.relevance[index]
             if value is None or part is None or id(value) not in self.written.facts.relevant:

@@ -68,6 +68,21 @@ def standalone(operation: Operation, values: Mapping[str, Array]) -> Standalone:
     return _affine(operation, Standalone(node, inputs), operation.scale, operation.shift)
 
 
+def unmoved(operation: Operation, values: Mapping[str, Array], array: Array) -> Array:
+    """Take an array in the shape of the output back to where the operation's moves start.
+
+    `values` are of the inputs of its moves, by name.
+    """
+    for move in reversed(operation.moves):
+        source = move.inputs[0]
+        assert source is not None
+        shape = values[source.name or ""].shape
+        order = move.attributes.get("perm") or range(len(shape))[::-1]
+        transposed = move.operator == "Transpose"
+        array = array.transpose(np.argsort(order)) if transposed else array.reshape(shape)
+    return array
+
+
 def _widened(value: ir.Value | None, values: Mapping[str, Array]) -> Array | None:
     if value is None:
         return None

@@ -208,7 +208,7 @@ def _relevance(
             emitter,
             facts.live,
             facts.non_negative,
-            {} if root.values else _stand_ins(operation, activated, result, emitter),
+            None if root.values else _stand_in(operation, activated, result, emitter),
             [],
             root.values,
         )
@@ -238,12 +238,12 @@ def _activations(facts: Facts) -> dict[ir.Value, ir.Value]:
     }
 
 
-def _stand_ins(
+def _stand_in(
     operation: Operation,
     activated: Mapping[ir.Value, ir.Value],
     relevance: Mapping[ir.Value, Relevance],
     emitter: Emitter,
-) -> dict[int, Tensor]:
+) -> Tensor | None:
     """Divide by the activation instead of the pre-activation where relevance allows it.
 
     Where the activation is 0 there is no relevance (it is grounded), elsewhere the two are the
@@ -252,8 +252,8 @@ def _stand_ins(
     value = operation.outputs[0]
     active = activated.get(value)
     if active is None or active not in relevance or not relevance[active].grounded:
-        return {}
-    return {id(value): emitter.tensor(active, Sign.NON_NEGATIVE)}
+        return None
+    return emitter.tensor(active, Sign.NON_NEGATIVE)
 
 
 def _record(accounts: Iterable[Account]) -> None:

@@ -6,6 +6,7 @@ computes cannot change; an `Operation` only says which of its nodes relevance cr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,7 @@ import onnx_ir as ir
 from onnxlrp.graph.local_response import recognise_lrn
 from onnxlrp.graph.operators import operator_of
 from onnxlrp.graph.place import Place
+from onnxlrp.graph.shapes import Dim, dims_of
 from onnxlrp.graph.spellings import Spelled, recognise
 
 Array = np.ndarray[Any, Any]
@@ -38,6 +40,8 @@ class Operation:
     scale, shift : what a merged BatchNormalization, Mul, Add, ... does to the output's channels,
         `scale * z + shift`; float64 of shape [channels] or [1], or None; of a normalisation that is
         written out, its own, of a shape that broadcasts to x's
+    moves : what stands between the layer and the last node that is merged into it, and only
+        rearranges: as if each stood behind that node, in this order
 
     """
 
@@ -49,6 +53,7 @@ class Operation:
     nodes: tuple[ir.Node, ...] = ()
     scale: Array | None = None
     shift: Array | None = None
+    moves: tuple[Operation, ...] = ()
 
     @property
     def name(self) -> str:
@@ -95,7 +100,8 @@ def operations(graph: ir.Graph) -> list[Operation]:
     """Group a model's nodes into operations, in the order of the nodes.
 
     1. A BatchNormalization or an elementwise Add, Sub, Mul or Div with a constant per channel
-       that alone consumes a layer's output is merged into the layer, again and again.
+       that alone consumes a layer's output is merged into the layer, again and again; also where
+       a Transpose or Reshape between them leaves the channels an axis of their own.
     2. A Pad with zeros along spatial axes is merged into each Conv that consumes it.
     3. The nodes by which PyTorch writes a local response normalisation are one LRN, and other
        operators that are written out are one too (`spellings`).
@@ -222,28 +228,72 @@ def _without_merged_pads(found: list[Operation]) -> list[Operation]:
 
 
 def _merge_affine(operation: Operation) -> Operation:
-    weights = constant_of(operation.input(1))
-    if operation.operator not in EXPLICIT_WEIGHTS or weights is None:
+    weights, output = constant_of(operation.input(1)), operation.outputs[0]
+    if operation.operator not in EXPLICIT_WEIGHTS or weights is None or output.shape is None:
         return operation
-    while True:
-        output = operation.outputs[0]
-        users = output.consumers()
-        if output.is_graph_output() or len(users) != 1 or output.shape is None:
-            return operation
-        axis = 1 if operation.operator.startswith("Conv") else len(output.shape) - 1
-        affine = affine_of(users[0], output, axis)
-        if affine is None:
-            return operation
-        scale, shift = affine
+    axis = 1 if operation.operator.startswith("Conv") else len(output.shape) - 1
+    while (found := _affine_behind(operation.outputs[0], axis)) is not None:
+        nodes, axis, scale, shift = found
         old_scale = np.ones(1) if operation.scale is None else operation.scale
         old_shift = np.zeros(1) if operation.shift is None else operation.shift
         operation = replace(
             operation,
-            outputs=(users[0].outputs[0],),
-            nodes=(*operation.nodes, users[0]),
+            outputs=(nodes[-1].outputs[0],),
+            nodes=(*operation.nodes, *nodes),
             scale=old_scale * scale,
             shift=old_shift * scale + shift,
+            moves=(*operation.moves, *map(_single, nodes[:-1])),
         )
+    return operation
+
+
+def _affine_behind(x: ir.Value, axis: int) -> tuple[tuple[ir.Node, ...], int, Array, Array] | None:
+    """Find what scales and shifts x along its channels, perhaps once they have been moved.
+
+    Returns
+    -------
+    the nodes that move x, and the one that scales and shifts, each the only one that reads what it
+    does; the axis along which it does so; scale and shift
+    """
+    nodes: tuple[ir.Node, ...] = ()
+    moved: int | None = axis
+    while moved is not None:
+        users = x.consumers()
+        if x.is_graph_output() or len(users) != 1 or x.shape is None:
+            return None
+        nodes = (*nodes, users[0])
+        affine = affine_of(users[0], x, moved)
+        if affine is not None:
+            return nodes, moved, *affine
+        moved = _moved(users[0], x, moved)
+        x = users[0].outputs[0]
+    return None
+
+
+def _moved(node: ir.Node, x: ir.Value, axis: int) -> int | None:
+    """Where an axis of x is in what a node makes of x; None unless it only rearranges."""
+    y = node.outputs[0]
+    if node.inputs[0] is not x or x.shape is None or y.shape is None:
+        return None
+    before, after = dims_of(x.shape), dims_of(y.shape)
+    if operator_of(node) == "Transpose":
+        order = node.attributes["perm"].value if "perm" in node.attributes else ()
+        return list(order or reversed(range(len(before)))).index(axis)
+    if operator_of(node) not in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+        return None
+    # Elements keep their order: it is the same axis if as many are in front of it, or behind.
+    for place, size in enumerate(after):
+        if isinstance(size, int) and size == before[axis]:
+            sides = (before[:axis], after[:place]), (before[axis + 1 :], after[place + 1 :])
+            if any(None not in old and _count(old) == _count(new) for old, new in sides):
+                return place
+    return None
+
+
+def _count(sizes: Sequence[Dim]) -> tuple[int, list[Dim]]:
+    """The product of the sizes that are numbers, and the names of the others."""
+    numbers = [size for size in sizes if isinstance(size, int)]
+    return math.prod(numbers), sorted((s for s in sizes if not isinstance(s, int)), key=str)
 
 
 def affine_of(node: ir.Node, x: ir.Value, axis: int) -> tuple[Array, Array] | None:

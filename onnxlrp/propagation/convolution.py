@@ -224,7 +224,7 @@ def _check_convolution(operation: Operation, live: frozenset[int]) -> None:
     assert x is not None
     assert weights is not None
     known_channels(x)
-    known_channels(operation.outputs[0])
+    known_channels(operation.node.outputs[0])
     assert x.shape is not None
     assert weights.shape is not None
     sizes, rank = dims_of(weights.shape), len(x.shape)
@@ -268,7 +268,7 @@ def convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
 def _check_transposed(operation: Operation, live: frozenset[int]) -> None:
     only_first_live(operation, live)
     check_weights(operation)
-    for end in (operation.inputs[0], operation.outputs[0]):
+    for end in (operation.inputs[0], operation.node.outputs[0]):
         assert end is not None
         known_channels(end)
     automatic = operation.attributes.get("auto_pad", "NOTSET")

@@ -46,7 +46,7 @@ class Crossing:
     emitter : writes the nodes
     live : ids of the values that depend on an explained input
     non_negative : ids of the values that are never below zero
-    stand_ins : by id of a value, a tensor that denominators may be divided by in its stead
+    stand_in : what may be divided by in the output's stead
     accounts : filled with the divisions made
     root : by id of a live value, what it is at the reference; empty where there is none
 
@@ -59,7 +59,7 @@ class Crossing:
     emitter: Emitter
     live: frozenset[int]
     non_negative: frozenset[int]
-    stand_ins: Mapping[int, Tensor]
+    stand_in: Tensor | None
     accounts: list[Account]
     root: Mapping[int, Tensor] = field(default_factory=dict)
 
@@ -99,15 +99,30 @@ class Crossing:
         return self.tensor(self.operation.input(index))
 
     def output(self, index: int = 0) -> Tensor:
-        """Return an output of the operation as a tensor."""
-        return self.tensor(self.operation.outputs[index])
+        """Return an output of the operation as a tensor, as it is before it is moved."""
+        return self.unmoved(self.tensor(self.operation.outputs[index]))
+
+    @property
+    def stand_ins(self) -> Mapping[int, Tensor]:
+        """By id of a value, a tensor that denominators may be divided by in its stead."""
+        if self.stand_in is None:
+            return {}
+        return {id(self.output().value): self.unmoved(self.stand_in)}
 
     @property
     def incoming(self) -> Relevance:
-        """Relevance of the first output."""
+        """Relevance of the first output, as it is before it is moved."""
         relevance = self.relevance[0]
         assert relevance is not None
-        return relevance
+        return replace(relevance, tensor=self.unmoved(relevance.tensor))
+
+    def unmoved(self, tensor: Tensor) -> Tensor:
+        """Take a tensor in the shape of the output back to where the operation's moves start."""
+        for move in reversed(self.operation.moves):
+            crossing = replace(self, operation=move, relevance=[Relevance(tensor, True)])
+            ((_, sent),) = OPERATORS[move.operator].propagate(crossing)
+            tensor = sent.tensor
+        return tensor
 
     @property
     def live_inputs(self) -> list[ir.Value]:
@@ -267,12 +282,12 @@ def _cross_layer(
         return [(inputs[0], Relevance(incoming.tensor, grounded))]
     x = Operands(tuple(crossing.change(value) for value in inputs))
     output = crossing.operation.outputs[0]
-    if not crossing.root:
-        crossing.emitter.same(built.biased(built(x), built.bias), output)
-    elif exact and crossing.tensor(output).value is output:
-        held = crossing.change(output).value
+    # Where it is computed with in another type, that is not what the layer would compute.
+    if crossing.tensor(output).value is output and (exact or not crossing.root):
+        computed = built(x) if crossing.root else built.biased(built(x), built.bias)
+        held = crossing.unmoved(crossing.change(output)).value
         assert held is not None
-        crossing.emitter.same(built(x), held)
+        crossing.emitter.same(computed, held)
     return cross_by_rule(crossing, built, inputs, crossing.rule)
 
 

@@ -7,6 +7,7 @@ from support import close, crosses_as_defined, explain, lines, model, node, norm
 
 import onnxlrp
 from onnxlrp import reference
+from onnxlrp.audit import check
 
 C = 4
 BN = {
@@ -330,3 +331,136 @@ def test_a_sum_with_nothing_hands_relevance_on(sum_, constant, passes):
     explained = explain(proto, composite, {"x": x}, inside=["y"])
     crossed = explained.relevance("y").sum(axis=0, keepdims=True)
     assert np.allclose(explained.values["relevance"], crossed, rtol=1e-6) == passes
+
+
+IN, BEHIND = [0, 3, 1, 2], [0, 2, 3, 1]
+W2, S, T = normal(5, C, 2, 2, seed=20), normal(C, seed=21), normal(5, seed=22)
+CHANNELS_LAST = [
+    node("Transpose", ["x"], "x0", perm=IN),
+    node("Conv", ["x0", "w", "b"], "z", pads=[1, 1, 1, 1]),
+    node("Transpose", ["z"], "moved", perm=BEHIND),
+    node("Mul", ["moved", "s"], "scaled"),
+    node("Add", ["t", "scaled"], "shifted"),
+    node("Relu", ["shifted"], "a"),
+    node("Transpose", ["a"], "a0", perm=IN),
+    node("Conv", ["a0", "w2"], "z2"),
+    node("Transpose", ["z2"], "moved2", perm=BEHIND),
+    node("Sub", ["moved2", "t2"], "shifted2"),
+    node("ReduceMean", ["shifted2", "spatial"], "f", keepdims=0),
+    node("MatMul", ["f", "readout"], "logits"),
+]
+CHANNELS_SECOND = [
+    node("Conv", ["x", "w", "b"], "z", pads=[1, 1, 1, 1]),
+    node("Relu", ["z"], "a"),
+    node("Conv", ["a", "w2", "b2"], "z2"),
+    node("ReduceMean", ["z2", "spatial"], "f", keepdims=0),
+    node("MatMul", ["f", "readout"], "logits"),
+]
+
+
+def channels_last():
+    weights = {"w": W, "b": B, "s": S, "t": BN["beta"], "w2": W2, "t2": T}
+    weights |= {"spatial": np.array([1, 2]), "readout": normal(5, 3, seed=7)}
+    return model(CHANNELS_LAST, {"x": ["N", 6, 6, 3]}, ["logits"], weights)
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "epsilon bias=distribute", "z-plus", "gamma", "flat"])
+def test_what_is_added_behind_a_transpose_belongs_to_the_layer(rule):
+    """The oracle explains the same network with channels on axis 1 and merged by hand."""
+    composite = lines(f"Conv: {rule}", "ReduceMean: norm", "MatMul: epsilon")
+    x = normal(2, 6, 6, 3, seed=9)
+    explained = explain(channels_last(), composite, {"x": x})
+    merged_into = {entry.name: entry.merged for entry in explained.conversion.nodes}
+    assert merged_into["node_z"] == ("node_moved", "node_scaled", "node_shifted")
+    assert merged_into["node_z2"] == ("node_moved2", "node_shifted2")
+    weights = {
+        "w": (W * S[:, None, None, None]).astype(np.float32),
+        "b": B * S + BN["beta"],
+        "w2": W2,
+        "b2": -T,
+        "spatial": np.array([2, 3]),
+        "readout": normal(5, 3, seed=7),
+    }
+    by_hand = model(CHANNELS_SECOND, {"x": ["N", 3, 6, 6]}, ["logits"], weights)
+    rules = {
+        entry.name: (entry.rule, dict(entry.parameters)) for entry in explained.conversion.nodes
+    }
+    expected = reference.explain(
+        by_hand, {"x": x.transpose(IN)}, lambda n: rules[n.name], ["x"], "logits"
+    )
+    close(explained.values["relevance"], expected["x"].transpose(BEHIND))
+
+
+REARRANGED = {
+    "squeezed": (("Squeeze", ["z", "k"]), np.array([2]), normal(4, 1, seed=1), True),
+    "split": (("Reshape", ["z", "k"]), np.array([0, 2, 2, 5]), normal(2, 1, 1, seed=1), False),
+    "lengthwise": (("Squeeze", ["z", "k"]), np.array([2]), normal(5, seed=1), False),
+    "joined": (("Reshape", ["z", "k"]), np.array([-1, 20]), normal(20, seed=1), False),
+}
+
+
+@pytest.mark.parametrize("case", REARRANGED)
+def test_channels_that_stay_an_axis_of_their_own_keep_their_bias(case):
+    """Keras' Conv1D is a Conv with an axis of length 1 for rows, squeezed out in front of Add."""
+    (operator, inputs), k, constant, belongs = REARRANGED[case]
+    body = [
+        node("Conv", ["x", "w"], "z"),
+        node(operator, inputs, "moved"),
+        node("Add", ["moved", "t"], "a"),
+        node("Flatten", ["a"], "f"),
+        node("MatMul", ["f", "readout"], "logits"),
+    ]
+    weights = {"w": normal(4, 3, 1, 2, seed=2), "k": k, "t": constant}
+    weights["readout"] = normal(20, 3, seed=3)
+    proto = model(body, {"x": ["N", 3, 1, 6]}, ["logits"], weights)
+    composite = lines("Conv: gamma", "Add,MatMul: epsilon")
+    x = normal(2, 3, 1, 6, seed=4)
+    explained = explain(proto, composite, {"x": x})
+    merged_into = {entry.name: entry.merged for entry in explained.conversion.nodes}
+    assert merged_into["node_z"] == (("node_moved", "node_a") if belongs else ())
+    if belongs:
+        body[0] = node("Conv", ["x", "w", "t"], "z")
+        body[2] = node("Identity", ["moved"], "a")
+        weights["t"] = constant.reshape(-1)
+        by_hand = model(body, {"x": ["N", 3, 1, 6]}, ["logits"], weights)
+        rules = {e.name: (e.rule, dict(e.parameters)) for e in explained.conversion.nodes}
+        expected = reference.explain(by_hand, {"x": x}, lambda n: rules[n.name], ["x"], "logits")
+        close(explained.values["relevance"], expected["x"])
+
+
+def test_a_dense_layer_on_tokens_in_rows_takes_its_bias():
+    """Dense on [N, T, features] as tf2onnx writes it: rows of a matrix, then a Reshape and Add."""
+    body = [
+        node("Reshape", ["x", "rows"], "x0"),
+        node("MatMul", ["x0", "w"], "z"),
+        node("Reshape", ["z", "tokens"], "moved"),
+        node("Add", ["moved", "t"], "y"),
+        node("Relu", ["y"], "a"),
+        node("ReduceMean", ["a", "axes"], "g", keepdims=0),
+        node("MatMul", ["g", "readout"], "logits"),
+    ]
+    weights = {"w": normal(5, 4, seed=1), "t": normal(4, seed=2), "readout": normal(4, 3, seed=3)}
+    shapes = {"rows": np.array([-1, 5]), "tokens": np.array([-1, 3, 4]), "axes": np.array([1])}
+    proto = model(body, {"x": [2, 3, 5]}, ["logits"], weights | shapes)
+    x = normal(2, 3, 5, seed=4)
+    explained = explain(proto, lines("ReduceMean: norm", "MatMul: z-plus"), {"x": x}, target=0)
+    merged_into = {entry.name: entry.merged for entry in explained.conversion.nodes}
+    assert merged_into["node_z"] == ("node_moved", "node_y")
+    body[1:4] = [node("Gemm", ["x0", "w", "t"], "z"), node("Reshape", ["z", "tokens"], "y")]
+    by_hand = model(body, {"x": [2, 3, 5]}, ["logits"], weights | shapes)
+    rules = {e.name: (e.rule, dict(e.parameters)) for e in explained.conversion.nodes}
+    expected = reference.explain(by_hand, {"x": x}, lambda n: rules[n.name], ["x"], "logits", 0)
+    close(explained.values["relevance"], expected["x"])
+
+
+@pytest.mark.parametrize("given", [{}, {"reference": normal(6, 6, 3, seed=23)}])
+@pytest.mark.parametrize("rule", ["epsilon", "gamma"])
+def test_the_audit_recomputes_layers_whose_bias_stands_behind_a_transpose(rule, given):
+    composite = lines(f"Conv: {rule}", "ReduceMean: norm", "MatMul: epsilon")
+    proto = channels_last()
+    explainer = onnxlrp.convert(proto, composite, **given).to_proto()
+    audit = check(proto, explainer, normal(2, 6, 6, 3, seed=9))
+    recomputed = {o.name: layer for layer in audit.layers for o in layer.operations}
+    assert not any(o.skipped for layer in audit.layers for o in layer.operations)
+    assert all(recomputed[name].difference < 1e-5 for name in ("node_z", "node_z2"))
+    assert all(layer.leak < 1e-6 for layer in audit.layers if layer.judged)
