@@ -1,11 +1,12 @@
 """Which classifiers can be explained: architectures x exporters x what optimisers make of them.
 
-    pip install torch torchvision timm transformers onnxslim onnxscript
+    pip install torch torchvision timm transformers onnxslim onnxscript tensorflow tf2onnx
     python benchmarks/coverage.py --journal coverage.jsonl --page docs/coverage.md
 
-Every architecture of `architectures.py` is exported twice, and explained as exported, as
-onnxruntime optimised it, and slimmed. Each is tried in a process of its own; the journal keeps
-what was found, and a run that was interrupted goes on. `--page` writes the page from the journal.
+Every architecture of `architectures.py` is exported twice, those of `keras_architectures.py` once,
+and explained as exported, as onnxruntime optimised it, and slimmed. Each is tried in a process of
+its own; the journal keeps what was found, and a run that was interrupted goes on. `--page` writes
+the page from the journal.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-EXPORTERS = ("torchscript", "dynamo")
+EXPORTERS = ("torchscript", "dynamo", "tf2onnx")
 VARIANTS = ("exported", "optimised", "slimmed")
 _LIBRARIES = (
     *("timm", "torchvision", "transformers", "onnxruntime", "onnxslim"),
@@ -39,8 +40,17 @@ _LARGE = 100 << 20
 Outcome = dict[str, Any]
 
 
+def exporters(name: str) -> tuple[str, ...]:
+    """Return the exporters of an architecture's library."""
+    return EXPORTERS[2:] if name.startswith("keras/") else EXPORTERS[:2]
+
+
 def export(name: str, exporter: str, path: Path) -> dict[str, Any]:
     """Write a network as ONNX; return its inputs as arrays."""
+    if exporter == "tf2onnx":
+        import keras_architectures
+
+        return keras_architectures.export(name.removeprefix("keras/"), path)
     import torch
     from architectures import Score, build
 
@@ -201,9 +211,11 @@ def _first(error: Exception) -> str:
 
 def names(pattern: str) -> list[str]:
     """Names of the architectures that a pattern is in."""
+    import keras_architectures
     from architectures import FAMILIES
 
     every = [f"{library}/{name}" for library, family in FAMILIES.items() for name in family.names]
+    every += [f"keras/{name}" for name in keras_architectures.NAMES]
     return [name for name in every if pattern in name]
 
 
@@ -214,11 +226,13 @@ def run(journal: Path, pattern: str, again: set[str], limit: int) -> None:
     # one in which they have run.
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
-        for exporter in EXPORTERS:
+        for exporter in exporters("net/mlp"):
             export("net/mlp", exporter, Path(folder) / "model.onnx")
     for module in _LIBRARIES:
         importlib.import_module(module)
     for exporter, name in itertools.product(EXPORTERS, names(pattern)):
+        if exporter not in exporters(name):
+            continue
         known = [found.get((name, exporter, kind)) for kind in VARIANTS]
         ended = [entry for entry in known if entry is not None]
         if ended and not any(entry["status"] in again for entry in ended):
@@ -280,7 +294,7 @@ def page(journal: Path) -> str:
     lines = [
         _HEAD,
         f"{len(tried)} architectures were tried, {len(left)} were not{_listed(left)}; of the "
-        f"{len(EXPORTERS) * (len(tried) + len(left))} exports {len({k[:2] for k in found})}. Of "
+        f"{sum(len(exporters(n)) for n in tried + left)} exports {len({k[:2] for k in found})}. Of "
         f"{len(runs)} models that export and run in onnxruntime "
         f"**{len(good)} are explained, {len(good) / max(len(runs), 1):.1%}**.",
         "",
@@ -314,13 +328,13 @@ Written by
     python benchmarks/coverage.py --page docs/coverage.md
 
 which takes hours; interrupted, it goes on where it stopped. Architectures of
-[timm](https://github.com/huggingface/pytorch-image-models) (`timm/`), torchvision (`tv/`) and
-transformers (`hf/`), and single layers in a small network (`net/`): random weights, BatchNorm
-statistics of random inputs, no branch multiplied by 0. Pictures are as small as the architecture
-takes, from 96 x 96 on; of blocks in a row that are alike two are kept; transformers' networks
-have two of width 32. Each is exported by torch's two exporters (TorchScript to opset 17, dynamo
-to 18) with a symbolic batch, and tried as exported, as onnxruntime's extended optimisation leaves
-it, and slimmed by onnxslim.
+[timm](https://github.com/huggingface/pytorch-image-models) (`timm/`), torchvision (`tv/`),
+transformers (`hf/`) and Keras (`keras/`), and single layers in a small network (`net/`): random
+weights, BatchNorm statistics of random inputs, no branch multiplied by 0. Pictures are as small as
+the architecture takes, from 96 x 96 on; of blocks in a row that are alike two are kept, except in
+Keras; transformers' networks have two of width 32. Each is exported by torch's two exporters
+(TorchScript to opset 17, dynamo to 18), or by Keras, which calls tf2onnx, with a symbolic batch,
+and tried as exported, as onnxruntime's extended optimisation leaves it, and slimmed by onnxslim.
 
 *Explained* means: the default composite converts it; the model's outputs are unchanged; all
 relevance is finite; `onnxlrp check` accounts for it layer by layer; and, of the plain export,
@@ -342,7 +356,7 @@ Key = tuple[str, str, str]
 
 def _totals(tried: list[str], runs: set[Key], good: set[Key]) -> Iterator[list[str]]:
     for library in dict.fromkeys(name.split("/")[0] for name in tried):
-        for exporter in EXPORTERS:
+        for exporter in exporters(f"{library}/"):
             row = [library, exporter]
             for kind in VARIANTS:
                 keys = {k for k in runs if k[0].startswith(library + "/")}
@@ -366,6 +380,9 @@ def _reasons(failed: Mapping[Key, Outcome]) -> list[list[str]]:
 def _each(name: str, found: Mapping[Key, Outcome]) -> list[str]:
     cells = [name]
     for exporter in EXPORTERS:
+        if exporter not in exporters(name):
+            cells.append("")
+            continue
         own = [e for key, e in found.items() if key[:2] == (name, exporter)]
         count = sum(e["status"] == "explained" for e in own)
         cells.append(f"{count} of {sum(e['status'] not in _NO_MODEL for e in own)}")
