@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from drawn import Draw, Network
 from hypothesis import strategies as st
-from support import lines
+from support import SHARING, lines
 
 import onnxlrp
-from onnxlrp.compiler.composite import available
 
 BIAS = ("absorb", "exclude", "distribute")
 STABILISERS = (1e-6, 1e-3, 0.1, 0.5)
@@ -58,6 +57,6 @@ def composites(draw: Draw, network: Network) -> onnxlrp.Composite:
     """Draw a composite for a network."""
     if draw(st.booleans()):
         return draw(lines_for(network))
-    shipped = draw(st.sampled_from(available()))
+    shipped = draw(st.sampled_from(SHARING))
     bounds = {"low": -4.0, "high": 4.0} if "low" in shipped.parameters else {}
     return shipped.with_parameters({**bounds, "stabiliser": draw(st.sampled_from((1e-6, 0.1)))})

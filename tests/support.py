@@ -14,8 +14,12 @@ from onnx import helper, numpy_helper
 
 import onnxlrp
 from onnxlrp import reference
+from onnxlrp.compiler.composite import available
 
 Array = np.ndarray[Any, Any]
+
+SHARING = [c for c in available() if c.yields == "relevance" and not c.reference]
+"""Composites that share the score itself out; the zoo has all others, too."""
 
 EXACT = 1e-5
 """Largest difference of one operator's relevance from the definition, as a part of max|R|."""

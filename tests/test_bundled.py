@@ -8,16 +8,15 @@ import onnx
 import onnx.version_converter
 import pytest
 from PIL import Image
-from support import close, run
+from support import SHARING, close, run
 
 import onnxlrp
 from onnxlrp import audit, reference
-from onnxlrp.compiler.composite import available
 from onnxlrp.demo import PREPROCESSING
 from onnxlrp.inputs.presets import PRESETS
 
 BUNDLED = resources.files("onnxlrp.bundled")
-COMPOSITES = [composite.name for composite in available()]
+COMPOSITES = [composite.name for composite in SHARING]
 
 
 def network():
