@@ -194,7 +194,7 @@ def explained(tested: nn.Module, x: Array, case: Case, rectified: bool) -> Expla
             *([node("Relu", ["x"], "seen")] if rectified else []),
             node(op, ["seen" if rectified else "x", *weights], "y", **attributes),
             node("Reshape", ["y", "rows"], "row"),
-            node("Add", ["row", "offset"], "shifted"),
+            node("Sum", ["row", "offset"], "shifted"),
             node("Gemm", ["shifted", "matrix"], "logits"),
         ],
         {"x": ["N", *x.shape[1:]]},

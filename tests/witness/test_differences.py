@@ -37,7 +37,7 @@ def one_layer(tested, x, rule, offset, weights=None):
     x = np.array([x], np.float32)
     offset = np.array([offset], np.float32)
     proto = model(
-        [tested, node("Reshape", ["y", "rows"], "row"), node("Add", ["row", "offset"], "score")],
+        [tested, node("Reshape", ["y", "rows"], "row"), node("Sum", ["row", "offset"], "score")],
         {"x": ["N", *x.shape[1:]]},
         {"score": ["N", 1]},
         {**(weights or {}), "rows": np.array([-1, 1], np.int64), "offset": offset},
