@@ -8,11 +8,10 @@ import onnx.version_converter
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation
-from support import EXACT, run, with_outputs
+from support import EXACT, SHARING, run, with_outputs
 
 import onnxlrp
 from onnxlrp import audit, reference
-from onnxlrp.compiler.composite import available
 from onnxlrp.inputs.presets import PRESETS
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
@@ -113,7 +112,7 @@ def test_a_leak_is_seen():
     assert leaking[0].leak == pytest.approx(5e-4, rel=0.05)
 
 
-COMPOSITES = [composite.name for composite in available()]
+COMPOSITES = [composite.name for composite in SHARING]
 
 
 def images(network, count):
