@@ -123,7 +123,7 @@ class _Sender:
     ----------
     unheld : of each output without relevance in the explainer, what sends to it
     step : of rounding; 0 where nothing is rounded
-    lost : of each output, how many such steps of relevance there are in one of the output
+    losses : tells, of each output, how many such steps of relevance there are in one of the output
     y : the first output as the model computed it, where its moves start; None where it is not held
     back : takes what is sent to an output to where the operation's moves start
 
@@ -136,9 +136,13 @@ class _Sender:
     live: list[bool]
     root: list[Array | None] | None
     step: float
-    lost: list[Array | float]
+    losses: Callable[[], list[Array | float]]
     y: Array | None
     back: Callable[[Array], Array]
+
+    @cached_property
+    def _lost(self) -> list[Array | float]:
+        return self.losses()
 
     @cached_property
     def _off(self) -> Array | float:
@@ -164,7 +168,7 @@ class _Sender:
                 self.step * lost + self._off,
                 random,
             )
-            for r, sends, lost in zip(self.relevance, self.unheld, self.lost, strict=True)
+            for r, sends, lost in zip(self.relevance, self.unheld, self._lost, strict=True)
         ]
         inputs = [_shaken(x, self.step, random) for x in self.alone.inputs]
         # What is constant is the same at both points.
@@ -280,10 +284,8 @@ class _Walk:
             step = 0.0
         y = self.values.get(operation.outputs[0].name or "")
         y = None if y is None else back(y)
-        lost = [
-            back(each) if isinstance(each, np.ndarray) else each for each in self._lost(operation)
-        ]
-        sender = _Sender(alone, relevance, unheld, rule, live, root, step, lost, y, back)
+        losses = partial(self._lost, operation, back)
+        sender = _Sender(alone, relevance, unheld, rule, live, root, step, losses, y, back)
         for index, value in enumerate(operation.inputs):
             part = done.relevance[index]
             if value is None or part is None or id(value) not in self.written.facts.relevant:
@@ -294,20 +296,19 @@ class _Walk:
             self.senders.setdefault(name, []).append(partial(sender.send, index))
         return ""
 
-    def _lost(self, operation: Operation) -> list[Array | float]:
+    def _lost(self, operation: Operation, back: Callable[[Array], Array]) -> list[Array | float]:
         """By output, by what its rounding grows in its change from the root, that is divided by."""
         lost: list[Array | float] = [1.0] * len(operation.outputs)
         for index, value in enumerate(operation.outputs):
             y, name = self.values.get(value.name or ""), self.written.at_reference(value.name or "")
             if y is not None and name and operation.operator in LINEAR | {"Softmax"}:
                 root = self.values[name].astype(np.float64)
-                # Of a softmax it is the logarithm that changes.
-                size = (
-                    np.abs(np.log(np.maximum(y, 1e-30))) if operation.operator == "Softmax" else 0
-                )
-                lost[index] = (1 + size) * np.abs(y) / np.maximum(
-                    np.abs(y - root), np.abs(y) * 1e-9 + 1e-30
-                ) + 1
+                change = np.maximum(np.abs(y - root), np.abs(y) * 1e-9 + 1e-30)
+                grown = np.abs(y) / change
+                if operation.operator == "Softmax":
+                    # It is the logarithm that changes.
+                    grown = grown * (1 + np.abs(np.log(np.maximum(y, 1e-30))))
+                lost[index] = back(grown + 1)
         return lost
 
     def _root(

@@ -16,7 +16,7 @@ from onnxlrp.audit.findings import (
     Layer,
 )
 from onnxlrp.audit.kernels import PROVIDERS, Missing
-from onnxlrp.running.explanation import CANCELLING, LEAST, MOST
+from onnxlrp.running.explanation import CANCELLING, strays
 
 MENTIONED = 3
 """How many layers are named of those that have the same thing to tell."""
@@ -161,7 +161,7 @@ def _failures(audit: Audit) -> Iterator[Finding]:
 
 def _doubts(audit: Audit) -> Iterator[Finding]:
     if not audit.contrast and not audit.sensitivity:
-        lost = [share for share in audit.shares if not LEAST <= share <= MOST]
+        lost = [share for share in audit.shares if strays(share)]
         large = [size for size in audit.sizes if size > CANCELLING]
         if lost:
             yield Finding(

@@ -45,26 +45,23 @@ def mistrust(accounts: Sequence[Account], against: bool) -> None:
     against : whether the explainer has a reference
 
     """
-    from onnxlrp.running.explanation import CANCELLING, LEAST, MOST
+    from onnxlrp.running.explanation import CANCELLING, strays
 
-    doubted = [account for account in accounts if account.doubt]
-    if not doubted:
-        return
-    lost = [account for account in doubted if not LEAST <= (account.share or 0) <= MOST]
+    lost = [one.share for one in accounts if one.share is not None and strays(one.share)]
+    cancelling = sum(bool(one.doubt) for one in accounts) - len(lost)
     if lost:
-        kept = median(account.share or 0 for account in lost)
         advice = "try a composite with gamma"
         if not against:
             advice = "biases hold the rest; convert --reference mean leaves them nothing"
         echo(
             f"Warning: {len(lost)} of {len(accounts)} maps account for less than half or more than "
-            f"twice of the score ({kept:.1%} in the middle): {advice}",
+            f"twice of the score ({median(lost):.1%} in the middle): {advice}",
             err=True,
         )
-    if len(doubted) > len(lost):
+    if cancelling:
         echo(
-            f"Warning: in {len(doubted) - len(lost)} of {len(accounts)} maps relevance is more "
-            f"than {CANCELLING:.0f} times the score, and cancels: a rule that bounds it, such as "
+            f"Warning: in {cancelling} of {len(accounts)} maps relevance is more than "
+            f"{CANCELLING:.0f} times the score, and cancels: a rule that bounds it, such as "
             "z-plus or gamma, says more",
             err=True,
         )

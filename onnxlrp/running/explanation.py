@@ -59,17 +59,26 @@ class Account(NamedTuple):
     quantity: str = "score"
 
     @classmethod
-    def of(cls, aim: Aim, score: float, relevance: float, size: float, logit: bool) -> Account:
-        """Hold the sum of a map against what was explained."""
+    def of(
+        cls,
+        aim: Aim,
+        score: float,
+        maps: Sequence[NDArray[Any]],
+        logit: bool,
+        padding: float = 0.0,
+    ) -> Account:
+        """Hold the sum of one sample's maps, and what padding has, against what was explained."""
+        total = sum(float(each.sum(dtype=np.float64)) for each in maps) + padding
+        size = sum(float(np.abs(each).sum(dtype=np.float64)) for each in maps)
         known = logit and not aim.contrast and not aim.sensitivity and score != 0
-        return cls(score, relevance, relevance / score if known else None, size, aim.quantity)
+        return cls(score, total, total / score if known else None, size, aim.quantity)
 
     @property
     def doubt(self) -> str:
         """Why the map says little about the score; "" where nothing speaks against it."""
         if self.share is None:
             return ""
-        if not LEAST <= self.share <= MOST:
+        if strays(self.share):
             return f"the map accounts for {self.share:.1%} of the {self.quantity}"
         if self.size > CANCELLING * abs(self.score):
             times = self.size / abs(self.score)
@@ -88,6 +97,11 @@ class Account(NamedTuple):
             beyond = self.share < 0 or self.share > 1.01
             share += ": biases and stabilisers hold the difference)" if beyond else ")"
         return f"{name} {self.score:.4g}, relevance sums to {self.relevance:.4g}{share}"
+
+
+def strays(share: float) -> bool:
+    """Tell whether a map accounts for less than half or more than twice of a score, or for none."""
+    return not LEAST <= share <= MOST
 
 
 def is_flat(scores: NDArray[Any], logits: bool) -> bool:
@@ -208,10 +222,8 @@ class Explanation:
         0 whatever the score is, and a gradient to anything, so no share of it is told.
         """
         maps = self.relevance.values() if isinstance(self.relevance, dict) else [self.relevance]
-        total = sum(float(relevance[index].sum(dtype=np.float64)) for relevance in maps)
-        size = sum(float(np.abs(relevance[index]).sum(dtype=np.float64)) for relevance in maps)
-        score = float(self.score[index])
-        return Account.of(self.aim(index), score, total, size, self.score_is_logit)
+        one = [relevance[index] for relevance in maps]
+        return Account.of(self.aim(index), float(self.score[index]), one, self.score_is_logit)
 
     def heatmap(self, index: int = 0, *, name: str | None = None, **options: Any) -> Image.Image:
         """Draw one map: red speaks for the class, blue against it.

@@ -141,9 +141,9 @@ def text_gallery(
                     raise InputError(f"{result.item.source}: {result.reason}")
                 assert result.sample.tokens is not None
                 for one in result.explained:
-                    total = float(one.relevance.sum()) + one.padding
-                    size = float(np.abs(one.relevance).sum())
-                    account = Account.of(one.aim, one.score, total, size, run.score_is_output)
+                    account = Account.of(
+                        one.aim, one.score, [one.relevance], run.score_is_output, one.padding
+                    )
                     heading = f"{name} · {title(one.aim.in_words(labels), account)}"
                     picture = sentence(
                         result.sample.tokens,

@@ -145,9 +145,9 @@ class Writer:
     def _write(self, result: Result, explained: Explained, rank: int) -> Record:
         sample, relevance = result.sample, explained.relevance
         tokens = sample.tokens
-        total = float(relevance.sum(dtype=np.float64)) + explained.padding
-        size = float(np.abs(relevance).sum(dtype=np.float64))
-        account = Account.of(explained.aim, explained.score, total, size, self.logits)
+        account = Account.of(
+            explained.aim, explained.score, [relevance], self.logits, explained.padding
+        )
         layout = "NCHW" if self.preprocessing is None else self.preprocessing.layout
         full = full_scale(relevance, layout) if relevance.ndim == 3 else 0.0
         if tokens is not None:
@@ -161,9 +161,9 @@ class Writer:
             explained=explained.aim.in_words(self.labels),
             quantity=account.quantity,
             score=explained.score,
-            relevance=total,
+            relevance=account.relevance,
             share=account.share,
-            size=size,
+            size=account.size,
             padding=explained.padding,
             full=full,
             flat=is_flat(result.scores, self.logits),
