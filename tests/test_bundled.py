@@ -32,7 +32,16 @@ def test_the_network_says_cat():
     assert run(network(), {"image": photograph()})["logits"].argmax() == 3
 
 
-@pytest.mark.parametrize("treatment", ["taylor", "identity", "path-integral", "taylor-2"])
+@pytest.mark.parametrize(
+    "treatment",
+    [
+        "taylor",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("identity", "path-integral", "taylor-2")
+        ),
+    ],
+)
 @pytest.mark.parametrize("composite", COMPOSITES)
 def test_every_composite_is_as_defined_end_to_end(composite, treatment):
     """Where denominators cancel (epsilon on signed values), float32 itself is the limit.

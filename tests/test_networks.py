@@ -16,7 +16,7 @@ from onnxlrp.inputs.presets import PRESETS
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 ZOO = {
-    "bvlc_alexnet": True, "densenet121": True, "inception_v1": False, "inception_v2": False,
+    "bvlc_alexnet": True, "densenet121": True, "inception_v1": True, "inception_v2": True,
     "resnet50": True, "shufflenet": False, "squeezenet": False, "vgg19": True, "zfnet512": True,
 }  # fmt: skip
 """Every light topology in the onnx wheel, and whether it takes long."""

@@ -27,6 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Options of a conftest.py are known only where its folder is named on the command line.
     if MISSING and config.getoption("--peers-required", False):
         raise pytest.UsageError(f"not installed: {', '.join(MISSING)}")
+    if config.getoption("--peers-required", False) and config.getoption("numprocesses", 0):
+        raise pytest.UsageError("what was compared is counted in one process: give -n 0")
     if not MISSING:
         stand_in_for_torchvision()
 
@@ -44,8 +46,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "witness":
             item.add_marker("witness")
-            # What was compared is counted in one process.
-            item.add_marker(pytest.mark.xdist_group("witness"))
     # What was compared is only known at the end.
     items.sort(key=lambda item: item.path.name == "test_agreement.py")
 

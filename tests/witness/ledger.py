@@ -105,8 +105,8 @@ class Ledger:
         named = ", ".join(f"{name} {version}" for name, version in versions.items())
         parts = [
             "# Agreement with other implementations",
-            "Written by `pytest tests/witness --write-agreement`; every run of the suite checks "
-            "that each comparison\nlisted here was made and is within its gate.",
+            "Written by `pytest tests/witness -n 0 --write-agreement`; every such run of the suite "
+            "checks that each\ncomparison listed here was made and is within its gate.",
             f"Compared: {named}.",
         ]
         cells = list(self.counts())
