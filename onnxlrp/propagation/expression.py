@@ -204,6 +204,17 @@ def negative(x: X) -> X:
     return replace(x - positive(x), sign=Sign.NON_POSITIVE)
 
 
+def magnitude(x: X) -> X:
+    """|x|, elementwise; x itself, or -x, where the sign is known."""
+    if isinstance(x, Operands):
+        return x.map(magnitude)
+    if x.sign in (Sign.NON_NEGATIVE, Sign.ZERO):
+        return x
+    if x.sign is Sign.NON_POSITIVE:
+        return -x
+    return x.emitter.elementwise("Abs", x, sign=Sign.NON_NEGATIVE)
+
+
 class Emitter:
     """Writes the nodes of one explainer, each distinct expression once.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from inspect import signature
 
 from onnxlrp.propagation import layout
-from onnxlrp.propagation.expression import Operands, Sign, Tensor, negative, positive
+from onnxlrp.propagation.expression import Operands, Sign, Tensor, magnitude, negative, positive
 
 Parameter = float | str | Sequence[float]
 BIAS_TREATMENTS = ("absorb", "exclude", "distribute")
@@ -393,16 +393,17 @@ def gamma_rule(
     positive, as in the stabiliser.
     Use: convolutions, between epsilon (gamma 0) and z-plus (gamma large).
     """
-    xp, xn = positive(x), negative(x)
-    up, down, bias = (
-        layer.by_sign(1 + gamma, 1),
-        layer.by_sign(1, 1 + gamma),
-        layer.bias,
-    )
-    above, below = share.split_by_sign(relevance, layer.biased(layer(x), bias))
-    s = share(above, up(xp) + down(xn), bias + gamma * positive(bias))
-    t = share(below, down(xp) + up(xn), bias + gamma * negative(bias))
-    return xp * (up.adjoint(s) + down.adjoint(t)) + xn * (down.adjoint(s) + up.adjoint(t))
+    z, bias = layer(x), layer.bias
+    above, below = share.split_by_sign(relevance, layer.biased(z, bias))
+    if below.is_zero and all(part.sign is Sign.NON_NEGATIVE for part in x.parts):
+        return gamma_original(layer, x, above, share, gamma)
+    # z_ij⁺ and z_ij⁻ are half of z_ij + |z_ij| and z_ij - |z_ij|: two layers, not eight.
+    size, sizes = magnitude(x), layer.by_sign(1, -1)
+    more, either = gamma / 2 * sizes(size), (1 + gamma / 2) * z
+    s = share(above, either + more, bias + gamma * positive(bias))
+    t = share(below, either - more, bias + gamma * negative(bias))
+    signed, unsigned = layer.adjoint((1 + gamma / 2) * (s + t)), sizes.adjoint(gamma / 2 * (s - t))
+    return x * signed + size * unsigned
 
 
 @rule("gamma-original")
