@@ -13,7 +13,17 @@ import onnxlrp
 BIAS = ("absorb", "exclude", "distribute")
 STABILISERS = (1e-6, 1e-3, 0.1, 0.5)
 
-_ANYWHERE = ("epsilon", "norm", "z-plus", "alpha-beta", "beta", "flat", "gamma", "gamma-original")
+_ANYWHERE = (
+    "epsilon",
+    "norm",
+    "z-plus",
+    "alpha-beta",
+    "beta",
+    "flat",
+    "even",
+    "gamma",
+    "gamma-original",
+)
 _RULES = {
     "MaxPool": ("winner-takes-all", "proportional"),
     "LRN": ("taylor", "identity", "taylor-unnormalised", "path-integral", "taylor-2", "gradient"),
@@ -27,7 +37,7 @@ _OWN = {
     "gamma-original": ("gamma=0.25", "gamma=2"),
     "z-box": ("low=-4 high=4",),
 }
-_WITHOUT_BIAS = ("norm", "flat", "z-box")
+_WITHOUT_BIAS = ("norm", "flat", "even", "z-box")
 _WITHOUT_PARAMETERS = ("pass", "winner-takes-all", *_RULES["LRN"])
 
 

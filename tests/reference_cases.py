@@ -30,6 +30,7 @@ LINEAR_RULES: list[tuple[str, dict[str, Any]]] = [
     ("alpha-beta", {"alpha": 1.5, "beta": 0.5, "stabiliser": 0.1, "bias": "distribute"}),
     ("beta", {"beta": 0.5, "bias": "exclude"}),
     ("flat", {"stabiliser": 0.1}),
+    ("even", {"stabiliser": 0.1}),
     ("gamma", {}),
     ("gamma", {"gamma": 2.0, "stabiliser": 0.1, "bias": "exclude"}),
     ("gamma", {"gamma": 0.5, "bias": "distribute"}),

@@ -99,6 +99,20 @@ def test_a_negative_output(rule, expected):
     check_neuron((1, -1), 0, (1, 2), rule, expected)
 
 
+def test_even_evens_out_what_windows_share():
+    """Windows of three at a stride of two: flat gives the middle pixel, which both see, twice."""
+    body = [
+        node("Conv", ["x", "w"], "h", strides=[2]),
+        node("Flatten", ["h"], "f"),
+        node("Gemm", ["f", "v"]),
+    ]
+    weights = {"w": np.ones((1, 1, 3), np.float32), "v": row(1, 1).T}
+    x = np.array([[[1, 1, 1, 2, 0]]], np.float32)
+    composite = lines("Conv: flat", "Gemm: epsilon")
+    check(body, x, weights, composite, [[[1, 1, 2, 1, 1]]])
+    check(body, x, weights, lines("Conv: even", "Gemm: epsilon"), [[[6 / 5] * 5]])
+
+
 def test_pass_hands_relevance_on_unchanged():
     """Flat gives each of two neurons f / 2, whatever made them."""
     body = [node("Gemm", ["x", "w", "c"], "h"), node("Gemm", ["h", "v", "b"])]

@@ -16,6 +16,8 @@ from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Operands, Sign, Tensor, magnitude, negative, positive
 
 Parameter = float | str | Sequence[float]
+_TINY = 1e-12
+"""Lost in any number that is not 0: for inputs that no output is connected to."""
 BIAS_TREATMENTS = ("absorb", "exclude", "distribute")
 
 
@@ -379,6 +381,24 @@ def flat(layer: Layer, x: Operands, relevance: Tensor, share: Share) -> Operands
     """
     ones = layer.ones
     return ones.adjoint(share(relevance, ones(layer.filled(x, 1.0)), relevance.emitter.zero))
+
+
+@rule("even", grounded=False, biased=False)
+def even(layer: Layer, x: Operands, relevance: Tensor, share: Share) -> Operands:
+    """R_i = sum_j v_i / (sum_i v_i) R_j over connected pairs, v_i = 1 / what `flat` gives of R = 1.
+
+    Where a stride does not divide a window, some pixels are in more windows than others, and `flat`
+    draws that as a grid. Here what is even over the outputs is even over the inputs, but for
+    those at the border.
+
+    Equals: `flat` where every input is in equally many windows.
+    Use: a first layer with a stride.
+    """
+    ones = layer.ones
+    fan_in = ones(layer.filled(x, 1.0))
+    seen = ones.adjoint(layout.filled(relevance, 1.0) / stabilised(fan_in, _TINY))
+    weight = seen.map(lambda u: u.emitter.scalar(1.0, u) / stabilised(u, _TINY))
+    return weight * ones.adjoint(share(relevance, ones(weight), relevance.emitter.zero))
 
 
 @rule("gamma")

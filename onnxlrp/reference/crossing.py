@@ -33,7 +33,7 @@ from onnxlrp.reference.products import (
     parts_of,
     summed_to,
 )
-from onnxlrp.reference.rules import LINEAR_RULES, Contributions
+from onnxlrp.reference.rules import LINEAR_RULES, Contributions, evened
 
 CHUNK = 2**18
 """How many contributions z_ij are held at a time."""
@@ -122,6 +122,10 @@ def _linear(
     if root is not None and rule != "z-box":
         # Of z-box, the corner of the box is the reference.
         values = [v - b for v, b in zip(values, live_values(root, live), strict=True)]
+    if rule == "even":
+        ones = np.ones_like(relevance)
+        flat = _linear(node, inputs, ones, "flat", {}, live, layer).relevance
+        values = [evened(part) for part in live_values(flat, live)]
     # The element that index -1 finds is the padding: zero, and what it receives is dropped.
     x = np.concatenate([*(v.reshape(-1) for v in values), [0.0]])
     places = [index for index, alive in enumerate(live) if alive and inputs[index] is not None]

@@ -140,6 +140,16 @@ def _flat(c: Contributions, stabiliser: float = 1e-6) -> Shares:
     return _proportional(c, ones, c.bias, c.relevance, stabiliser, "exclude")
 
 
+def _even(c: Contributions, stabiliser: float = 1e-6) -> Shares:
+    """Flat, but for what inputs weigh, which stands in x: `evened`."""
+    return _proportional(c, c.connected * c.x, c.bias, c.relevance, stabiliser, "exclude")
+
+
+def evened(flat: Array) -> Array:
+    """Return 1 / what the flat rule gives each input where every R_j is 1; 0 where nothing."""
+    return np.divide(1, flat, out=np.zeros_like(flat), where=flat > 0)
+
+
 def _gamma(
     c: Contributions, gamma: float = 0.25, stabiliser: float = 1e-6, bias: str = "absorb"
 ) -> Shares:
@@ -214,6 +224,7 @@ LINEAR_RULES: dict[str, Callable[..., Shares]] = {
     "gamma": _gamma,
     "gamma-original": _gamma_original,
     "flat": _flat,
+    "even": _even,
     "w-square": _w_square,
     "z-box": _z_box,
     "gradient": _gradient,

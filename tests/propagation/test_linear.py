@@ -23,6 +23,7 @@ RULES = [
     ("beta", {"beta": 1}),
     ("beta", {"beta": 0}),
     ("flat", {}),
+    ("even", {}),
     ("gamma", {}),
     ("gamma", {"gamma": 1.0, "bias": "exclude"}),
     ("gamma", {"gamma": 0.5, "bias": "distribute"}),
