@@ -77,7 +77,24 @@ ATTENTION = (
     f"{FLAT}; Mixture: uniform",
     f"{FLAT}; Mixture: signal",
 )
-CANDIDATES = {"convolutions": CONVOLUTIONS, "attention": ATTENTION}
+REFERRED = "deeplift; Conv first: flat"
+SMALL = "Conv: gamma gamma=0.05"
+REFERENCES = (
+    "epsilon_plus_flat_exclude",
+    "epsilon_plus_flat_exclude; Conv first: even",
+    f"{FIRST}; {SMALL} bias=exclude",
+    f"{FIRST}; Conv: gamma gamma=0.25 bias=distribute",
+    "deeplift",
+    REFERRED,
+    *(f"{REFERRED}; Conv: gamma gamma={gamma}" for gamma in (0.01, 0.02, 0.05, 0.1, 0.25)),
+    f"{REFERRED}; Conv,Gemm,MatMul: gamma gamma=0.05",
+    f"{REFERRED}; {SMALL}; MaxPool: proportional",
+    f"deeplift; Conv first: even; {SMALL}",
+    f"deeplift; Conv first: w-square; {SMALL}",
+    f"deeplift; Conv first: z-box low=preprocessing high=preprocessing; {SMALL}",
+    f"deeplift; {SMALL}",
+)
+CANDIDATES = {"convolutions": CONVOLUTIONS, "attention": ATTENTION, "references": REFERENCES}
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxlrp import reference
 from onnxlrp.audit import beginning, kernels, running
 from onnxlrp.audit import inputs as feeding
 from onnxlrp.audit.balance import Entry, balance, terms
@@ -110,6 +111,7 @@ def check(
         shares = _per_sample([values[held] for held in maps]) / whole
         sizes = _per_sample([np.abs(values[held]) for held in maps]) / np.abs(whole)
         alike = _alike(written, feeds, values, provider)
+        drawn = _drawn(written, feeds, values)
     return Audit(
         model=name,
         explainer=explainer_name,
@@ -125,6 +127,7 @@ def check(
         shares=tuple(map(float, shares)),
         sizes=tuple(map(float, sizes)),
         alike=alike,
+        drawn=drawn,
         bias_treatments=tuple(
             sorted(
                 {
@@ -172,6 +175,22 @@ def _alike(
         for found in (values, other)
     ]
     return min(float(np.corrcoef(*pair)[0, 1]) for pair in zip(*maps, strict=True))
+
+
+def _drawn(
+    written: Written, feeds: Mapping[str, Array], values: Mapping[str, Array]
+) -> float | None:
+    """Compare a class activation map with its definition, as a part of its largest value."""
+    contract = written.contract
+    if not contract.feature_maps:
+        return None
+    maps, gradient = values[contract.feature_maps], values[written.relevance[contract.feature_maps]]
+    ((source, held),) = contract.relevance.items()
+    # Each channel has the same part of the map.
+    channel = 1 if not np.ptp(values[held], axis=1).any() else values[held].ndim - 1
+    sizes = tuple(np.delete(feeds[source].shape, [0, channel]))
+    wanted = reference.activation_map(contract.yields, maps, gradient, sizes)
+    return _changed(values[held].sum(axis=channel, dtype=np.float64), wanted)
 
 
 def _same_major(written: Written, name: str) -> None:

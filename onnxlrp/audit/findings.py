@@ -164,6 +164,8 @@ class Audit:
         of what speaks for the class, the unit of all shares
     heatmap : sum of the relevance at the inputs
     shares, sizes : of each sample, that and the sum of its magnitudes as parts of the score
+    drawn : difference of a class activation map from its definition, as a part of its largest
+        value; None of all else
     alike : least correlation of a sample's map with that of the class that scores next; None where
         there is no choice
     bias_treatments : what the composite does with biases
@@ -193,6 +195,7 @@ class Audit:
     heatmap: float
     shares: tuple[float, ...]
     sizes: tuple[float, ...]
+    drawn: float | None
     alike: float | None
     bias_treatments: tuple[str, ...]
     precision: float
@@ -211,6 +214,7 @@ class Audit:
         return not (
             any(not difference <= self.allowed_change for difference in self.outputs.values())
             or (self.start is not None and not self.start <= max(DIFFERENCE, self.precision))
+            or (self.drawn is not None and not self.drawn <= max(DIFFERENCE, self.precision))
             or any(layer.leaks or layer.differs for layer in self.layers)
             or any(entry.nan or entry.infinite for entry in self.special)
         )

@@ -96,7 +96,8 @@ def _looked_up(audit: Audit) -> str:
 def _shares(audit: Audit) -> str:
     layers = audit.layers
     if audit.sensitivity:
-        return f"Map: a {audit.yields}, which is no part of the score and need not add up to it"
+        exact = "" if audit.drawn is None else f" ({audit.drawn:.1e} off its definition)"
+        return f"Map: {audit.yields}{exact}, no part of the score: it need not add up to it"
     if audit.explodes:
         return f"Score: {audit.score:.4g}; relevance explodes on its way"
     amounts = {
@@ -136,6 +137,12 @@ def _failures(audit: Audit) -> Iterator[Finding]:
     if audit.start is not None and not audit.start <= max(DIFFERENCE, audit.precision):
         yield Finding(
             "failure", f"relevance starts from something else than the score ({audit.start:.1e})"
+        )
+    if audit.drawn is not None and not audit.drawn <= max(DIFFERENCE, audit.precision):
+        yield Finding(
+            "failure",
+            f"the map differs by {audit.drawn:.1e} of its largest value from {audit.yields}'s "
+            f"definition in float64 ({DIFFERENCE:.0e} is allowed)",
         )
     for entry in audit.special:
         if entry.nan or entry.infinite:

@@ -160,10 +160,11 @@ def read(source: Source) -> Written:
     graph = model.graph
     values = {value.name or "": value for value in graph.inputs}
     values |= {value.name or "": value for node in graph for value in node.outputs}
-    missing = [v for v in (contract.score, contract.output, *contract.relevance) if v not in values]
+    arrives = [contract.feature_maps] if contract.feature_maps else list(contract.relevance)
+    missing = [v for v in (contract.score, contract.output, *arrives) if v not in values]
     if missing:
         raise ModelError(f"{name} is damaged: it has no value '{missing[0]}'; convert again")
-    sources = [values[source] for source in contract.relevance]
+    sources = [values[source] for source in arrives]
     score = values[contract.score]
     rules = {operation: Rule(rule, {}) for operation, rule in contract.silent.items()}
     accounts: dict[str, list[dict[str, str | int | list[float]]]] = {}

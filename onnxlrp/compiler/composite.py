@@ -33,9 +33,11 @@ POSITIONS = ("first", "last", "preprocessing")
 NETWORKS = ("attention",)
 """Kinds of network that a line may be for: `attention`, where a softmax weighs live values."""
 
-YIELDS = ("relevance", "gradient", "gradient times input")
+CLASS_ACTIVATION_MAPS = ("Grad-CAM", "Grad-CAM++", "HiRes-CAM")
+
+YIELDS = ("relevance", "gradient", "gradient times input", *CLASS_ACTIVATION_MAPS)
 """What a map may hold: relevance of the score; or, starting from 1 at the score, sensitivity to the
-input, or that times the input."""
+input, or that times the input, or that to the last feature maps, which it weighs."""
 
 REFERENCES = ("", "zero", "mean", "black", "input")
 """What a composite may take for a reference by itself."""

@@ -14,10 +14,11 @@ import onnx
 import onnx_ir as ir
 
 from onnxlrp.compiler import assembly, folding
+from onnxlrp.compiler.activation_map import drawn, from_feature_maps
 from onnxlrp.compiler.assembly import assemble
 from onnxlrp.compiler.assignment import Assignment, assign, kinds_of, unmatched
 from onnxlrp.compiler.batching import prove_batch
-from onnxlrp.compiler.composite import YIELDS, Composite
+from onnxlrp.compiler.composite import CLASS_ACTIVATION_MAPS, YIELDS, Composite
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.compiler.start import read_start
 from onnxlrp.compiler.walk import propagate
@@ -211,17 +212,25 @@ def convert(
         )
     loaded = load(model, dynamic_batch)
     network = canonicalise(loaded.model.graph, output, inputs, at, class_axis)
-    facts = analyse(network)
+    facts, explained, kind = analyse(network), network, chosen.yields
+    maps: ir.Value | None = None
+    if kind in CLASS_ACTIVATION_MAPS:
+        network = from_feature_maps(explained, facts)
+        facts = analyse(network)
     facts, assigned = assign(chosen, network, facts, preprocessing)
     if reference is None and chosen.reference:
         reference = {value.name or "": chosen.reference for value in network.inputs}
     against = _by_input(network, reference, preprocessing)
     scaled = chosen.yields == YIELDS[2]
     flow = propagate(network, facts, assigned, start, scaled, masks, against)
+    if explained is not network:
+        ((maps,), (source,)) = network.inputs, explained.inputs
+        flow, network = drawn(flow, kind, maps, source, preprocessing), explained
     metadata = {
         "version": version("onnxlrp"),
         "composite": chosen.to_toml(),
-        "yields": chosen.yields,
+        "yields": kind,
+        "feature_maps": "" if maps is None else maps.name or "",
         "points": _points(chosen, network, preprocessing),
         "model_sha256": loaded.sha256,
         "at": at or "",

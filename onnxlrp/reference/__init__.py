@@ -4,6 +4,7 @@ It judges the compiler and shares no code with it. ``evaluate`` runs the operato
 ``propagate`` takes relevance back across one node, and ``explain`` across a whole network.
 """
 
+from onnxlrp.reference.activation_map import activation_map
 from onnxlrp.reference.beginning import start
 from onnxlrp.reference.contributions import gathered, probed
 from onnxlrp.reference.crossing import Propagated, propagate
@@ -13,6 +14,7 @@ from onnxlrp.reference.rules import stab
 
 __all__ = [
     "Propagated",
+    "activation_map",
     "evaluate",
     "explain",
     "forward",

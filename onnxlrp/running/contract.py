@@ -38,7 +38,9 @@ class Contract:
     ----------
     version : of the onnxlrp that wrote it
     composite : TOML text, which rule each node got
-    yields : what its maps hold: relevance, a gradient, or a gradient times input
+    yields : what its maps hold: relevance, a gradient, a gradient times input, or the name of a
+        class activation map
+    feature_maps : the value of which a class activation map is; "" of all else
     points : where the gradient is averaged, in place of the input alone; None for that
     scaled : the values, inputs or tokens' rows, whose gradient is multiplied by them
     model_sha256 : hex digest of the explained model's file
@@ -67,6 +69,7 @@ class Contract:
     version: str
     composite: str
     yields: str
+    feature_maps: str
     points: Points | None
     scaled: tuple[str, ...]
     model_sha256: str
@@ -107,6 +110,8 @@ class Contract:
         said += against.get(self.contrast, "")
         if self.sensitivity:
             said += f", by its {self.yields}"
+        if self.feature_maps:
+            said += f" at '{self.feature_maps}'"
         if self.points is not None:
             said += f" {self.points}"
         if self.at:
@@ -133,6 +138,7 @@ class Contract:
                 version=get["version"],
                 composite=get["composite"],
                 yields=get.get("yields", "relevance"),
+                feature_maps=get.get("feature_maps", ""),
                 points=read_points(json.loads(get["points"])) if get.get("points") else None,
                 scaled=tuple(json.loads(get.get("scaled", "[]"))),
                 model_sha256=get["model_sha256"],

@@ -10,11 +10,13 @@ from captum.attr import (
     GuidedBackprop,
     InputXGradient,
     IntegratedGradients,
+    LayerAttribution,
+    LayerGradCam,
     Saliency,
 )
 from support import explain, run
 from witness.attribution import classes_of
-from witness.networks import NETWORKS, network
+from witness.networks import NETWORKS, Block, network
 from witness.test_transformers import distance, exported
 from witness.test_transformers import network as transformer
 from witness.writer import to_onnx
@@ -60,6 +62,27 @@ def test_integrated_gradients_are_as_in_captum(name):
     inputs = torch.tensor(x, dtype=torch.float64)
     wanted = wide.attribute(inputs, target=torch.tensor(classes), n_steps=8).detach().numpy()
     assert distance(found, wanted) < GATE
+
+
+@pytest.mark.parametrize("name", sorted({*NETWORKS} - {"dense"}))
+def test_grad_cam_is_as_in_captum(name):
+    """At the last activation before all is flattened."""
+    net, shape = network(name)
+    x = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+    classes = classes_of(net, x)
+    wide = copy.deepcopy(net).double()
+    spatial = list(wide)[: [type(module) for module in wide].index(torch.nn.Flatten)]
+    layer = [module for module in spatial if isinstance(module, torch.nn.ReLU | Block)][-1]
+    inputs = torch.tensor(x, dtype=torch.float64)
+    small = LayerGradCam(wide, layer).attribute(
+        inputs, torch.tensor(classes), relu_attributions=True
+    )
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape) - 1]
+    wanted = LayerAttribution.interpolate(small, shape[1:], mode)[:, 0].detach().numpy()
+    proto = to_onnx(net, torch.tensor(x))
+    feeds = {proto.graph.input[0].name: x}
+    found = explain(proto, onnxlrp.Composite.load("grad_cam"), feeds, target=classes)
+    assert distance(found.values["relevance"].sum(axis=1), wanted) < GATE
 
 
 @pytest.mark.parametrize("name", ["ViT", "BERT", "GPT-2", "Llama", "Swin"])
