@@ -189,22 +189,25 @@ def gamma_products(body, *rules, weights=W, outputs=("logits",)):
     return operators(explained.proto, "node_z").count("Gemm")
 
 
-def test_gammas_lower_branch_is_dead_below_a_relu():
-    """Signed inputs need two products each way and branch; here no relevance has z < 0."""
+def test_gamma_on_signed_inputs_is_two_products_each_way():
+    """Of z_ij and of |z_ij|, whichever signs outputs have."""
     assert gamma_products(GAMMA) == 4
-
-
-def test_gammas_lower_branch_lives_where_relevance_is_not_grounded():
-    assert gamma_products(GAMMA, "name=node_logits: flat") == 8
-
-
-def test_gammas_lower_branch_lives_where_z_has_another_reader():
+    assert gamma_products(GAMMA, "name=node_logits: flat") == 4
     body = [DENSE, node("Relu", ["z"], "r"), node("Add", ["r", "z"], "a"), READOUT]
-    assert gamma_products(body) == 8
+    assert gamma_products(body) == 4
+    assert gamma_products(GAMMA, outputs=("logits", "z")) == 4
 
 
-def test_gammas_lower_branch_lives_where_z_is_an_output():
-    assert gamma_products(GAMMA, outputs=("logits", "z")) == 8
+def test_gamma_between_relus_is_one_product_each_way():
+    """Neither inputs nor outputs with relevance are below zero: the other branch is dead."""
+    body = [
+        node("Relu", ["x"], "h"),
+        node("Gemm", ["h", "w", "b"], "z"),
+        node("Relu", ["z"], "a"),
+        READOUT,
+    ]
+    assert gamma_products(body) == 2
+    assert gamma_products(body, "name=node_logits: flat") == 4
 
 
 def test_flat_is_a_sum_over_channels_and_one_small_convolution():

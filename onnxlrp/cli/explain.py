@@ -78,6 +78,14 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     "files of weights need an explainer by convert --target weights.",
 )
 @click.option(
+    "--reference",
+    "against",
+    multiple=True,
+    metavar="mean|black|zero|FILE|FOLDER",
+    help="Of an explainer by convert --reference input: what relevance is counted from. Over "
+    "several, or all in a folder, maps are averaged (DeepSHAP).",
+)
+@click.option(
     "--labels",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -123,6 +131,7 @@ def explain(
     tokens: int | None,
     folder: Path,
     target: str | None,
+    against: tuple[str, ...],
     labels: Path | None,
     formats: tuple[str, ...] | None,
     colours: str,
@@ -148,6 +157,7 @@ def explain(
     """
     from onnxlrp.drawing.colours import colour_map
     from onnxlrp.inputs.preprocessing import Preprocessing
+    from onnxlrp.inputs.references import read_references
     from onnxlrp.inputs.targets import Difference, load_labels, read_targets
     from onnxlrp.inputs.text import Reader
     from onnxlrp.running.explainer import Explainer
@@ -158,10 +168,11 @@ def explain(
     if not inputs and not sentences:
         raise click.UsageError("Nothing is given to explain: INPUT, or --text TEXT.")
     run = Explainer(explainer, device, threads, tokenizer=tokenizer, most=tokens)
-    if run.contract.references:
+    if bool(run.contract.references) != bool(against):
         raise InputError(
-            f"{explainer} takes its reference when it runs: run it from Python, with "
-            "onnxlrp.Explainer, or convert with a reference that is written in"
+            f"{explainer} takes its reference when it runs: give --reference"
+            if not against
+            else f"{explainer} takes no reference when it runs: convert with --reference input"
         )
     texts = {"text": sentences, "column": column, "tokenizer": tokenizer, "tokens": tokens}
     items, how = given(run, inputs, folder, texts, options)
@@ -183,6 +194,9 @@ def explain(
     reader = how if isinstance(how, Reader) else None
     preprocessing = how if isinstance(how, Preprocessing) else None
     (explained,) = (run.inputs[name] for name in run.contract.relevance)
+    references = read_references(against, len(explained.shape) - 1, preprocessing)
+    if references:
+        run.against(references)
     wrong = set(formats or ()) & set(OF_PICTURES if reader else OF_TEXTS)
     if wrong:
         kind = "pictures, not of texts" if reader else "texts"
@@ -208,6 +222,7 @@ def explain(
         "preprocessing": preprocessing.to_json() if preprocessing else None,
         "tokenizer": hashlib.sha256(reader.content.encode()).hexdigest() if reader else None,
         "tokens": reader.most if reader else None,
+        "reference": [hashlib.sha256(one.tobytes()).hexdigest() for one in references],
         "format": formats,
         "colours": colours,
         "colour-scale": colour_scale,

@@ -174,9 +174,9 @@ graph_options = _stack(
     ),
     click.option(
         "--reference",
-        metavar="mean|black|zero|input|FILE",
+        metavar="mean|black|zero|blur|input|FILE",
         help="Count relevance from what the model makes of this: a picture of the mean colour, a "
-        "black one, zeros, a file, or an input of the explainer.",
+        "black one, zeros, the picture itself blurred, a file, or an input of the explainer.",
     ),
     click.option("--dynamic-batch", is_flag=True, help="Free a batch size that the model fixes."),
     click.option(

@@ -106,13 +106,17 @@ def composites(shipped: Iterable[Composite]) -> Table:
 
 def kinds(conversion: Conversion) -> list[str]:
     """Say what kind of network it is, by which node that is known, and what follows from it."""
-    said = []
+    said, words = [], {"depthwise": "depthwise convolutions"}
     for kind, node in conversion.kinds.items():
-        lines = [line for line in conversion.composite.lines if line.network == kind]
-        rules = "; ".join(f"{','.join(line.operators) or '*'}: {line.rule}" for line in lines)
-        name = conversion.composite.name
-        follows = f"so {name} has {rules}" if lines else f"for which {name} has no lines"
-        said.append(f"a network with {kind} (at {node}), {follows}")
+        composite = conversion.composite
+        lines = [line for line in composite.lines if line.network == kind]
+        follows = [f"{','.join(line.operators) or '*'}: {line.rule}" for line in lines]
+        if kind in composite.reference:
+            follows.append(f"reference {composite.reference[kind]} (where --reference names none)")
+        so = f"so {composite.name} has {'; '.join(follows)}"
+        none = f"for which {composite.name} has no lines"
+        where = f"a network with {words.get(kind, kind)} (at {node})"
+        said.append(f"{where}, {so if follows else none}")
     return said
 
 

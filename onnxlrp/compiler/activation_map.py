@@ -13,7 +13,7 @@ from onnxlrp.compiler.walk import Flow
 from onnxlrp.errors import InputError
 from onnxlrp.graph.analysis import Facts, reachable
 from onnxlrp.graph.canonical import Network, operations
-from onnxlrp.graph.head import network_of
+from onnxlrp.graph.head import channels_last, network_of
 from onnxlrp.graph.score import Score
 from onnxlrp.graph.shapes import dims_of
 from onnxlrp.inputs.preprocessing import Preprocessing
@@ -126,7 +126,7 @@ def drawn(
     emitter.explain("map", kind, {})
     small = MAPS[kind](emitter.tensor(maps), flow.relevance[maps])
     like = emitter.tensor(source)
-    last = preprocessing.layout == "NHWC" if preprocessing else _channels_last(source)
+    last = preprocessing.layout == "NHWC" if preprocessing else channels_last(source)
     channel, axes = (like.rank - 1, range(1, like.rank - 1)) if last else (1, range(2, like.rank))
     large = emitter.node(
         "Resize",
@@ -157,13 +157,3 @@ def _as_number(size: int | Tensor, like: Tensor) -> Tensor:
     if isinstance(size, int):
         return like.emitter.scalar(float(size), like)
     return layout.cast(size, like.dtype, size.sign)
-
-
-def _channels_last(source: ir.Value) -> bool:
-    """Whether the graph turns the input's last axis to the place of channels."""
-    rank = len(source.shape or ())
-    turned = [0, rank - 1, *range(1, rank - 1)]
-    return any(
-        use.node.op_type == "Transpose" and list(use.node.attributes["perm"].value) == turned
-        for use in source.uses()
-    )

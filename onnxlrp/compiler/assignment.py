@@ -98,8 +98,22 @@ def assign(
 
 def kinds_of(facts: Facts) -> dict[str, str]:
     """Return the kinds of a network, each with the node that makes it one."""
-    weighs = next((op for op in facts.operations if op.operator == "Mixture"), None)
-    return {} if weighs is None else {"attention": weighs.name}
+    for kind, shows in (("attention", _weighs), ("depthwise", _keeps_channels_apart)):
+        for operation in facts.operations:
+            if shows(operation):
+                return {kind: operation.name}
+    return {}
+
+
+def _weighs(operation: Operation) -> bool:
+    return operation.operator == "Mixture"
+
+
+def _keeps_channels_apart(operation: Operation) -> bool:
+    """Whether it is a convolution whose outputs see one of several channels each."""
+    weights = operation.input(1) if operation.operator == "Conv" else None
+    several = operation.attributes.get("group", 1) > 1
+    return several and weights is not None and weights.shape is not None and weights.shape[1] == 1
 
 
 def _choose(

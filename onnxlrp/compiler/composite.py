@@ -30,8 +30,9 @@ POSITIONS = ("first", "last", "preprocessing")
 """`first` (`last`): layers that the input (the score) reaches with no other layer between;
 `preprocessing`: constant factors and terms between the input and the first layers."""
 
-NETWORKS = ("attention",)
-"""Kinds of network that a line may be for: `attention`, where a softmax weighs live values."""
+NETWORKS = ("attention", "depthwise")
+"""Kinds of network that a line or a reference may be for: `attention`, where a softmax weighs live
+values; else `depthwise`, where a convolution keeps its channels apart."""
 
 CLASS_ACTIVATION_MAPS = ("Grad-CAM", "Grad-CAM++", "HiRes-CAM")
 
@@ -39,7 +40,7 @@ YIELDS = ("relevance", "gradient", "gradient times input", *CLASS_ACTIVATION_MAP
 """What a map may hold: relevance of the score; or, starting from 1 at the score, sensitivity to the
 input, or that times the input, or that to the last feature maps, which it weighs."""
 
-REFERENCES = ("", "zero", "mean", "black", "input")
+REFERENCES = ("zero", "mean", "black", "blur", "input")
 """What a composite may take for a reference by itself."""
 
 FROM_PREPROCESSING = "preprocessing"
@@ -52,7 +53,7 @@ _MATCHERS: Mapping[str, type] = {
     "network": str,
 }
 _TEXTS = ("description", "good_for", "source")
-_CHOICES = {"yields": YIELDS, "reference": REFERENCES}
+_CHOICES = {"yields": YIELDS}
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Composite:
     yields : one of `YIELDS`
     points : where a gradient is averaged, as `onnxlrp.inputs.points` reads it; empty for the input
     reference : what contributions are differences from where `convert` is given none, one of
-        `REFERENCES`; "" for no reference
+        `REFERENCES` by kind of network, "" for any; empty for no reference
     description, good_for, source : for people
 
     """
@@ -116,7 +117,7 @@ class Composite:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     yields: str = YIELDS[0]
     points: Mapping[str, Any] = field(default_factory=dict)
-    reference: str = ""
+    reference: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
     good_for: str = ""
     source: str = ""
@@ -218,6 +219,10 @@ class Composite:
             for key, default in defaults.items()
         }
 
+    def reference_for(self, kinds: Iterable[str]) -> str:
+        """Return what is taken for a reference in a network of these kinds; "" for none."""
+        return next((self.reference[k] for k in ("", *kinds) if k in self.reference), "")
+
     def to_toml(self) -> str:
         """Return the composite as the text of a file that `load` reads."""
         texts = {key: getattr(self, key) for key in _TEXTS if getattr(self, key)}
@@ -226,6 +231,8 @@ class Composite:
             for key, options in _CHOICES.items()
             if getattr(self, key) != options[0]
         }
+        if self.reference:
+            told["reference"] = self.reference.get("") or dict(self.reference)
         if self.points:
             told["points"] = dict(self.points)
         lines = []
@@ -280,17 +287,21 @@ def _parse(name: str, text: str, by_user: bool) -> Composite:
         raise CompositeError(f"{name}: {error}") from None
     where = _Places(name, text)
     for key, value in data.items():
-        if key not in (*_TEXTS, *_CHOICES, "points", "parameters", "rules"):
+        if key not in (*_TEXTS, *_CHOICES, "reference", "points", "parameters", "rules"):
             raise CompositeError(
                 f"{where.key(key)}: unknown key '{key}'; a composite has "
-                f"{', '.join((*_TEXTS, *_CHOICES))}, [points], [parameters] and [[rules]]"
+                f"{', '.join((*_TEXTS, *_CHOICES, 'reference'))}, [points], [parameters] and "
+                "[[rules]]"
             )
-        wanted = {"points": dict, "parameters": dict, "rules": list}.get(key, str)
+        wanted = {"points": dict, "parameters": dict, "rules": list, "reference": str | dict}.get(
+            key, str
+        )
         if not isinstance(value, wanted):
             kind = {
                 "points": "a table",
                 "parameters": "a table",
                 "rules": "an array of tables [[rules]]",
+                "reference": "a text, or a table of one for each kind of network",
             }
             raise CompositeError(f"{where.key(key)}: '{key}' must be {kind.get(key, 'a text')}")
     choices = {key: data.get(key, options[0]) for key, options in _CHOICES.items()}
@@ -300,6 +311,7 @@ def _parse(name: str, text: str, by_user: bool) -> Composite:
                 f"{where.key(key)}: '{key}' must be one of {', '.join(filter(None, _CHOICES[key]))}"
                 f", not {_shown(chosen)}"
             )
+    reference = _reference(data.get("reference", {}), where.key("reference"))
     points = data.get("points", {})
     if "points" in data:
         _check_points(points, where.key("points"))
@@ -312,7 +324,24 @@ def _parse(name: str, text: str, by_user: bool) -> Composite:
         raise CompositeError(f"{name}: it has no [[rules]]")
     lines = tuple(_line(entry, where, index, by_user) for index, entry in enumerate(data["rules"]))
     texts = {key: " ".join(data.get(key, "").split()) for key in _TEXTS}
-    return Composite(name, lines, parameters, points=points, **choices, **texts)
+    return Composite(
+        name, lines, parameters, points=points, reference=reference, **choices, **texts
+    )
+
+
+def _reference(given: str | Mapping[str, Any], place: str) -> dict[str, str]:
+    found = {"": given} if isinstance(given, str) else dict(given)
+    for kind, reference in found.items():
+        if kind not in ("", *NETWORKS):
+            raise CompositeError(
+                f"{place}: unknown network '{kind}'; there are {', '.join(NETWORKS)}"
+            )
+        if reference not in REFERENCES:
+            raise CompositeError(
+                f"{place}: 'reference' must be one of {', '.join(REFERENCES)}, not "
+                f"{_shown(reference)}"
+            )
+    return found
 
 
 @dataclass(frozen=True)

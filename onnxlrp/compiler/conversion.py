@@ -180,9 +180,9 @@ def convert(
     preprocessing : stored in the explainer, for whoever feeds it images
     reference : what every contribution is a difference from, so that relevance sums to
         f(x) - f(reference) and biases take none of it: an array that broadcasts to one sample of
-        the explained input, or what `onnxlrp.inputs.references` reads: "mean", "black", "zero", a
-        file, or "input" for an input of the explainer; a mapping by name where several are
-        explained
+        the explained input, or what `onnxlrp.inputs.references` reads: "mean", "black", "zero",
+        "blur", a file, or "input" for an input of the explainer; a mapping by name where several
+        are explained
 
     Raises
     ------
@@ -218,8 +218,9 @@ def convert(
         network = from_feature_maps(explained, facts)
         facts = analyse(network)
     facts, assigned = assign(chosen, network, facts, preprocessing)
-    if reference is None and chosen.reference:
-        reference = {value.name or "": chosen.reference for value in network.inputs}
+    own = chosen.reference_for(kinds_of(facts))
+    if reference is None and own:
+        reference = {value.name or "": own for value in network.inputs}
     against = _by_input(network, reference, preprocessing)
     scaled = chosen.yields == YIELDS[2]
     flow = propagate(network, facts, assigned, start, scaled, masks, against)

@@ -6,6 +6,7 @@ and onnxruntime folds it when it loads the explainer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,9 +15,11 @@ import onnx_ir as ir
 
 from onnxlrp.errors import InputError
 from onnxlrp.graph.canonical import Array, Network
+from onnxlrp.graph.head import channels_last
 from onnxlrp.graph.operators import operator_of
 from onnxlrp.graph.score import FLOATS
 from onnxlrp.graph.shapes import REFERENCES, Dim, dims_of
+from onnxlrp.inputs.references import BLUR
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Sign, Tensor
 
@@ -48,7 +51,7 @@ def roots(
     ----------
     emitter : writes the nodes
     network : of the model
-    reference : by explained input, an array that broadcasts to one sample of it, or "input"
+    reference : by explained input, an array that broadcasts to one sample of it, "blur" or "input"
     names : those that the model's values have
 
     Raises
@@ -69,7 +72,9 @@ def roots(
     inputs: dict[ir.Value, ir.Value] = {}
     for source in network.inputs:
         array = reference[source.name or ""]
-        if isinstance(array, str):
+        if isinstance(array, str) and array == BLUR:
+            given[source] = _blurred(emitter, source)
+        elif isinstance(array, str):
             name = "reference" if len(network.inputs) == 1 else f"reference_{source.name}"
             inputs[source] = _input_like(source, name, names)
             wide = Tensor(emitter, inputs[source])
@@ -132,6 +137,37 @@ def _constant(emitter: Emitter, source: ir.Value, array: Array, alone: bool) -> 
             sizes = emitter.constant(np.array(shape, np.int64))
             return emitter.node("Expand", constant, sizes, shape=shape, dtype=like.dtype)
     return emitter.node("Expand", constant, layout.sizes(like), shape=like.shape, dtype=like.dtype)
+
+
+def _blurred(emitter: Emitter, source: ir.Value) -> Tensor:
+    """Blur by a Gaussian whose deviation is an eighth of the shorter side, axis after axis.
+
+    Beyond the border lies what is at the border.
+    """
+    x, last = emitter.tensor(source), channels_last(source)
+    rank = x.rank
+    if last:
+        x = layout.transpose(x, [0, rank - 1, *range(1, rank - 1)])
+    channels, *sides = x.shape[1:]
+    if not sides or not isinstance(channels, int) or not all(isinstance(n, int) for n in sides):
+        raise InputError(
+            f"'{source.name}' has no sides of known size along which to blur it: give another "
+            "reference than blur"
+        )
+    deviation = min(n for n in sides if isinstance(n, int)) / 8
+    reach = math.ceil(3 * deviation)
+    bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+    for axis in range(2, rank):
+        window = [2 * reach + 1 if other == axis else 1 for other in range(2, rank)]
+        kernel = np.broadcast_to((bell / bell.sum()).reshape(window), (channels, 1, *window))
+        ends = [reach if other == axis else 0 for other in range(rank)]
+        wide = [n + 2 * e if isinstance(n, int) else n for n, e in zip(x.shape, ends, strict=True)]
+        edges = emitter.node(
+            "Pad", x, emitter.vector(ends * 2), shape=wide, dtype=x.dtype, mode="edge"
+        )
+        weights = emitter.constant(np.ascontiguousarray(kernel, x.dtype.numpy()))
+        x = emitter.node("Conv", edges, weights, shape=x.shape, dtype=x.dtype, group=channels)
+    return layout.transpose(x, [0, *range(2, rank), 1]) if last else x
 
 
 def _fits(shape: tuple[int, ...], sample: tuple[Dim, ...]) -> bool:

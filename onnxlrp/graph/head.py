@@ -108,6 +108,16 @@ def explained_inputs(
     return chosen
 
 
+def channels_last(source: ir.Value) -> bool:
+    """Whether the graph turns an input's last axis to the place of channels."""
+    rank = len(source.shape or ())
+    turned = [0, rank - 1, *range(1, rank - 1)]
+    return any(
+        use.node.op_type == "Transpose" and list(use.node.attributes["perm"].value) == turned
+        for use in source.uses()
+    )
+
+
 def _tokens(graph: ir.Graph) -> list[ir.Value]:
     """Return the integer inputs that choose rows of the largest constant table: tokens.
 

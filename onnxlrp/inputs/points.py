@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from onnxlrp.errors import InputError
 from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.inputs.references import AT_INPUT, NAMES, read_reference
+from onnxlrp.inputs.references import AT_INPUT, BLUR, NAMES, read_reference
 
 Array = NDArray[Any]
 
-BASELINES = tuple(name for name in NAMES if name != AT_INPUT)
+BASELINES = tuple(name for name in NAMES if name not in (AT_INPUT, BLUR))
 
 
 @dataclass(frozen=True)

@@ -396,7 +396,8 @@ def even(layer: Layer, x: Operands, relevance: Tensor, share: Share) -> Operands
     """
     ones = layer.ones
     fan_in = ones(layer.filled(x, 1.0))
-    seen = ones.adjoint(layout.filled(relevance, 1.0) / stabilised(fan_in, _TINY))
+    one = layout.expand(relevance.emitter.scalar(1.0, relevance), relevance)
+    seen = ones.adjoint(one / stabilised(fan_in, _TINY))
     weight = seen.map(lambda u: u.emitter.scalar(1.0, u) / stabilised(u, _TINY))
     return weight * ones.adjoint(share(relevance, ones(weight), relevance.emitter.zero))
 

@@ -25,6 +25,8 @@ from onnxlrp.running.contract import Contract, Tensor, fits, tensor
 from onnxlrp.running.explanation import Explanation
 from onnxlrp.runtime import first_line, open_session
 
+Reference = NDArray[Any] | Mapping[str, NDArray[Any]]
+
 _TOGETHER = 16
 """How many points of samples go into one run."""
 
@@ -93,6 +95,7 @@ class Explainer:
         self._masks = {value: inputs.pop(name) for value, name in contract.masks.items()}
         self.inputs: Mapping[str, Tensor] = inputs
         self._doubted = False
+        self._against: Sequence[Reference] | None = None
         self.several = contract.several
         self._outputs = {value.name: tensor(value) for value in session.get_outputs()}
         self._scores = contract.scores or contract.output
@@ -149,7 +152,7 @@ class Explainer:
         masks: Mapping[str, NDArray[Any]] | None = None,
         *,
         weights: NDArray[Any] | Sequence[Any] | None = None,
-        reference: NDArray[Any] | Mapping[str, NDArray[Any]] | None = None,
+        reference: Reference | Sequence[Reference] | None = None,
     ) -> Explanation:
         """Explain a batch, or one sample for several classes.
 
@@ -169,7 +172,8 @@ class Explainer:
             [1, classes], [N, classes], or [K, classes] for one sample; of an explainer that was
             converted with target "weights"
         reference : what contributions are differences from, [1, ...] or [N, ...], by name where
-            there are several inputs; of an explainer that was converted with reference "input"
+            there are several inputs; of an explainer that was converted with reference "input". Of
+            a list of such the explanation is the mean (Lundberg et al. 2017, DeepSHAP)
 
         Raises
         ------
@@ -179,6 +183,14 @@ class Explainer:
             fails on the values.
 
         """
+        reference = self._against if reference is None else reference
+        if isinstance(reference, list | tuple):
+            if not reference:
+                raise InputError("the list of references is empty")
+            return Explanation.mean(
+                [self(images, target, masks, weights=weights, reference=one) for one in reference]
+            )
+        assert not isinstance(reference, Sequence)
         if self._session is None:
             raise InputError("the explainer is closed")
         texts: tuple[Tokens, ...] = ()
@@ -243,6 +255,37 @@ class Explainer:
             ),
             texts=texts * rows if rows > count else texts,
         )
+
+    def against(self, references: Sequence[NDArray[Any]]) -> None:
+        """Let calls that are given no reference count from these, their explanations averaged.
+
+        Parameters
+        ----------
+        references : arrays that broadcast to one sample of the only explained input
+
+        Raises
+        ------
+        InputError
+            The explainer takes no reference when it runs, or several; or one does not fit.
+
+        """
+        if len(self._references) != 1:
+            raise InputError(
+                "a reference is given to explainers of one input by convert --reference input"
+            )
+        (wanted,) = self._references.values()
+        found = []
+        for array in references:
+            sizes = wanted.shape[1:]
+            if len(sizes) == array.ndim:
+                pairs = zip(sizes, array.shape, strict=True)
+                sizes = tuple(n if isinstance(n, int) else own for n, own in pairs)
+            try:
+                found.append(np.broadcast_to(array, sizes)[None])  # type: ignore[arg-type]
+            except (TypeError, ValueError):
+                given = Tensor(str(array.dtype), array.shape)
+                raise InputError(f"a sample takes {wanted}, and the reference is {given}") from None
+        self._against = found
 
     def _averaged(
         self, points: Points, feeds: Mapping[str, NDArray[Any]], rows: int
@@ -389,9 +432,7 @@ class Explainer:
             for value, expected in self._masks.items()
         }
 
-    def _reference_feeds(
-        self, reference: NDArray[Any] | Mapping[str, NDArray[Any]] | None, count: int
-    ) -> dict[str, NDArray[Any]]:
+    def _reference_feeds(self, reference: Reference | None, count: int) -> dict[str, NDArray[Any]]:
         names, wanted = self.contract.references, ", ".join(map(repr, self._references))
         if reference is None and not names:
             return {}

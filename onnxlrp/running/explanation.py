@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -168,6 +168,24 @@ class Explanation:
     preprocessing: Preprocessing | None = None
     aims: tuple[Aim, ...] = ()
     texts: tuple[Tokens, ...] = ()
+
+    @classmethod
+    def mean(cls, explanations: Sequence[Explanation]) -> Explanation:
+        """Average explanations of the same for the same, each against a reference of its own."""
+        first = explanations[0]
+
+        def averaged(found: Sequence[Any]) -> Any:
+            if isinstance(found[0], dict):
+                return {name: averaged([one[name] for one in found]) for name in found[0]}
+            return np.mean(found, axis=0, dtype=np.float64).astype(found[0].dtype)
+
+        return replace(
+            first,
+            **{
+                name: averaged([getattr(one, name) for one in explanations])
+                for name in ("relevance", "intermediates", "score")
+            },
+        )
 
     def __len__(self) -> int:
         return len(self.target)

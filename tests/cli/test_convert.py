@@ -58,7 +58,7 @@ def test_composite_lines_and_parameters_change_the_map(run, model: Path):
         ["--set", "epsilon=10.0"],
     ):
         assert np.abs(converted(*options) - default).max() > 1e-6
-    np.testing.assert_array_equal(converted("--composite", "epsilon_plus_flat_exclude"), default)
+    np.testing.assert_array_equal(converted("--composite", "epsilon_plus_even"), default)
 
 
 def test_the_preprocessing_is_stored(run, model: Path):

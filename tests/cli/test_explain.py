@@ -504,6 +504,30 @@ def test_differences_that_cannot_be_explained(run, explainer: Path, photo: Path,
     assert not Path("out").exists()
 
 
+def test_references_are_given_when_it_runs(run, model: Path, photo: Path):
+    flags = ["--resize", "8x8", "--scale", "1/255"]
+    options = ["--composite", "epsilon", "--reference", "input", *flags]
+    assert run("convert", model, "explainer.onnx", *options).exit_code == 0
+    Path("roots").mkdir()
+    for seed in (1, 2):
+        roots = np.random.default_rng(seed).normal(size=(3, 8, 8)).astype(np.float32)
+        np.save(f"roots/{seed}.npy", roots)
+    lonely = run("explain", "explainer.onnx", photo, "-o", "out")
+    assert lonely.exit_code == 1
+    assert "takes its reference when it runs: give --reference" in lonely.stderr
+    maps = []
+    for given in (["roots/1.npy"], ["roots/2.npy"], ["roots"], ["roots/1.npy", "roots/2.npy"]):
+        named = [part for one in given for part in ("--reference", one)]
+        result = run("explain", "explainer.onnx", photo, *named, "-o", "out", "--overwrite")
+        assert result.exit_code == 0, result.output
+        maps.append(np.load("out/photo.relevance.npy"))
+    np.testing.assert_allclose(maps[2], (maps[0] + maps[1]) / 2, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(maps[2], maps[3])
+    assert run("convert", model, "plain.onnx", *flags).exit_code == 0
+    refused = run("explain", "plain.onnx", photo, "--reference", "zero", "-o", "other")
+    assert "takes no reference when it runs: convert with --reference input" in refused.stderr
+
+
 def test_maps_that_account_for_little_of_the_score_are_warned_of(run, photo: Path, classifier):
     model = classifier()
     bias = numpy_helper.from_array(np.full(3, 500, np.float32), "bias")

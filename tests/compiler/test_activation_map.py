@@ -145,8 +145,6 @@ def test_networks_without_such_a_layer_are_refused():
     proto = model(dense, {"x": ["N", 3, 4, 4]}, ["logits"], {"m": normal(48, 5)})
     with pytest.raises(InputError, match="this one has none"):
         onnxlrp.convert(proto, "grad_cam")
-    vit = onnx.load_from_string(
-        resources.files("onnxlrp.bundled").joinpath("cifar10_vit.onnx").read_bytes()
-    )
+    vit = resources.files("onnxlrp.bundled").joinpath("cifar10_vit.onnx").read_bytes()
     with pytest.raises(InputError, match="this one has attention behind it"):
         onnxlrp.convert(onnx.load_model_from_string(vit), "grad_cam")

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from support import lines, model, node, normal
+from support import lines, model, node, normal, run
 
 import onnxlrp
+from onnxlrp.cli import tables
 from onnxlrp.compiler.composite import Composite, available
 from onnxlrp.errors import CompositeError
 from onnxlrp.inputs.presets import PRESETS
@@ -24,7 +25,9 @@ SHIPPED = [
     "epsilon_alpha2_beta1",
     "epsilon_alpha2_beta1_flat",
     "epsilon_gamma_box",
+    "epsilon_gamma_even",
     "epsilon_plus",
+    "epsilon_plus_even",
     "epsilon_plus_flat",
     "epsilon_plus_flat_exclude",
     "excitation_backprop",
@@ -78,6 +81,8 @@ def test_what_ships():
 LAYER_MAPS = {
     "epsilon_plus_flat_exclude": ("flat", "z-plus", "epsilon"),
     "epsilon_gamma_box": ("z-box", "gamma", "epsilon"),
+    "epsilon_plus_even": ("even", "z-plus", "epsilon"),
+    "epsilon_gamma_even": ("even", "gamma", "epsilon"),
     "excitation_backprop": ("z-plus", "z-plus", "z-plus"),
     "deep_taylor": ("w-square", "z-plus", "z-plus"),
     "deep_taylor_bounded": ("z-box", "z-plus", "z-plus"),
@@ -348,7 +353,7 @@ def test_lines_for_networks_with_attention():
     plain = [*stem, node("Relu", ["t"], "m"), *head]
     found = onnxlrp.convert(model(plain, shapes, ["y"], weights, opset=17))
     assert found.kinds == {}
-    assert {n.name: n.rule for n in found.nodes}["node_c"] == "flat"
+    assert {n.name: n.rule for n in found.nodes}["node_c"] == "even"
 
 
 def test_a_composite_of_thousands_of_lines_is_read_at_once(tmp_path):
@@ -367,13 +372,55 @@ def test_toml_that_cannot_be_read_is_told_in_one_line(tmp_path, text):
         Composite.load(file)
 
 
+DEPTHWISE = [
+    node("Conv", ["x", "w1"], "c1", strides=[2, 2]),
+    node("Relu", ["c1"], "r1"),
+    node("Conv", ["r1", "apart"], "c2", group=4),
+    node("GlobalAveragePool", ["c2"], "g"),
+    node("Flatten", ["g"], "f"),
+    node("Gemm", ["f", "w3"], "logits"),
+]
+
+
+def test_the_default_looks_for_depthwise_convolutions():
+    weights = {"w1": WEIGHTS["w1"], "w3": WEIGHTS["w3"], "apart": normal(4, 1, 2, 2, seed=5)}
+    proto = model(DEPTHWISE, {"x": ["N", 3, 9, 9]}, ["logits"], weights)
+    found = onnxlrp.convert(proto)
+    assert found.kinds == {"depthwise": "node_c2"}
+    (line,) = tables.kinds(found)
+    assert line == (
+        "a network with depthwise convolutions (at node_c2), so default has Conv,ConvTranspose: "
+        "gamma; reference zero (where --reference names none)"
+    )
+    feeds = {"x": normal(2, 3, 9, 9), "target": np.array([0, 1])}
+    named = onnxlrp.convert(proto, "epsilon_gamma_even").to_proto()
+    result = run(found.to_proto(), feeds)
+    np.testing.assert_array_equal(result["relevance"], run(named, feeds)["relevance"])
+    change = (result["logits"] - result["reference_scores"])[[0, 1], [0, 1]]
+    np.testing.assert_allclose(result["relevance"].sum(axis=(1, 2, 3)), change, rtol=1e-4)
+    other = onnxlrp.convert(proto, reference=np.ones(1)).to_proto()
+    assert np.abs(run(other, feeds)["relevance"] - result["relevance"]).max() > 0.01
+    # A plain network has neither.
+    plain = onnxlrp.convert(model(NETWORK, {"x": ["N", 3, 9, 9]}, ["logits"], WEIGHTS))
+    assert plain.kinds == {}
+    assert "reference_scores" not in [name for name, *_ in plain.outputs]
+
+
 def test_a_composite_may_bring_a_reference(tmp_path):
     own = tmp_path / "own.toml"
     own.write_text('reference = "zero"\n[[rules]]\nrule = "epsilon"\n')
-    assert Composite.load(own).reference == "zero"
-    assert Composite.load("epsilon").reference == ""
+    assert Composite.load(own).reference == {"": "zero"}
+    assert Composite.load("epsilon").reference == {}
     assert 'reference = "zero"' in Composite.load("deeplift").to_toml()
+    own.write_text('reference = { depthwise = "mean" }\n[[rules]]\nrule = "epsilon"\n')
+    kept = tmp_path / "kept.toml"
+    kept.write_text(Composite.load(own).to_toml())
+    assert Composite.load(kept).reference_for(["depthwise"]) == "mean"
+    assert Composite.load(kept).reference_for(["attention"]) == ""
+    own.write_text('reference = { small = "mean" }\n[[rules]]\nrule = "epsilon"\n')
+    with pytest.raises(CompositeError, match="unknown network 'small'; there are attention, dep"):
+        Composite.load(own)
     own.write_text('reference = "grey"\n[[rules]]\nrule = "epsilon"\n')
-    wanted = r"own.toml:1: 'reference' must be one of zero, mean, black, input, not"
+    wanted = r"own.toml:1: 'reference' must be one of zero, mean, black, blur, input, not"
     with pytest.raises(CompositeError, match=wanted):
         Composite.load(own)

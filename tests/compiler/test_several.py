@@ -25,8 +25,9 @@ def opened(conversion):
     return open_session(conversion.to_proto().SerializeToString(), "the explainer", "cpu")
 
 
-@pytest.mark.parametrize("composite", [composite.name for composite in available()])
+@pytest.mark.parametrize("composite", [c.name for c in available() if c.name != "deepshap"])
 def test_every_composite_on_a_trained_network(composite):
+    """But for the one that takes its reference at run time, for each sample."""
     picture = np.random.default_rng(0).random((1, 3, 32, 32), np.float32)
     session = opened(onnxlrp.convert(BUNDLED, composite, preprocessing=PRESETS["cifar10"]))
     explained_together(session, {"image": picture}, [3, 9, -1], tolerance=1e-6)

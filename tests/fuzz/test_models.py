@@ -13,12 +13,12 @@ def test_what_was_found(name, folded, tmp_path):
     converts_or_says_why(case(name), tmp_path, fold_weights=folded)
 
 
-@pytest.mark.parametrize("start", range(0, 200, 50))
+@pytest.mark.parametrize("start", range(0, 200, 100))
 def test_some_mutations(start, tmp_path):
     surroundings(tmp_path)
     said = [
         converts_or_says_why(mutated_model(seed), tmp_path, **options(seed))
-        for seed in range(start, start + 50)
+        for seed in range(start, start + 100)
     ]
     assert "converted" in said
     assert len(set(said)) > 10

@@ -32,7 +32,7 @@ def test_files(tmp_path):
     [
         ("mean", None, "is a picture: say how it is made"),
         ("mean", Preprocessing(scale=1 / 255), "subtracts no mean"),
-        ("grey", CAFFE, "is no file, and none of mean, black, zero, input"),
+        ("grey", CAFFE, "is no file, and none of mean, black, zero, blur, input"),
         (np.array([np.nan]), CAFFE, "not a finite number"),
     ],
 )

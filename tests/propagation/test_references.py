@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from support import close, crosses_as_defined, explain, lines, model, node, normal, run
 
 import onnxlrp
@@ -280,6 +281,60 @@ def test_a_value_of_samples_and_one_reference_is_not_taken_for_as_large_as_the_r
     """Under its name onnxruntime would give the product the memory of a single sample."""
     assert broadcast(("references", 4), ("N", 1)) == ("N", 4)
     assert broadcast(("references", 4), (None, 4)) == (None, 4)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["NCHW", "NHWC"])
+def test_a_blurred_picture_is_made_of_the_picture(last):
+    """A Gaussian whose deviation is an eighth of the shorter side, edges repeated."""
+    body = [
+        node("Conv", ["turned" if last else "x", "w"], "c"),
+        node("Relu", ["c"], "r"),
+        node("GlobalAveragePool", ["r"], "p"),
+        node("Flatten", ["p"], "f"),
+        node("Gemm", ["f", "v"], "logits"),
+    ]
+    turn = [node("Transpose", ["x"], "turned", perm=[0, 3, 1, 2])] if last else []
+    shape = [9, 16, 3] if last else [3, 9, 16]
+    weights = {"w": normal(4, 3, 3, 3, seed=1), "v": normal(4, 5, seed=2)}
+    proto = model([*turn, *body], {"x": ["N", *shape]}, ["logits"], weights)
+    x = normal(2, *shape, seed=3)
+    deviation = [0, 9 / 8, 9 / 8, 0] if last else [0, 0, 9 / 8, 9 / 8]
+    blurred = gaussian_filter(x.astype(float), deviation, mode="nearest", radius=4)
+    conversion = onnxlrp.convert(proto, "epsilon", reference="blur")
+    explainer = onnxlrp.Explainer(conversion.to_proto().SerializeToString())
+    given = onnxlrp.Explainer(
+        onnxlrp.convert(proto, "epsilon", reference="input").to_proto().SerializeToString()
+    )
+    close(explainer(x, 1).relevance, given(x, 1, reference=blurred).relevance)
+    assert check(proto, conversion.to_proto(), {"x": x}).passed
+
+
+def test_of_inputs_without_sides_none_is_blurred():
+    proto = model(
+        [node("Gemm", ["x", "v"], "logits")], {"x": ["N", 4]}, ["logits"], {"v": normal(4, 3)}
+    )
+    with pytest.raises(onnxlrp.InputError, match="'x' has no sides of known size"):
+        onnxlrp.convert(proto, "epsilon", reference="blur")
+
+
+def test_explanations_against_several_references_are_averaged():
+    explainer = onnxlrp.Explainer(
+        onnxlrp.convert(deep(3), "deepshap").to_proto().SerializeToString()
+    )
+    x, roots = normal(2, 3, 12, 12, seed=9), [normal(1, 3, 12, 12, seed=s) for s in (4, 5, 6)]
+    apart = [explainer(x, [1, 2], reference=root) for root in roots]
+    found = explainer(x, [1, 2], reference=roots)
+    np.testing.assert_allclose(
+        found.relevance, np.mean([one.relevance for one in apart], axis=0), rtol=1e-5, atol=1e-7
+    )
+    np.testing.assert_allclose(found.score, np.mean([one.score for one in apart], axis=0), 1e-5)
+    assert found.account().share == pytest.approx(1, abs=1e-3)
+    with pytest.raises(onnxlrp.InputError, match="the list of references is empty"):
+        explainer(x, reference=[])
+    explainer.against([root[0] for root in roots])
+    np.testing.assert_array_equal(explainer(x, [1, 2]).relevance, found.relevance)
+    with pytest.raises(onnxlrp.InputError, match="and the reference is float64"):
+        explainer.against([np.zeros((3, 5, 5))])
 
 
 def test_deeplift_is_against_zero_unless_it_is_told_otherwise():

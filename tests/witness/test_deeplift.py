@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from captum.attr import DeepLift
+from captum.attr import DeepLift, DeepLiftShap
 from support import normal
 from torch import nn
 from witness.attribution import distance
@@ -46,6 +46,19 @@ def test_without_max_pooling_they_are_the_same():
     ours, theirs, change = both(network(nn.AvgPool2d(2)))
     assert distance(ours, theirs) < 1e-5
     assert np.allclose(shares(theirs, change), 1, atol=1e-4)
+
+
+def test_over_several_references_they_are_the_same():
+    """DeepSHAP: the mean over references, of each sample against each."""
+    net, roots = network(nn.AvgPool2d(2)), normal(3, 3, 16, 16, seed=3)
+    conversion = onnxlrp.convert(to_onnx(net, torch.tensor(X)), "deepshap")
+    explainer = onnxlrp.Explainer(conversion.to_proto().SerializeToString())
+    ours = explainer(X, 2, reference=list(roots[:, None])).relevance
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lift = DeepLiftShap(net.double())
+        theirs = lift.attribute(torch.tensor(X).double(), torch.tensor(roots).double(), target=2)
+    assert distance(ours, theirs.detach().numpy()) < 1e-5
 
 
 def test_captums_max_pooling_does_not_conserve():
