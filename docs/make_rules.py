@@ -145,8 +145,9 @@ def _lines(composite: onnxlrp.Composite) -> str:
 def draw(name: str, composite: onnxlrp.Composite) -> None:
     """Write the picture of a composite."""
     bundled = resources.files("onnxlrp.bundled")
+    root = "zero" if composite.reference.get("") == "input" else None
     with resources.as_file(bundled.joinpath("cifar10_lrn.onnx")) as model:
-        conversion = onnxlrp.convert(model, composite, preprocessing=PREPROCESSING)
+        conversion = onnxlrp.convert(model, composite, preprocessing=PREPROCESSING, reference=root)
     with bundled.joinpath("demo.png").open("rb") as file:
         x = PREPROCESSING(Image.open(file))[None]
     with tempfile.TemporaryDirectory() as folder:

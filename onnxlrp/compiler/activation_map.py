@@ -98,7 +98,7 @@ def from_feature_maps(network: Network, facts: Facts) -> Network:
             and any(getattr(node, "operator", "") == "Conv" for node in behind)
         ):
             found = value
-    if found is None or kinds_of(facts):
+    if found is None or "attention" in kinds_of(facts):
         raise InputError(
             "a class activation map is drawn of the last layer of a convolutional network that has "
             "places: this one has "

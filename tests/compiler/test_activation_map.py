@@ -17,6 +17,7 @@ KINDS = {"grad_cam": "Grad-CAM", "grad_cam_plus_plus": "Grad-CAM++", "hires_cam"
 WEIGHTS = {
     "w": normal(4, 3, 3, 3, seed=1),
     "v": normal(4, 4, 3, 3, seed=2),
+    "apart": normal(4, 1, 2, 2, seed=6),
     "dense": normal(36, 5, seed=3),
     "top": normal(4, 5, seed=4),
 }
@@ -76,6 +77,7 @@ def test_by_hand():
             ],
             "last",
         ),
+        ([node("Conv", ["r1", "apart"], "last", group=4)], "last"),
         (
             [
                 node("Conv", ["r1", "v"], "c2", pads=[1, 1, 1, 1]),
@@ -85,7 +87,13 @@ def test_by_hand():
             "last",
         ),
     ],
-    ids=["behind a convolution", "before pools", "where branches meet", "behind an activation"],
+    ids=[
+        "behind a convolution",
+        "before pools",
+        "where branches meet",
+        "depthwise",
+        "behind an activation",
+    ],
 )
 def test_it_is_of_the_last_layer_with_places(body, layer):
     proto = built(*body)
