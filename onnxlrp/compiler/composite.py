@@ -223,6 +223,21 @@ class Composite:
         """Return what is taken for a reference in a network of these kinds; "" for none."""
         return next((self.reference[k] for k in ("", *kinds) if k in self.reference), "")
 
+    def check_alone(self) -> None:
+        """Check that it needs nothing from whoever runs the explainer.
+
+        Raises
+        ------
+        InputError
+            It takes its reference at run time.
+
+        """
+        if "input" in self.reference.values():
+            raise InputError(
+                f"composite {self.name} takes its reference when the explainer runs, and there is "
+                "none to give here: take deeplift, or explain --reference"
+            )
+
     def to_toml(self) -> str:
         """Return the composite as the text of a file that `load` reads."""
         texts = {key: getattr(self, key) for key in _TEXTS if getattr(self, key)}

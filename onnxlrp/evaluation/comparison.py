@@ -180,6 +180,8 @@ def open_explainer(path: Path, composite: Composite, start: str | None = None) -
     # The compiler says better what is the matter.
     except Exception:
         stored = None
+    if stored is None:
+        composite.check_alone()
     run = Explainer(
         path if stored else convert(path, composite, target=start).to_proto().SerializeToString()
     )

@@ -61,6 +61,8 @@ class ScoredModel:
         probability: bool = False,
         threads: int | None = None,
     ) -> None:
+        if composite is not None:
+            composite.check_alone()
         self.path = path
         self.preprocessing = preprocessing
         self.probability = probability
@@ -100,6 +102,7 @@ class ScoredModel:
 
     def explainer(self, composite: Composite, model: onnx.ModelProto | None = None) -> Explainer:
         """Convert the model, or one of its inputs and outputs."""
+        composite.check_alone()
         conversion = convert(
             self.path if model is None else model,
             composite,

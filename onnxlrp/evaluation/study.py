@@ -226,9 +226,8 @@ class Judge:
         feeds = medium.feeds(sample)
         scores = self.model.scores(feeds)[0]
         target = int(scores.argmax())
-        maps: dict[str, NDArray[Any]] = {
-            name: self.model.relevance(run(feeds, target)) for name, run in self._explainers.items()
-        }
+        explained = {name: run(feeds, target) for name, run in self._explainers.items()}
+        maps = {name: self.model.relevance(one) for name, one in explained.items()}
         maps |= sample.maps
         size = medium.size(sample)
         of_places = {name: medium.of_places(map_, sample) for name, map_ in maps.items()}
@@ -258,12 +257,13 @@ class Judge:
                     measured |= self._of_curve(beside, curve, steps)
             if name in maps:
                 measured |= _of_map(of_places[name], sample.mask)
-                explainer = self._explainers.get(name)
-                sensitivity = explainer is not None and explainer.contract.sensitivity
-                if not self.model.probability and scores[target] and not sensitivity:
-                    measured["share of score"] = float(
-                        maps[name].sum(dtype=np.float64) / scores[target]
-                    )
+                one = explained.get(name)
+                root = None if one is None else one.reference_scores
+                whole = scores[target] - (0 if root is None else root.reshape(-1)[target])
+                sensitivity = one is not None and one.aim().sensitivity
+                if not self.model.probability and whole and not sensitivity:
+                    share = maps[name].sum(dtype=np.float64) / whole
+                    measured["share of score"] = float(share)
             thin = kept(steps, own.values())
             rows[name] = {"values": measured, "curves": dict(zip(own, thin, strict=True))}
         return {

@@ -254,6 +254,7 @@ class Explainer:
                 )
             ),
             texts=texts * rows if rows > count else texts,
+            reference_scores=root,
         )
 
     def against(self, references: Sequence[NDArray[Any]]) -> None:

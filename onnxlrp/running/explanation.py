@@ -154,6 +154,8 @@ class Explanation:
     preprocessing : how pictures become that input, if the explainer stores it
     aims : what was explained of each of the N; the class alone if there are none
     texts : the N texts as their tokens, where texts were explained
+    reference_scores : floating [1, classes] or [N, classes], the logits at the reference that
+        relevance is counted from; None without one
 
     """
 
@@ -168,6 +170,7 @@ class Explanation:
     preprocessing: Preprocessing | None = None
     aims: tuple[Aim, ...] = ()
     texts: tuple[Tokens, ...] = ()
+    reference_scores: NDArray[Any] | None = field(default=None, repr=False)
 
     @classmethod
     def mean(cls, explanations: Sequence[Explanation]) -> Explanation:
@@ -175,6 +178,8 @@ class Explanation:
         first = explanations[0]
 
         def averaged(found: Sequence[Any]) -> Any:
+            if found[0] is None:
+                return None
             if isinstance(found[0], dict):
                 return {name: averaged([one[name] for one in found]) for name in found[0]}
             return np.mean(found, axis=0, dtype=np.float64).astype(found[0].dtype)
@@ -183,7 +188,7 @@ class Explanation:
             first,
             **{
                 name: averaged([getattr(one, name) for one in explanations])
-                for name in ("relevance", "intermediates", "score")
+                for name in ("relevance", "intermediates", "score", "reference_scores")
             },
         )
 

@@ -64,6 +64,7 @@ def gallery(
     asked = {type(one) for one in _wanted(target, pictures, labels)}
     start = "weights" if asked & {Difference, tuple} else None
     for composite in composites.values():
+        composite.check_alone()
         conversion = convert(model, composite, preprocessing=preprocessing, target=start)
         conversion.warn()
         with Explainer(conversion.to_proto().SerializeToString()) as run:
@@ -132,6 +133,7 @@ def text_gallery(
     """
     drawn: dict[tuple[str, str], list[Image.Image]] = {}
     for name, composite in composites.items():
+        composite.check_alone()
         conversion = convert(model, composite)
         conversion.warn()
         with Explainer(conversion.to_proto().SerializeToString(), tokenizer=tokenizer) as run:

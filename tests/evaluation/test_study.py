@@ -193,3 +193,22 @@ def test_a_line_that_matches_nothing_is_told(network):
     """`LRN: identity` on a network without LRN is the same method under another name."""
     with pytest.warns(UserWarning, match="epsilon; LRN: identity.*matches no node"):
         judge(network, ("epsilon; LRN: identity",))
+
+
+def test_against_a_reference_the_share_is_of_the_difference(network):
+    """The network's layers have no bias of their own, so that black alone scores 0."""
+    proto = onnx.load(network)
+    offset = onnx.numpy_helper.from_array(normal(4, seed=7, scale=5), "offset")
+    proto.graph.initializer.append(offset)
+    (readout,) = [n for n in proto.graph.node if n.op_type == "Gemm"]
+    readout.input.append("offset")
+    onnx.save(proto, network)
+    row = judge(network, ("epsilon", "deeplift"))(pictures(1)[0])
+    shares = [row["methods"][name]["values"]["share of score"] for name in ("epsilon", "deeplift")]
+    assert shares[1] == pytest.approx(1, abs=1e-4)
+    assert abs(shares[0] - 1) > 0.05
+
+
+def test_composites_that_wait_for_a_reference_are_refused(network):
+    with pytest.raises(onnxlrp.InputError, match="deepshap takes its reference when"):
+        judge(network, ("deepshap",))
