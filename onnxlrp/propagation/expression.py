@@ -215,6 +215,15 @@ def magnitude(x: X) -> X:
     return x.emitter.elementwise("Abs", x, sign=Sign.NON_NEGATIVE)
 
 
+def signum(x: Tensor) -> Tensor:
+    """1 where x >= 0, -1 elsewhere; not by a Where, which is slow in onnxruntime."""
+    return x.emitter.elementwise("Sign", x + _LEAST)
+
+
+_LEAST = 1e-30
+"""Lost in any number that float32 computes with, but for 0."""
+
+
 class Emitter:
     """Writes the nodes of one explainer, each distinct expression once.
 

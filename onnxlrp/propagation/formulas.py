@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from inspect import signature
 
 from onnxlrp.propagation import layout
-from onnxlrp.propagation.expression import Operands, Sign, Tensor, magnitude, negative, positive
+from onnxlrp.propagation.expression import (
+    Operands,
+    Sign,
+    Tensor,
+    magnitude,
+    negative,
+    positive,
+    signum,
+)
 
 Parameter = float | str | Sequence[float]
 _TINY = 1e-12
@@ -419,12 +427,19 @@ def gamma_rule(
     if below.is_zero and all(part.sign is Sign.NON_NEGATIVE for part in x.parts):
         return gamma_original(layer, x, above, share, gamma)
     # z_ij⁺ and z_ij⁻ are half of z_ij + |z_ij| and z_ij - |z_ij|: two layers, not eight.
-    size, sizes = magnitude(x), layer.by_sign(1, -1)
-    more, either = gamma / 2 * sizes(size), (1 + gamma / 2) * z
-    s = share(above, either + more, bias + gamma * positive(bias))
-    t = share(below, either - more, bias + gamma * negative(bias))
-    signed, unsigned = layer.adjoint((1 + gamma / 2) * (s + t)), sizes.adjoint(gamma / 2 * (s - t))
-    return x * signed + size * unsigned
+    half, size = gamma / 2, magnitude(x)
+    sizes = layer.by_sign(half, -half)
+    more = sizes(size)
+    if bias.is_zero:
+        # The denominator has the sign of z, and so has what is divided by it.
+        signed = layer.by_sign(1 + half, 1 + half)
+        z = signed(x)
+        t = share(relevance, magnitude(z) + more, bias)
+        return x * signed.adjoint(signum(z) * t) + size * sizes.adjoint(t)
+    z = (1 + half) * z
+    s = share(above, z + more, bias + gamma * positive(bias))
+    t = share(below, z - more, bias + gamma * negative(bias))
+    return x * layer.adjoint((1 + half) * (s + t)) + size * sizes.adjoint(s - t)
 
 
 @rule("gamma-original")
