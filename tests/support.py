@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,12 @@ from onnxlrp.compiler.composite import available
 
 Array = np.ndarray[Any, Any]
 
-SHARING = [c for c in available() if c.yields == "relevance" and "" not in c.reference]
-"""Composites that share the score itself out; the zoo has all others, too."""
+SHARING = [
+    replace(c, reference={})
+    for c in available()
+    if c.yields == "relevance" and "" not in c.reference
+]
+"""Composites that share the score itself out, whatever network they see; the zoo has all others."""
 
 EXACT = 1e-5
 """Largest difference of one operator's relevance from the definition, as a part of max|R|."""

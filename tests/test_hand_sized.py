@@ -72,6 +72,7 @@ def test_an_excited_bias(rule, expected):
         ("alpha-beta alpha=1 beta=0", (2, 0)),
         ("beta beta=0.5", (3, -1)),
         ("beta beta=0", (2, 0)),
+        ("gamma gamma=0", (3, -1)),
         ("gamma gamma=0.5", (2 * 4.5 / 3.5, 2 * -1 / 3.5)),
         ("flat", (1, 1)),
         ("w-square", (1, 1)),

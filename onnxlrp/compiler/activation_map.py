@@ -123,6 +123,8 @@ def drawn(
 
     """
     emitter = flow.emitter
+    if maps not in flow.relevance or flow.relevance[maps].is_zero:
+        return flow
     emitter.explain("map", kind, {})
     small = MAPS[kind](emitter.tensor(maps), flow.relevance[maps])
     like = emitter.tensor(source)

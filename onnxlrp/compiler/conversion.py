@@ -20,6 +20,7 @@ from onnxlrp.compiler.assignment import Assignment, assign, kinds_of, unmatched
 from onnxlrp.compiler.batching import prove_batch
 from onnxlrp.compiler.composite import CLASS_ACTIVATION_MAPS, YIELDS, Composite
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
+from onnxlrp.compiler.several import takes_several
 from onnxlrp.compiler.start import read_start
 from onnxlrp.compiler.walk import propagate
 from onnxlrp.errors import InputError
@@ -214,6 +215,7 @@ def convert(
     network = canonicalise(loaded.model.graph, output, inputs, at, class_axis)
     facts, explained, kind = analyse(network), network, chosen.yields
     maps: ir.Value | None = None
+    together = takes_several(network, facts)
     if kind in CLASS_ACTIVATION_MAPS:
         network = from_feature_maps(explained, facts)
         facts = analyse(network)
@@ -223,7 +225,7 @@ def convert(
         reference = {value.name or "": own for value in network.inputs}
     against = _by_input(network, reference, preprocessing)
     scaled = chosen.yields == YIELDS[2]
-    flow = propagate(network, facts, assigned, start, scaled, masks, against)
+    flow = propagate(network, facts, assigned, start, scaled, masks, against, together)
     if explained is not network:
         ((maps,), (source,)) = network.inputs, explained.inputs
         flow, network = drawn(flow, kind, maps, source, preprocessing), explained

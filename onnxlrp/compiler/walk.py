@@ -76,6 +76,7 @@ def propagate(
     scaled: bool,
     masks: Sequence[str],
     reference: Mapping[str, Array | str],
+    together: bool = True,
 ) -> Flow:
     """Write relevance from the score back to the explained inputs.
 
@@ -87,6 +88,7 @@ def propagate(
     scaled : whether relevance is multiplied by what it is of, at the explained inputs
     masks : names, with shell wildcards, of values whose relevance an input multiplies
     reference : by explained input, what every contribution is a difference from; empty for none
+    together : whether what lies before the network takes a sample of several classes
 
     Raises
     ------
@@ -102,7 +104,8 @@ def propagate(
             emitter.known(node)
     root = roots(emitter, network, reference, value_names(network.graph)) if reference else Roots()
     # A reference may have as many rows as there are samples.
-    several = start.target is None and not reference and takes_several(network, facts)
+    several = together and start.target is None and not reference
+    several = several and takes_several(network, facts)
     first = start_relevance(emitter, network, start, root.values.get(id(network.score)), several)
     masked = _masks(facts, network.graph, masks)
     entries = _entries(network, facts, scaled) if start.slope else []

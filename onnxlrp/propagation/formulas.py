@@ -422,6 +422,8 @@ def gamma_rule(
     positive, as in the stabiliser.
     Use: convolutions, between epsilon (gamma 0) and z-plus (gamma large).
     """
+    if not gamma:
+        return epsilon_rule(layer, x, relevance, share)
     z, bias = layer(x), layer.bias
     above, below = share.split_by_sign(relevance, layer.biased(z, bias))
     if below.is_zero and all(part.sign is Sign.NON_NEGATIVE for part in x.parts):

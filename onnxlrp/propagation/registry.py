@@ -285,9 +285,11 @@ def _cross_layer(
     # Where it is computed with in another type, that is not what the layer would compute.
     if crossing.tensor(output).value is output and (exact or not crossing.root):
         computed = built(x) if crossing.root else built.biased(built(x), built.bias)
-        held = crossing.unmoved(crossing.change(output)).value
-        assert held is not None
-        crossing.emitter.same(computed, held)
+        held = crossing.unmoved(crossing.change(output))
+        assert held.value is not None
+        # A constant may have more places than the operand, whose change is that of each.
+        if computed.is_zero or alike(computed.shape, held.shape):
+            crossing.emitter.same(computed, held.value)
     return cross_by_rule(crossing, built, inputs, crossing.rule)
 
 

@@ -105,6 +105,13 @@ def test_it_is_of_the_last_layer_with_places(body, layer):
     assert audit.drawn < 1e-6
 
 
+def test_a_score_that_is_flat_everywhere_has_an_empty_map():
+    """No gradient arrives where a value is only rounded."""
+    proto = built(node("Round", ["r1"], "last"))
+    found = explain(proto, onnxlrp.Composite.load("grad_cam"), {"x": X}, target=1)
+    assert found.values["relevance"].shape == X.shape
+
+
 def test_channels_may_be_last():
     turn = node(
         "Transpose",

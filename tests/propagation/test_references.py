@@ -309,6 +309,26 @@ def test_a_blurred_picture_is_made_of_the_picture(last):
     assert check(proto, conversion.to_proto(), {"x": x}).passed
 
 
+def test_a_constant_of_more_places_than_the_value_it_is_added_to():
+    """The change of the sum is that of the value, at every place of the constant."""
+    body = [
+        node("ReduceMax", ["x"], "m", axes=[2]),
+        node("Add", ["m", "places"], "a"),
+        node("Flatten", ["a"], "f"),
+        node("Gemm", ["f", "v"], "logits"),
+    ]
+    weights = {"places": normal(3, 4, seed=1), "v": normal(12, 5, seed=2)}
+    proto = model(body, {"x": ["N", 3, 4]}, ["logits"], weights, opset=17)
+    x, root = normal(2, 3, 4, seed=3), normal(3, 4, seed=4)
+    composite = lines("ReduceMax: winner-takes-all", "*: epsilon")
+    explained = explain(proto, composite, {"x": x}, target=1, reference=root)
+    found = explained.values
+    change = found["logits"] - run(proto, {"x": root[None]})["logits"]
+    sums = found["relevance"].sum(axis=(1, 2))
+    np.testing.assert_allclose(sums, change[:, 1], rtol=1e-4)
+    assert check(proto, explained.proto, {"x": x}).passed
+
+
 def test_of_inputs_without_sides_none_is_blurred():
     proto = model(
         [node("Gemm", ["x", "v"], "logits")], {"x": ["N", 4]}, ["logits"], {"v": normal(4, 3)}
