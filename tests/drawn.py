@@ -332,7 +332,7 @@ def affine(g: Growing, x: str) -> str:
 
 def structure(g: Growing, x: str) -> str:
     """Move elements about: each comes back to the four axes of an image."""
-    _, channels, height, _ = g.shape(x)
+    _, channels, height, width = g.shape(x)
     kinds = "Slice", "Reshape", "Transpose", "Pad", "Unsqueeze", "Split", "Dropout"
     kind = g.one_of(*kinds, "edge", "Resize", "DepthToSpace")
     if kind == "Slice":
@@ -350,9 +350,9 @@ def structure(g: Growing, x: str) -> str:
         amounts, fill = [0, g.number(0, 1), 1, 0, 0, 0, 0, g.number(0, 1)], np.float32(0.5)
         return g.add(kind, [x, g.constant(amounts), g.constant(fill)])
     if kind == "edge":
-        return g.add(
-            "Pad", [x, g.constant([0, 0, 1, 0, 0, 0, 2, 1])], mode=g.one_of(kind, "reflect")
-        )
+        # What is reflected must be there.
+        mode = g.one_of(kind, "reflect" if min(height, width) > 2 else kind)
+        return g.add("Pad", [x, g.constant([0, 0, 1, 0, 0, 0, 2, 1])], mode=mode)
     if kind == "Resize" and height < 9:
         scales = np.array([1, 1, g.one_of(1, 2), g.one_of(1, 2)], np.float32)
         return g.add(kind, [x, "", g.constant(scales)], mode="nearest")
