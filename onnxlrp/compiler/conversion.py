@@ -215,8 +215,9 @@ def convert(
     network = canonicalise(loaded.model.graph, output, inputs, at, class_axis)
     facts, explained, kind = analyse(network), network, chosen.yields
     maps: ir.Value | None = None
-    together = takes_several(network, facts)
+    together = True
     if kind in CLASS_ACTIVATION_MAPS:
+        together = takes_several(explained, facts)
         network = from_feature_maps(explained, facts)
         facts = analyse(network)
     facts, assigned = assign(chosen, network, facts, preprocessing)

@@ -282,6 +282,7 @@ class Explainer:
                 pairs = zip(sizes, array.shape, strict=True)
                 sizes = tuple(n if isinstance(n, int) else own for n, own in pairs)
             try:
+                # Of a size that is only a name numpy raises TypeError.
                 found.append(np.broadcast_to(array, sizes)[None])  # type: ignore[arg-type]
             except (TypeError, ValueError):
                 given = Tensor(str(array.dtype), array.shape)

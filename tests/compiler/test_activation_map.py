@@ -113,14 +113,7 @@ def test_a_score_that_is_flat_everywhere_has_an_empty_map():
 
 
 def test_channels_may_be_last():
-    turn = node(
-        "Transpose",
-        [
-            "x",
-        ],
-        "turned",
-        perm=[0, 3, 1, 2],
-    )
+    turn = node("Transpose", ["x"], "turned", perm=[0, 3, 1, 2])
     body = [turn, node("Conv", ["turned", "w"], "c1", strides=[2, 2]), *FIRST[1:], *READ]
     proto = model(body, {"x": ["N", 7, 8, 3]}, ["logits"], WEIGHTS)
     composite, feeds = onnxlrp.Composite.load("hires_cam"), {"x": X.transpose(0, 2, 3, 1)}
