@@ -564,26 +564,31 @@ FAMILIES = {
 
 
 def build(name: str) -> Architecture:
-    """Build `library/name`, weights drawn from a fixed seed, statistics made sane.
+    """Build `library/name`, weights drawn from a fixed seed, statistics made sane."""
+    torch.manual_seed(0)
+    library, _, kind = name.partition("/")
+    made = FAMILIES[library].build(kind)
+    settle(made.module, *made.inputs.values())
+    return made
+
+
+def settle(module: nn.Module, *inputs: Tensor) -> None:
+    """Make sane what random weights leave insane, and put a network in evaluation mode.
 
     BatchNorm statistics are taken from random inputs, layer scales and zero-initialised branches
     are drawn anew: of a branch that is multiplied by 0 or 1e-6 nothing would be tried.
     """
-    torch.manual_seed(0)
-    library, _, kind = name.partition("/")
-    made = FAMILIES[library].build(kind)
     with torch.no_grad():
-        for parameter in made.module.parameters():
+        for parameter in module.parameters():
             if parameter.numel() > 1 and bool((parameter.abs() <= 1e-4).all()):
                 parameter.normal_(0, 0.1)
-        made.module.train()
-        for module in made.module.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.momentum = None
-                module.reset_running_stats()
-            elif isinstance(module, nn.Dropout):
-                module.eval()
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in made.module.modules()):
-            made.module(*made.inputs.values())
-        made.module.eval()
-    return made
+        module.train()
+        for part in module.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.momentum = None
+                part.reset_running_stats()
+            elif isinstance(part, nn.Dropout):
+                part.eval()
+        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+            module(*inputs)
+        module.eval()

@@ -1,209 +1,310 @@
-"""What an explanation costs, as a multiple of the network's own forward pass.
+"""What an explanation costs in time and memory, beside the network's forward pass and its peers.
 
-Ours, plain onnxruntime and (if torch and zennit are installed) zennit run in one process on the
-same network, weights, images and number of threads; read the ratios, not the seconds.
+    python benchmarks/speed.py --write [--cache FILE]
+    python benchmarks/speed.py --network resnet50 --batch 1 --threads 1 [--composite epsilon]
 
-    python benchmarks/speed.py [--batch 1] [--threads 2] [--repeats 5] [--network vgg16]
-
-Networks of timm (`vit_tiny`, `swin_tiny`, `efficientnet_b0`), which zennit does not cover, stand
-beside torch's own forward and backward pass; both sides of a ratio run in turn, in CPU time.
+The first writes docs/speed.md (with `--network`, of that network alone what the cache lacks), the
+second prints one row. Contestants of a row share a process,
+weights, inputs and number of threads, and take turns; read the ratios, not the seconds. `--cache`
+keeps what was measured as JSON: an interrupted run goes on, and what is deleted from it is measured
+again. Needs torch, torchvision, timm, transformers, zennit, captum and lxt.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+import peers
+import speed_page
 import torch
-from onnx import TensorProto, helper, numpy_helper
-from torch import nn
-from zennit import composites as zennit
-from zennit.attribution import Gradient
+from networks import NETWORKS, Array, convert, export, plain
 
-import onnxlrp
+from onnxlrp.runtime import open_session
 
-Array = np.ndarray[Any, Any]
+Call = Callable[[], object]
+Record = dict[str, Any]
 
-VGG16 = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"]
-VGG11 = [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"]
-NETWORKS = {"vgg16": VGG16, "vgg11": VGG11}
-OF_TIMM = {
-    "vit_tiny": "vit_tiny_patch16_224",
-    "swin_tiny": "swin_tiny_patch4_window7_224",
-    "efficientnet_b0": "efficientnet_b0",
-}
-
-COMPOSITES = {
-    "epsilon_plus_flat": zennit.EpsilonPlusFlat,
-    # zennit has none that leaves biases out: the nearest, for its time.
-    "epsilon_plus_flat_exclude": zennit.EpsilonPlusFlat,
-    "epsilon_alpha2_beta1": zennit.EpsilonAlpha2Beta1,
-    "epsilon_gamma_box": lambda: zennit.EpsilonGammaBox(low=-5.0, high=5.0),
+PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
+PEAK = Path(__file__).with_name("peak.py")
+THREADS, BATCHES = (1, 2), (1, 8)
+WITH_CAPTUM = ("alexnet_lrn", "resnet50", "mobilenet_v2")
+GROWTH = {
+    "batch": (1, 2, 4, 8, 16, 32),
+    "depth": (4, 8, 16, 32, 64),
+    "width": (16, 32, 64, 128),
+    "classes": (10, 100, 1000, 10000),
+    "targets": (1, 2, 5, 10),
 }
 
 
-def vgg(plan: list[int | str]) -> nn.Sequential:
-    """Build a VGG network with random weights."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for step in plan:
-        if isinstance(step, int):
-            convolution = nn.Conv2d(channels, step, 3, padding=1)
-            nn.init.kaiming_normal_(convolution.weight)
-            layers += [convolution, nn.ReLU()]
-            channels = step
+class Files:
+    """Networks and the models and explainers written of them, each once.
+
+    Attributes
+    ----------
+    folder : where they lie
+
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._last: tuple[str, torch.nn.Module] | None = None
+
+    def module(self, name: str) -> torch.nn.Module:
+        """Return the network in torch."""
+        if self._last is None or self._last[0] != name:
+            self._last = name, NETWORKS[name].build()
+        return self._last[1]
+
+    def model(self, name: str) -> Path:
+        """Return the exported network."""
+        path = self.folder / f"{name}.onnx"
+        if not path.exists():
+            export(NETWORKS[name], self.module(name), path)
+        return path
+
+    def explainer(self, name: str, composite: str) -> Path:
+        """Return an explainer of it."""
+        path = self.folder / f"{name}.{composite}.onnx"
+        if not path.exists():
+            convert(self.model(name), composite, path)
+        return path
+
+
+def session(path: Path, threads: int = 1) -> Any:
+    """Open a model or an explainer as onnxlrp opens them."""
+    return open_session(path, path.name, "cpu", threads)
+
+
+def forward(path: Path, x: Array, threads: int = 1) -> Call:
+    """Open a model, and return a call that runs it."""
+    opened = session(path, threads)
+    return lambda: opened.run(None, {"data": x})
+
+
+def ours(path: Path, x: Array, threads: int = 1, targets: int = 1) -> Call:
+    """Open an explainer, and return a call that explains the best class, or the first so many."""
+    opened = session(path, threads)
+    target = np.array([-1]) if targets == 1 else np.arange(targets)
+    return lambda: opened.run(["relevance"], {"data": x, "target": target})
+
+
+def timed(calls: dict[str, Call], most: int = 5) -> Record:
+    """Let calls take turns; return the seconds of each, or what it refuses with.
+
+    After one run to warm up they do so for 3 rounds, or `most` where a round takes below 5 s.
+    """
+
+    def seconds(call: Call) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    refused, first = {}, {}
+    for name, call in calls.items():
+        try:
+            first[name] = seconds(call)
+        # Whatever a peer raises over a network that it does not take.
+        except Exception as error:
+            refused[name] = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+    # One that takes so long is not asked again: what a first run costs more is little of it.
+    slow = {name for name, taken in first.items() if taken > 15}
+    rounds = most if sum(first.values()) < 5 else 3
+    taken: dict[str, list[float]] = {name: [first[name]] for name in slow}
+    for _ in range(rounds):
+        for name in first.keys() - slow:
+            taken.setdefault(name, []).append(seconds(calls[name]))
+    return {"seconds": {name: taken[name] for name in calls if name in taken}, "refused": refused}
+
+
+def row(files: Files, name: str, batch: int, threads: int, composite: str) -> Record:
+    """Time one composite on one network beside its peers."""
+    torch.set_num_threads(threads)
+    network, module = NETWORKS[name], files.module(name)
+    x = network.inputs(batch)
+    with ExitStack() as stack:
+        calls = {
+            "onnxruntime": forward(files.model(name), x.numpy(), threads),
+            "torch": peers.forward(module, x),
+            "ours": ours(files.explainer(name, composite), x.numpy(), threads),
+        }
+        if composite in peers.ZENNIT:
+            calls["zennit"] = stack.enter_context(peers.zennit(module, x, composite))
         else:
-            layers.append(nn.MaxPool2d(2))
-    dense = [nn.Flatten(), nn.Linear(512 * 49, 4096), nn.ReLU()]
-    return nn.Sequential(*layers, *dense, nn.Linear(4096, 1000)).eval()
+            calls["LXT"] = peers.lxt(module, x, composite)
+        if composite == network.main:
+            calls["torch gradient x input"] = peers.backward(module, x)
+            if batch == threads == 1 and name in WITH_CAPTUM:
+                calls |= peers.captum(module, x)
+        return timed(calls)
 
 
-def to_onnx(network: nn.Sequential) -> onnx.ModelProto:
-    """Write a sequence of layers as ONNX."""
-    nodes, weights, value = [], [], "data"
-    for index, layer in enumerate(network):
-        inputs, attributes = [value], {}
-        value = f"v{index}"
-        for name, parameter in layer.named_parameters():
-            weights.append(numpy_helper.from_array(parameter.detach().numpy(), f"{index}.{name}"))
-            inputs.append(f"{index}.{name}")
-        if isinstance(layer, nn.Conv2d):
-            kind, attributes = "Conv", {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
-        elif isinstance(layer, nn.MaxPool2d):
-            kind, attributes = "MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2]}
-        elif isinstance(layer, nn.Linear):
-            kind, attributes = "Gemm", {"transB": 1}
-        else:
-            kind = {nn.ReLU: "Relu", nn.Flatten: "Flatten"}[type(layer)]
-        nodes.append(helper.make_node(kind, inputs, [value], name=f"n{index}", **attributes))
-    data = helper.make_tensor_value_info("data", TensorProto.FLOAT, ["N", 3, 224, 224])
-    logits = helper.make_tensor_value_info(value, TensorProto.FLOAT, ["N", 1000])
-    graph = helper.make_graph(nodes, "network", [data], [logits], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+def opening(files: Files, name: str) -> Record:
+    """Time conversion, and the start of a session, by the main composite; sizes of both files."""
+    composite = NETWORKS[name].main
+    model, explainer = files.model(name), files.explainer(name, composite)
+    calls: dict[str, Call] = {
+        "convert": lambda: convert(model, composite, explainer),
+        "model": lambda: session(model),
+        "explainer": lambda: session(explainer),
+    }
+    sizes = {path.name: path.stat().st_size for path in (model, explainer)}
+    return timed(calls, 3) | {"bytes": list(sizes.values())}
 
 
-def session(path: Path, threads: int) -> ort.InferenceSession:
-    """Open a file in onnxruntime on the CPU."""
+def peak(files: Files, name: str, batch: int, contestant: str) -> int:
+    """Return the most memory that a process of its own takes for a network and one run, bytes."""
+    inputs = files.folder / "inputs.npy"
+    np.save(inputs, NETWORKS[name].inputs(batch).numpy())
+    command = [sys.executable, str(PEAK), contestant, name, str(inputs)]
+    if contestant == "onnxruntime":
+        command.append(str(files.model(name)))
+    elif contestant == "ours":
+        command.append(str(files.explainer(name, NETWORKS[name].main)))
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def needed(files: Files, name: str) -> list[int]:
+    """Return the bytes, for one sample, of the model's values that our nodes read, and of weights.
+
+    A model is run with these values as outputs, so that shapes are what they are.
+    """
+    model = onnx.load(files.model(name))
+    explainer = onnx.load(files.explainer(name, NETWORKS[name].main))
+    own = {value for node in model.graph.node for value in node.output if value}
+    read = {
+        value
+        for node in explainer.graph.node
+        if not own.intersection(node.output)
+        for value in node.input
+        if value in own
+    }
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in sorted(read))
+    run = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    values = run.run(None, {"data": NETWORKS[name].inputs(1).numpy()})
+    weights = sum(onnx.numpy_helper.to_array(t).nbytes for t in model.graph.initializer)
+    return [sum(value.nbytes for value in values), weights]
+
+
+def profile(files: Files, name: str) -> list[tuple[str, bool, float]]:
+    """Return operators by time: what it is, whether the model's own, its share; batch 1."""
+    explainer, runs = files.explainer(name, NETWORKS[name].main), 4
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads = 1
+    options.enable_mem_pattern = False
+    options.enable_profiling = True
+    options.profile_file_prefix = str(files.folder / "profile")
+    opened = ort.InferenceSession(str(explainer), options, providers=["CPUExecutionProvider"])
+    feeds = {"data": NETWORKS[name].inputs(1).numpy(), "target": np.array([-1])}
+    for _ in range(runs):
+        opened.run(["relevance"], feeds)
+    events = json.loads(Path(opened.end_profiling()).read_text())
+    taken: Counter[tuple[str, bool]] = Counter()
+    for event in events:
+        node, _, kind = event["name"].rpartition("_kernel_")
+        if kind == "time":
+            taken[event["args"]["op_name"], "onnxlrp/" not in node] += event["dur"]
+    total = taken.total()
+    return [(kind, mine, spent / total) for (kind, mine), spent in taken.most_common()]
 
 
-def seconds(call: Callable[[], Any], repeats: int) -> float:
-    """Median time of a call, after one to warm up."""
+def growth(files: Files, what: str, size: int) -> Record:
+    """Time a plain chain of convolutions by `epsilon_plus_flat`, one of its sizes changed."""
+    torch.set_num_threads(1)
+    sizes = {what: size} if what in ("depth", "width", "classes") else {}
+    network = plain(**sizes)
+    x = network.inputs(size if what == "batch" else 1)
+    model, explainer = files.folder / "plain.onnx", files.folder / "plain.explainer.onnx"
+    module = network.build()
+    export(network, module, model)
+    convert(model, network.main, explainer)
+    targets = size if what == "targets" else 1
+    with peers.zennit(module, x, network.main) as zennit:
+        calls = {
+            "onnxruntime": forward(model, x.numpy()),
+            "ours": ours(explainer, x.numpy(), targets=targets),
+            "zennit": zennit,
+        }
+        return timed(calls)
 
-    def times() -> Iterator[float]:
-        for _ in range(repeats):
+
+def plan(files: Files) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield all that is measured: its key, and the measurement."""
+    for name, network in NETWORKS.items():
+        for batch in BATCHES:
+            for threads in THREADS:
+                every = batch == threads == 1
+                for composite in network.composites if every else (network.main,):
+                    key = f"time {name} {batch} {threads} {composite}"
+                    yield key, lambda a=(name, batch, threads, composite): row(files, *a)
+        yield f"opening {name}", lambda a=name: opening(files, a)
+        yield f"needed {name}", lambda a=name: needed(files, a)
+        peer = "zennit" if network.main in peers.ZENNIT else "LXT"
+        wanted = [(8, "onnxruntime"), (1, "ours"), (8, "ours"), (16, "ours")]
+        for batch, contestant in [*wanted, (8, "torch"), (8, peer)]:
+            key = f"peak {name} {batch} {contestant}"
+            yield key, lambda a=(name, batch, contestant): peak(files, *a)
+        yield f"profile {name}", lambda a=name: profile(files, a)
+    for what, values in GROWTH.items():
+        for size in values:
+            yield f"growth {what} {size}", lambda a=(what, size): growth(files, *a)
+
+
+def write(files: Files, cache: Path | None, only: str | None) -> None:
+    """Measure what the cache lacks, of all networks or one, and write the page of what is known."""
+    known: Record = json.loads(cache.read_text()) if cache and cache.exists() else {}
+    for key, measure in plan(files):
+        if key not in known and only in (None, key.split()[1]):
             start = time.perf_counter()
-            call()
-            yield time.perf_counter() - start
-
-    call()
-    return statistics.median(times())
-
-
-def ratio(call: Callable[[], Any], base: Callable[[], Any], repeats: int) -> float:
-    """Median of how many times the CPU time of `base` a call takes, run in turn."""
-
-    def taken(run: Callable[[], Any]) -> float:
-        start = time.process_time()
-        run()
-        return time.process_time() - start
-
-    call(), base()
-    return statistics.median(taken(call) / taken(base) for _ in range(repeats))
-
-
-def of_timm(name: str, threads: int, repeats: int) -> None:
-    """Measure a network of timm, with random weights, on one picture."""
-    import timm
-
-    network = timm.create_model(OF_TIMM[name]).eval()
-    x = torch.randn(1, 3, 224, 224)
-
-    def backward() -> None:
-        network(x.requires_grad_()).max().backward()
-
-    def forward() -> None:
-        with torch.no_grad():
-            network(x)
-
-    with tempfile.TemporaryDirectory() as folder:
-        model, explainer = Path(folder) / "model.onnx", Path(folder) / "explainer.onnx"
-        torch.onnx.export(
-            network, (x,), model, dynamo=False, opset_version=17, input_names=["data"]
-        )
-        plain, feeds = session(model, threads), {"data": x.detach().numpy()}
-        print(f"{name}, batch 1, {threads} threads: x forward")
-        print(f"torch, forward and backward: {ratio(backward, forward, repeats):.1f}")
-        for composite in ("attn_lrp", "cp_lrp", "default"):
-            onnxlrp.convert(model, composite).save(explainer)
-            ours, asked = session(explainer, threads), {**feeds, "target": np.array([-1])}
-            times = ratio(
-                lambda ours=ours, asked=asked: ours.run(None, asked),
-                lambda: plain.run(None, feeds),
-                repeats,
-            )
-            print(f"{composite}: {times:.1f}")
+            known[key] = measure()
+            print(f"{time.perf_counter() - start:6.1f} s  {key}", flush=True)
+            if cache:
+                cache.write_text(json.dumps(known, indent=0))
+    PAGE.write_text(speed_page.page({key: known[key] for key, _ in plan(files) if key in known}))
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", choices=[*NETWORKS, *OF_TIMM], default="vgg16")
+    """Measure and print, or write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="write docs/speed.md")
+    parser.add_argument("--cache", type=Path, help="JSON of what was measured")
+    parser.add_argument("--network", choices=NETWORKS)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--composite")
     options = parser.parse_args()
-    torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
-    if options.network in OF_TIMM:
-        of_timm(options.network, options.threads, options.repeats)
-        return
-    network = vgg(NETWORKS[options.network])
-    x = torch.randn(options.batch, 3, 224, 224)
-    feeds = {"data": x.numpy()}
+    # As our sessions do; some processors compute with denormal numbers many times slower.
+    torch.set_flush_denormal(True)
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.onnx"
-        onnx.save_model(to_onnx(network), model)
-        plain = session(model, options.threads)
-        forward = seconds(lambda: plain.run(None, feeds), options.repeats)
-        with torch.no_grad():
-            torch_forward = seconds(lambda: network(x), options.repeats)
-            logits = network(x)
-        print(f"{options.network}, batch {options.batch}, {options.threads} threads")
-        print(f"forward: onnxruntime {forward:.3f} s, torch {torch_forward:.3f} s")
-        print("composite, ours, x forward, zennit, x forward, speed-up, relative L2 distance")
-        best = logits.argmax(1)
-        start = torch.zeros_like(logits)
-        start[range(options.batch), best] = logits[range(options.batch), best]
-        for name, composite in COMPOSITES.items():
-            explainer = Path(folder) / "explainer.onnx"
-            chosen = onnxlrp.Composite.load(name)
-            if name == "epsilon_gamma_box":
-                chosen = chosen.with_parameters({"low": -5.0, "high": 5.0})
-            onnxlrp.convert(model, chosen).save(explainer)
-            ours = session(explainer, options.threads)
-            asked = {**feeds, "target": np.array([-1])}
-            mine = seconds(lambda ours=ours, asked=asked: ours.run(None, asked), options.repeats)
-            relevance = ours.run(["relevance"], asked)[0]
-            with Gradient(network, composite()) as attributor:
-                theirs = seconds(lambda a=attributor: a(x, start), options.repeats)
-                _, reference = attributor(x, start)
-            wanted = reference.numpy()
-            distance = np.linalg.norm(relevance - wanted) / np.linalg.norm(wanted)
-            print(
-                f"{name}, {mine:.3f} s, {mine / forward:.1f}, {theirs:.3f} s, "
-                f"{theirs / torch_forward:.1f}, {theirs / mine:.1f}, {distance:.1e}"
-            )
+        files = Files(Path(folder))
+        if options.write:
+            write(files, options.cache, options.network)
+        elif options.network:
+            composite = options.composite or NETWORKS[options.network].main
+            measured = row(files, options.network, options.batch, options.threads, composite)
+            key = f"time {options.network} {options.batch} {options.threads} {composite}"
+            print(speed_page.times({key: measured}))
+            for name, seconds in measured["seconds"].items():
+                print(f"{name}: {statistics.median(seconds):.4f} s")
+            for name, why in measured["refused"].items():
+                print(f"{name} refuses: {why}")
+        else:
+            parser.error("say --write, or --network NAME")
 
 
 if __name__ == "__main__":
