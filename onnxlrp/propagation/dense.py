@@ -43,10 +43,11 @@ class Dense(WeightedLayer):
     def _is_gemm(self) -> bool:
         return not self.left and self.x.rank == 2 and self.weights.rank == 2
 
-    def _multiply(self, x: Tensor, transposed: bool, shape: tuple[Dim, ...]) -> Tensor:
+    def _multiply(
+        self, x: Tensor, weights: Tensor, transposed: bool, shape: tuple[Dim, ...]
+    ) -> Tensor:
         if self._is_gemm:
-            return self.apply("Gemm", x, self.weights, shape, transB=int(transposed))
-        weights = self.weights
+            return self.apply("Gemm", x, weights, shape, transB=int(transposed))
         if transposed:
             order = list(range(weights.rank))
             order[-2:] = order[-1], order[-2]
@@ -56,12 +57,13 @@ class Dense(WeightedLayer):
         return self.emitter.node("MatMul", *operands, shape=shape, dtype=x.dtype, sign=sign)
 
     def forward(self, x: Operands) -> Tensor:
-        return self._multiply(x.parts[0], self.transposed, self.shape_for(x))
+        return self._multiply(x.parts[0], self.weights, self.transposed, self.shape_for(x))
 
     def transpose(self, s: Tensor) -> Operands:
         batch = broadcast(s.shape[:-2], self.weights.shape[:-2])
         shape = (*batch, *self.x.shape[-2:])
-        return Operands((reduced_to(self._multiply(s, not self.transposed, shape), self.x),))
+        back = self._multiply(s, self.twin, not self.transposed, shape)
+        return Operands((reduced_to(back, self.x),))
 
     def filled(self, x: Operands, value: float | Sequence[float]) -> Operands:
         return x.map(lambda part: layout.filled(part, value, -2 if self.left else -1))
@@ -88,6 +90,24 @@ class DenseOnes(UniformLayer):
     def transpose(self, s: Tensor) -> Operands:
         summed = reduced_to(layout.reduce_sum(s, [self.axis]), self.dense.x)
         return Operands((layout.expand(summed, self.dense.x),))
+
+
+def _apart(weights: Tensor) -> Tensor:
+    """Write a square matrix anew, of its halves, which runtimes fold.
+
+    OpenVINO 2026.4 packs weights once for all layers that read the same tensor in the same shape,
+    and takes a square matrix and its transpose for one another.
+    """
+    rows, columns = weights.shape[-2:]
+    if not isinstance(rows, int) or rows != columns or rows < 2:
+        return weights
+    halves = [
+        layout.slice(weights, [first], [last], [weights.rank - 2])
+        for first, last in ((0, rows // 2), (rows // 2, rows))
+    ]
+    return weights.emitter.node(
+        "Concat", *halves, shape=weights.shape, dtype=weights.dtype, sign=weights.sign, axis=-2
+    )
 
 
 def _check_gemm(operation: Operation, live: frozenset[int]) -> None:
@@ -128,7 +148,7 @@ def gemm(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
         weights = weights * emitter.constant(factor.astype(dtype).reshape(extent))
     built = Dense(
         weights=weights,
-        twin=weights,
+        twin=_apart(weights),
         bias=bias,
         x=crossing.input(0),
         z=crossing.output(),
@@ -171,7 +191,7 @@ def matmul(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
         bias = bias_tensor(emitter, operation.shift.astype(dtype))
     built = Dense(
         weights=weights,
-        twin=weights,
+        twin=_apart(weights),
         bias=bias,
         x=crossing.tensor(inputs[0]),
         z=crossing.output(),

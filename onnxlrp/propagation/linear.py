@@ -25,8 +25,9 @@ class WeightedLayer(ReweightedLayer):
     Attributes
     ----------
     weights : as the ONNX operator takes them, or a constant expression of them
-    twin : the same for the transpose, where that reads an initializer of its own; OpenVINO 2026.4
-        computes wrong numbers where Conv and ConvTranspose share one
+    twin : the same for the transpose, where that reads a tensor of its own; OpenVINO 2026.4
+        computes wrong numbers where Conv and ConvTranspose, or a square matrix and its transpose,
+        share one
     bias : [channels], or zero
     x, z : the layer's input and output in the model, for their shapes
 

@@ -370,6 +370,23 @@ def test_conv_and_conv_transpose_never_share_an_initializer(geometry):
     assert not used["Conv"] & used["ConvTranspose"]
 
 
+@pytest.mark.parametrize("op", ["Gemm", "MatMul"])
+def test_a_square_matrix_is_not_read_both_ways(op):
+    weights = {"w": normal(5, 5, seed=1), "b": normal(5, seed=2), "v": normal(5, 3)}
+    body = [
+        node(op, ["x", "w"], "z"),
+        node("Add", ["z", "b"], "y"),
+        node("Tanh", ["y"], "a"),
+        node("Gemm", ["a", "v"], "logits"),
+    ]
+    proto = model(body, {"x": ["N", 5]}, ["logits"], weights)
+    x = normal(2, 5)
+    explained = explain(proto, EPSILON, {"x": x}, target=1)
+    readers = [n.op_type for n in explained.proto.graph.node if "w" in n.input]
+    assert readers == [op, "Slice", "Slice"]
+    close(explained.values["relevance"], expected(1, x, proto=proto)["x"], 1e-6)
+
+
 def test_more_classes_than_can_be_numbered_are_refused():
     body = [
         node("MatMul", ["x", "w"], "z"),
