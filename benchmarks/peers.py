@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -123,6 +124,8 @@ def captum(module: nn.Module, x: Tensor) -> dict[str, Call]:
     """Return captum's LRP, DeepLift and integrated gradients; each may refuse when called."""
     from captum.attr import LRP, DeepLift, IntegratedGradients
 
+    # Of the hooks that DeepLift sets, at every call.
+    warnings.filterwarnings("ignore", module="captum")
     with torch.no_grad():
         target = module(x).argmax(1)
     values, lrp_of, deeplift_of = x.clone().requires_grad_(), *(copy.deepcopy(module) for _ in "ab")
