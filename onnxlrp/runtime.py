@@ -41,7 +41,8 @@ def open_session(
     device : `cpu` or `cuda`
     threads : for one operator on the CPU; onnxruntime's choice if None
     folder : where the external data of a model given as bytes lie
-    optimise : whether onnxruntime rewrites the graph, which takes longer than loading it
+    optimise : whether onnxruntime rewrites the graph and lays out weights anew, which takes longer
+        than loading it, and reads weights that lie beside it
     denormals : whether numbers below 1.2e-38 are computed with, instead of taken for 0
     cuda_options : for the CUDA provider
 
@@ -64,6 +65,7 @@ def open_session(
         options.intra_op_num_threads = threads
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if folder is not None:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(folder)

@@ -1,30 +1,22 @@
-"""Puts the emitted nodes into the model: names, outputs, metadata, file."""
+"""Puts the emitted nodes into the model: names, outputs, metadata."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 
-from onnxlrp.compiler.loadable import prove_loadable
 from onnxlrp.compiler.naming import free, value_names
 from onnxlrp.compiler.several import give_own_batch
 from onnxlrp.compiler.walk import Flow
-from onnxlrp.errors import InputError, ModelError
+from onnxlrp.errors import InputError
 from onnxlrp.graph.canonical import Network
 from onnxlrp.graph.loading import METADATA_PREFIX
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Tensor
-
-_LIMIT = (1 << 31) - 1
 
 ACCOUNT = METADATA_PREFIX + "account"
 """Where a node says, as JSON, by which tensors' names or numbers a division was made."""
@@ -267,34 +259,3 @@ def _describe(model: ir.Model, names: OutputNames, facts: Mapping[str, str]) -> 
     model.metadata_props.update({METADATA_PREFIX + key: text for key, text in entries.items()})
     model.producer_name = "onnxlrp"
     model.producer_version = facts["version"]
-
-
-def save(model: ir.Model, path: Path, external_data: bool, check: bool) -> bool:
-    """Write a model beside its place, and move it there once it is complete, and proven if `check`.
-
-    Returns
-    -------
-    whether onnxruntime has loaded it
-    """
-    size = sum(
-        value.const_value.nbytes
-        for value in model.graph.initializers.values()
-        if value.const_value is not None
-    )
-    if size > _LIMIT and not external_data:
-        raise ModelError("the explainer is larger than 2 GB; write it with --external-data")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
-    data = f"{path.name}.data"
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        draft = Path(folder) / path.name
-        if external_data:
-            ir.save(model, draft, external_data=data)
-            loaded = check and prove_loadable(draft)
-            if (draft.parent / data).exists():
-                os.replace(draft.parent / data, path.parent / data)
-        else:
-            onnx.save_model(ir.to_proto(ir.external_data.load_to_model(model)), draft)
-            loaded = check and prove_loadable(draft)
-        os.replace(draft, path)
-    return loaded

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from onnxlrp.compiler import assembly, folding
+from onnxlrp.compiler import folding, writing
 from onnxlrp.compiler.activation_map import drawn, from_feature_maps
 from onnxlrp.compiler.assembly import assemble
 from onnxlrp.compiler.assignment import Assignment, assign, kinds_of, unmatched
@@ -135,9 +137,22 @@ class Conversion:
         """
         if self.source is not None and Path(path).resolve() == self.source.resolve():
             raise InputError(f"{path} is the model itself; write the explainer to another file")
-        return assembly.save(self.model, Path(path), external_data, check)
+        return writing.save(self.model, Path(path), external_data, check)
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python from looking through all of a growing graph, again and again, for garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_collection()
 def convert(
     model: str | os.PathLike[str] | onnx.ModelProto,
     composite: str | Path | Composite = DEFAULT_COMPOSITE,

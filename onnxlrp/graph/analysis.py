@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Network, Operation, constant_of
 from onnxlrp.graph.operators import Fact, has, operator_of
+from onnxlrp.graph.tensors import SMALL
 
 _SIZES_ONLY = ("Shape", "Size")
 
@@ -118,7 +119,10 @@ def _guarantees(node: ir.Node, known: set[int]) -> bool:
         if value is None:
             return False
         constant = constant_of(value)
-        return bool((constant >= 0).all()) if constant is not None else id(value) in known
+        if constant is None:
+            return id(value) in known
+        # The first row of an embedding says it already: the rest may lie on the disk.
+        return bool((constant.flat[:SMALL] >= 0).all() and (constant >= 0).all())
 
     operator = operator_of(node)
     if node.domain not in ("", "ai.onnx"):

@@ -17,20 +17,28 @@ from onnxlrp.graph.shapes import dims_of
 _MOST_FOLDED = 1 << 28
 
 
-def fold(model: ir.Model) -> None:
-    """Compute all that depends on constants alone, but what is too large to hold."""
+def fold(model: ir.Model) -> bool:
+    """Compute all that depends on constants alone, but what is too large to hold.
+
+    Returns
+    -------
+    whether there was any
+    """
+    changed = False
     while True:
-        fold_constants(
+        found = fold_constants(
             model,
             onnx_shape_inference=True,
             input_size_limit=_MOST_FOLDED,
             output_size_limit=_MOST_FOLDED,
             should_fold=_should_fold,
         )
-        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
+        changed = lift(model).modified or found.modified or changed
         left = [node for node in model.graph if _is_left(node)]
         if not left:
-            return
+            return changed
+        changed = True
         for node in left:
             _compute(node)
         passes.RemoveUnusedNodesPass()(model)

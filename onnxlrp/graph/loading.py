@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -81,7 +82,9 @@ def load(
         proto, digest = _parse(path)
         folder = path.parent
     _refuse_explainer(proto)
-    check_tensors(proto, folder)
+    held = check_tensors(proto, folder)
+    # A message that has been emptied keeps its memory.
+    proto = onnx.ModelProto.FromString(proto.SerializeToString())
     if dynamic_batch:
         free_batch(proto)
     imported = {entry.domain: entry.version for entry in proto.opset_import}
@@ -90,8 +93,18 @@ def load(
         model = ir.from_proto(proto)
         model.graph.meta[OPSETS] = imported
         ir.external_data.set_base_dir(model.graph, folder)
+        for name, content in held.items():
+            _hold(model.graph.initializers[name], content)
         _normalise(model)
     return LoadedModel(model, digest, tuple(notes))
+
+
+def _hold(value: ir.Value, content: bytes) -> None:
+    """Put into an initializer what it held in the file."""
+    bare = value.const_value
+    assert bare is not None
+    array = np.frombuffer(content, bare.dtype.numpy().newbyteorder("<")).reshape(bare.shape.numpy())
+    value.const_value = ir.Tensor(array, dtype=bare.dtype, name=value.name)
 
 
 @contextmanager
@@ -143,12 +156,13 @@ def _refuse_explainer(proto: onnx.ModelProto) -> None:
 def _normalise(model: ir.Model) -> None:
     passes.RemoveInitializersFromInputsPass()(model)
     _name(model.graph)
-    _infer_shapes(model)
-    fold(model)
-    passes.RemoveUnusedNodesPass()(model)
+    folded = fold(model)
+    unused = passes.RemoveUnusedNodesPass()(model).modified
     passes.TopologicalSortPass()(model)
     _name(model.graph)
-    _infer_shapes(model)
+    # All are inferred already.
+    if folded or unused:
+        _infer_shapes(model)
     settle(model, _infer_shapes)
     while _round_down(model.graph):
         _infer_shapes(model)

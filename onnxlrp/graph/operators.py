@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Flag, auto
+from functools import cache
 from types import MappingProxyType
 
 import onnx_ir as ir
@@ -158,6 +159,7 @@ def operator_of(node: ir.Node) -> str:
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
 
 
+@cache
 def has(operator: str, fact: Fact) -> bool:
     """Tell whether an operator guarantees something."""
     return bool(FACTS.get(operator, Fact(0)) & fact)

@@ -23,6 +23,8 @@ REFERENCES = "references"
 
 def broadcast(*shapes: Sequence[Dim]) -> tuple[Dim, ...]:
     """Shape of an elementwise result, by ONNX's multidirectional broadcasting."""
+    if all(shape == shapes[0] for shape in shapes):
+        return tuple(shapes[0])
     rank = max(len(shape) for shape in shapes)
     padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
     result: list[Dim] = []

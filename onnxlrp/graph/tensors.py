@@ -16,16 +16,21 @@ SMALL = 1024
 """Elements up to which a tensor counts as shape arithmetic, axes or pads, not as weights."""
 
 
-def check_tensors(proto: onnx.ModelProto, folder: Path) -> None:
+def check_tensors(proto: onnx.ModelProto, folder: Path) -> dict[str, bytes]:
     """Look at every tensor of a model, wherever it hangs, and take in those that are not weights.
 
     External data are left where they are only if they belong to a large initializer of the graph;
-    all others, of attributes, functions and subgraphs, are read into the model.
+    all others, of attributes, functions and subgraphs, are read into the model. What large
+    initializers hold is taken out of it: protobuf copies it whenever it is looked at or moved.
 
     Parameters
     ----------
-    proto : changed where external data are taken in
+    proto : changed where data are taken in or out
     folder : of the model's file; external data are looked for in it, those of functions too
+
+    Returns
+    -------
+    by name, the bytes of the initializers that hold none any more
 
     Raises
     ------
@@ -37,10 +42,14 @@ def check_tensors(proto: onnx.ModelProto, folder: Path) -> None:
     # Wrappers keep their identity only as long as somebody holds them.
     weights = [tensor for tensor in proto.graph.initializer if elements(tensor) > SMALL]
     stay = {id(tensor) for tensor in weights}
+    held: dict[str, bytes] = {}
     for tensor, label in tensors_of(proto):
         size = _bytes(tensor, label)
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            _check_embedded(tensor, label, size)
+            content = _embedded(tensor, label, size)
+            if id(tensor) in stay and len(content) >= elements(tensor):
+                held[tensor.name] = content
+                tensor.ClearField("raw_data")
             continue
         file, offset = _external(tensor, label, folder.resolve(), size)
         if id(tensor) not in stay:
@@ -49,6 +58,7 @@ def check_tensors(proto: onnx.ModelProto, folder: Path) -> None:
                 tensor.raw_data = data.read(size)
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
+    return held
 
 
 def tensors_of(message: Message, label: str = "a tensor") -> Iterator[tuple[onnx.TensorProto, str]]:
@@ -88,10 +98,11 @@ def _bytes(tensor: onnx.TensorProto, label: str) -> int:
     return -(-elements(tensor) * dtype.bitwidth // 8)
 
 
-def _check_embedded(tensor: onnx.TensorProto, label: str, size: int) -> None:
-    field = onnx.helper.tensor_dtype_to_field(tensor.data_type)
+def _embedded(tensor: onnx.TensorProto, label: str, size: int) -> bytes:
+    """Return the bytes that a tensor holds, checked; none where it holds numbers."""
+    field, content = onnx.helper.tensor_dtype_to_field(tensor.data_type), tensor.raw_data
     if tensor.HasField("raw_data"):
-        fits = len(tensor.raw_data) == size and tensor.data_type != onnx.TensorProto.STRING
+        fits = len(content) == size and tensor.data_type != onnx.TensorProto.STRING
     else:
         fits = len(getattr(tensor, field)) == _entries(tensor)
     if not fits:
@@ -99,6 +110,7 @@ def _check_embedded(tensor: onnx.TensorProto, label: str, size: int) -> None:
             f"{label} has the sizes {list(tensor.dims)}, but its data do not fit them; "
             "the file is damaged, export it again"
         )
+    return content
 
 
 def _entries(tensor: onnx.TensorProto) -> int:

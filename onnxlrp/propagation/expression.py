@@ -348,7 +348,7 @@ class Emitter:
             outputs = [
                 ir.Value(shape=ir.Shape(list(shape)), type=ir.TensorType(dtype)) for shape in shapes
             ]
-            node = ir.node(op, values, dict(attributes), outputs=outputs)
+            node = ir.node(op, values, _typed(attributes), outputs=outputs)
             node.metadata_props.update(self._metadata)
             node.meta["label"] = self._label
             node.meta["key"] = key
@@ -370,6 +370,16 @@ class Emitter:
         """Write an elementwise comparison."""
         shape = broadcast(left.shape, right.shape)
         return self.node(op, left, right, shape=shape, dtype=ir.DataType.BOOL)
+
+
+def _typed(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Say of lists of whole numbers what they are, which takes onnx_ir longer than a node."""
+    return {
+        name: ir.AttrInt64s(name, value)
+        if isinstance(value, list | tuple) and all(isinstance(entry, int) for entry in value)
+        else value
+        for name, value in attributes.items()
+    }
 
 
 def _key(
