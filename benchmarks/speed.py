@@ -125,7 +125,7 @@ def timed(calls: dict[str, Call], most: int = 5) -> Record:
         except Exception as error:
             refused[name] = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
     # One that takes so long is not asked again: what a first run costs more is little of it.
-    slow = {name for name, taken in first.items() if taken > 15}
+    slow = {name for name, taken in first.items() if taken > 8}
     rounds = most if sum(first.values()) < 5 else 3
     taken: dict[str, list[float]] = {name: [first[name]] for name in slow}
     for _ in range(rounds):
