@@ -149,6 +149,8 @@ def memory(measured: Record) -> str:
             for (of, batch, contestant), value in _of(measured, "peak")
             if of == name and batch == "8"
         }
+        if len(peaks) < 4:
+            continue
         ours, limit = peaks["ours"], 1.5 * (8 * activations + weights)
         (peer,) = peaks.keys() - {"ours", "onnxruntime", "torch"}
         rows.append(
@@ -171,6 +173,8 @@ def memory_by_batch(measured: Record) -> str:
             for (of, batch, contestant), value in _of(measured, "peak")
             if of == name and contestant == "ours"
         }
+        if len(peaks) < 3:
+            continue
         first, second = (peaks[8] - peaks[1]) / 7, (peaks[16] - peaks[8]) / 8
         cells = [*map(_megabytes, (*peaks.values(), first, second, activations))]
         rows.append([name, *cells])
@@ -262,8 +266,10 @@ SECTIONS: tuple[tuple[str, Callable[[Record], str], str | Callable[[Record], str
     (
         "Conversion, file, start",
         files,
-        "Of a file beyond the model's are names of nodes and weights that two nodes must not "
-        "share. A session's start is limited by the constants that onnxruntime folds.\n",
+        "By `epsilon_plus_flat` (transformers: `attn_lrp`). What the file has beyond the model's "
+        "is nodes, their names and metadata, and weights that two nodes must not share. At a "
+        "session's start onnxruntime rewrites the larger graph and folds weights derived from "
+        "the model's.\n",
     ),
     (
         "Profile by operator",
