@@ -61,6 +61,8 @@ def open_session(
     # Relevance that fades on its way through a deep network becomes denormal, and some processors
     # compute with such numbers many times slower.
     options.add_session_config_entry("session.set_denormal_as_zero", "0" if denormals else "1")
+    # A plan of memory, made at the first run, keeps up to twice what is needed, and saves no time.
+    options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
     if not optimise:

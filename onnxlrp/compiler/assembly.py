@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxlrp.compiler.naming import free, value_names
-from onnxlrp.compiler.several import give_own_batch
+from onnxlrp.compiler.several import depending, give_own_batch
 from onnxlrp.compiler.walk import Flow
 from onnxlrp.errors import InputError
 from onnxlrp.graph.canonical import Network
@@ -179,7 +179,7 @@ def _append(network: Network, flow: Flow, intermediates: Sequence[ir.Value]) -> 
             graph.register_initializer(initializer)
     _label(kept, taken)
     _write_accounts(kept, {id(value) for value in emitter.initializers} - used)
-    graph.extend(kept)
+    graph.extend(_relevance_last(kept, flow, network.score))
     graph.outputs.extend(outputs)
     return OutputNames(by_input, by_value, scores, root_scores)
 
@@ -211,6 +211,18 @@ def _needed(nodes: Sequence[ir.Node], outputs: Iterable[ir.Value]) -> list[ir.No
             for index in range(len(node.inputs)):
                 node.replace_input_with(index, None)
     return kept[::-1]
+
+
+def _relevance_last(nodes: Sequence[ir.Node], flow: Flow, score: ir.Value) -> list[ir.Node]:
+    """Put what does not depend on the explained class in front of all that does.
+
+    onnxruntime runs a node's inputs in the order of their places in the file, the last first: it
+    then computes each denominator when relevance arrives there, and keeps none from the start.
+    """
+    first = flow.relevance.get(score, flow.emitter.zero).value
+    late = depending(nodes, [value for value in (flow.chooser, first) if value is not None])
+    asked = set(late)
+    return [*(node for node in nodes if node not in asked), *late]
 
 
 def _label(nodes: Iterable[ir.Node], taken: set[str]) -> None:

@@ -79,13 +79,20 @@ def give_own_batch(
     kept = {
         size for value in inputs if value.shape is not None for size in dims_of(value.shape)[1:]
     }
-    dependent = {id(value) for value in targets}
+    for node in depending(nodes, targets):
+        for value in node.outputs:
+            if value.shape is not None:
+                value.shape = ir.Shape([_own(d, kept) for d in dims_of(value.shape)])
+
+
+def depending(nodes: Iterable[ir.Node], values: Iterable[ir.Value]) -> list[ir.Node]:
+    """Return those of some nodes, in topological order, that depend on one of the values."""
+    reached, found = {id(value) for value in values}, []
     for node in nodes:
-        if any(id(value) in dependent for value in node.inputs if value is not None):
-            for value in node.outputs:
-                dependent.add(id(value))
-                if value.shape is not None:
-                    value.shape = ir.Shape([_own(d, kept) for d in dims_of(value.shape)])
+        if any(id(value) in reached for value in node.inputs if value is not None):
+            reached.update(id(value) for value in node.outputs)
+            found.append(node)
+    return found
 
 
 def _own(size: Dim, kept: Collection[Dim]) -> Dim:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import onnx_ir as ir
@@ -20,7 +22,7 @@ from onnxlrp.propagation.registry import (
     layer,
     only_first_live,
 )
-from onnxlrp.propagation.windows import Window, window_of
+from onnxlrp.propagation.windows import Taps, Window, interleave, portion, window_of
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,74 @@ class Convolution(WeightedLayer):
         )
 
     def transpose(self, s: Tensor) -> Operands:
-        """Convolve with the flipped kernel where the stride is 1, else ConvTranspose."""
-        mirrored = self.window.mirrored()
-        if mirrored is not None:
-            result = self.apply(
-                "Conv",
-                s,
-                flipped(self.weights, self.groups),
-                self.x.shape,
-                **mirrored.attributes(),
-                group=self.groups,
-            )
-            return Operands((result,))
-        return Operands((_transposed(self, s),))
+        """Convolve with the flipped kernel, at a stride once for every remainder by it.
+
+        To few channels a ConvTranspose is faster: onnxruntime computes a convolution to at least
+        as many as its vectors hold.
+        """
+        window = self.window
+        if _is_thin(window, self.groups, self.x):
+            return Operands((_transposed(self, s),))
+        turned = _turned(self.weights, self.groups)
+        remainders = product(*(range(stride) for stride in window.strides))
+        woven = interleave({r: self._reaching(turned, s, r) for r in remainders}, window)
+        for axis in window.axes if woven.shape != self.x.shape else ():
+            woven = layout.moved(woven, axis, 0, layout.size(self.x, axis))
+        return Operands((woven,))
+
+    def _reaching(self, turned: Tensor, s: Tensor, remainder: tuple[int, ...]) -> Tensor:
+        """Return what elements of one remainder by the strides get, next to each other."""
+        window, taps = self.window, []
+        for place, r in enumerate(remainder):
+            seen = window.taps(place, r)
+            if seen is None:
+                return s.emitter.zero
+            taps.append(seen)
+        behind = [self._behind(s, place, seen) for place, seen in enumerate(taps)]
+        geometry = Window(
+            kernel=tuple(len(seen.positions) for seen in taps),
+            strides=(1,) * len(taps),
+            dilations=tuple(seen.step for seen in taps),
+            begins=tuple(max(seen.furthest, 0) for seen in taps),
+            ends=tuple(
+                seen.reach if known is None else max(known, 0)
+                for seen, known in zip(taps, behind, strict=True)
+            ),
+        )
+        fits = [
+            seen.furthest >= 0 and known == end
+            for seen, known, end in zip(taps, behind, geometry.ends, strict=True)
+        ]
+        parts = [
+            portion(layout.size(self.x, axis), stride)
+            for axis, stride in zip(window.axes, window.strides, strict=True)
+        ]
+        sizes = [
+            part if isinstance(part, int) and fit else None
+            for part, fit in zip(parts, fits, strict=True)
+        ]
+        result = self.apply(
+            "Conv",
+            s,
+            _flipped(turned, taps),
+            self.x.shape if window.dense and all(fits) else (*self.x.shape[:2], *sizes),
+            **geometry.attributes(),
+            group=self.groups,
+        )
+        for axis, seen, part, fit in zip(window.axes, taps, parts, fits, strict=True):
+            if not fit:
+                result = layout.moved(result, axis, min(seen.furthest, 0), part)
+        return result
+
+    def _behind(self, s: Tensor, place: int, taps: Taps) -> int | None:
+        """Return by how much to pad s behind, so that as many elements come out as there are."""
+        stride, axis = self.window.strides[place], self.window.axes[place]
+        if stride == 1:
+            return self.window.reach[place] - self.window.ends[place]
+        elements, outputs = self.x.shape[axis], s.shape[axis]
+        if isinstance(elements, int) and isinstance(outputs, int):
+            return -(-elements // stride) - outputs - taps.ahead
+        return None
 
     @property
     def ones(self) -> Layer:
@@ -71,6 +128,16 @@ def _channels_biased(z: Tensor, bias: Tensor, rank: int) -> Tensor:
         return fused
     column = layout.reshape(bias, (*bias.shape, *(1,) * (rank - 2)))
     return z + column
+
+
+def _is_thin(window: Window, groups: int, x: Tensor) -> bool:
+    """Tell whether a ConvTranspose takes relevance back: at strides, to a few channels."""
+    channels = x.shape[1]
+    return groups == 1 and not window.dense and isinstance(channels, int) and channels < _FEW
+
+
+_FEW = 8
+"""Channels that onnxruntime's convolutions compute at once, at least."""
 
 
 def _transposed(conv: Convolution, s: Tensor) -> Tensor:
@@ -107,23 +174,35 @@ def _transposed(conv: Convolution, s: Tensor) -> Tensor:
     )
 
 
-def flipped(weights: Tensor, groups: int) -> Tensor:
-    """Weights [out, in/g, *kernel] of a Conv's transpose as a Conv: [in, out/g, *kernel]."""
+def _turned(weights: Tensor, groups: int) -> Tensor:
+    """Weights [out, in/g, *kernel] with inputs and outputs exchanged: [in, out/g, *kernel]."""
     out, per_group, *kernel = weights.shape
     assert isinstance(out, int)
     assert isinstance(per_group, int)
     spatial = range(2, 2 + len(kernel))
     if groups == 1:
-        turned = layout.transpose(weights, [1, 0, *spatial])
-    else:
-        split = layout.reshape(weights, (groups, out // groups, per_group, *kernel))
-        swapped = layout.transpose(split, [0, 2, 1, *(axis + 1 for axis in spatial)])
-        turned = layout.reshape(swapped, (groups * per_group, out // groups, *kernel))
-    axes = [axis for axis, size in zip(spatial, kernel, strict=True) if size != 1]
-    if not axes:
+        return layout.transpose(weights, [1, 0, *spatial])
+    split = layout.reshape(weights, (groups, out // groups, per_group, *kernel))
+    swapped = layout.transpose(split, [0, 2, 1, *(axis + 1 for axis in spatial)])
+    return layout.reshape(swapped, (groups * per_group, out // groups, *kernel))
+
+
+def _flipped(turned: Tensor, taps: Sequence[Taps]) -> Tensor:
+    """Take the kernel's elements at some positions, the last in front."""
+    moving = [i for i, size in enumerate(turned.shape[2:]) if size != 1]
+    if not moving:
         return turned
-    count = len(axes)
-    return layout.slice(turned, [-1] * count, [-(1 << 62)] * count, axes, [-1] * count)
+    chosen = [taps[i].positions for i in moving]
+    return layout.slice(
+        turned,
+        [positions[-1] for positions in chosen],
+        [positions[0] - 1 if positions[0] else _BEFORE_ALL for positions in chosen],
+        [2 + i for i in moving],
+        [-positions.step for positions in chosen],
+    )
+
+
+_BEFORE_ALL = -(1 << 62)
 
 
 @dataclass(frozen=True)
@@ -247,11 +326,12 @@ def convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
     x, z = crossing.input(0), crossing.output()
     out, _, *kernel = (int(size) for size in crossing.input(1).shape if isinstance(size, int))
     window = window_of(operation, kernel)
+    groups = int(crossing.attribute("group", 1))
     weights, twin, bias = merged(
         crossing,
         out,
         lambda scale: scale.reshape(-1, *(1,) * (1 + len(kernel))),
-        apart=window.mirrored() is None,
+        apart=_is_thin(window, groups, x),
     )
     built = Convolution(
         weights=weights,
@@ -259,7 +339,7 @@ def convolution(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
         x=x,
         z=z,
         window=window,
-        groups=int(crossing.attribute("group", 1)),
+        groups=groups,
         twin=twin,
     )
     return built, crossing.live_inputs

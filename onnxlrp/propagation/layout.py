@@ -229,6 +229,16 @@ def pad(
     )
 
 
+def moved(tensor: Tensor, axis: int, by: int, length: int | Tensor, fill: float = 0.0) -> Tensor:
+    """Move along an axis, and cut or pad to a length: element i is what was element i - by."""
+    begins: list[int | Tensor] = [0] * tensor.rank
+    ends: list[int | Tensor] = [0] * tensor.rank
+    begins[axis], ends[axis] = by, length - (size(tensor, axis) + by)
+    known = length if isinstance(length, int) else None
+    shape = [known if place == axis else d for place, d in enumerate(tensor.shape)]
+    return pad(tensor, begins, ends, shape, fill)
+
+
 def transpose(tensor: Tensor, order: Sequence[int]) -> Tensor:
     """Permute the axes."""
     if tensor.is_zero or list(order) == list(range(len(order))):

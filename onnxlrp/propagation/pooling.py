@@ -26,7 +26,7 @@ from onnxlrp.propagation.registry import (
     require_constant,
     static_shape,
 )
-from onnxlrp.propagation.windows import Window, fit, interleave, window_of
+from onnxlrp.propagation.windows import Window, interleave, portion, weave, window_of
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,9 @@ class WindowMean(UniformLayer):
         if spread.shape != self.z.shape:
             spread = layout.expand(spread, self.z)
         if not window.dense:
-            zeros = spread - spread
+            zero = spread.emitter.zero
             keys = product(*(range(stride) for stride in window.strides))
-            spread = interleave({key: zeros if any(key) else spread for key in keys}, window)
+            spread = interleave({key: zero if any(key) else spread for key in keys}, window)
         front = [r - p for r, p in zip(window.reach, window.begins, strict=True)]
         before, after = [0] * s.rank, [0] * s.rank
         begins: list[int | Tensor] = [*before]
@@ -339,8 +339,8 @@ def winner_takes_all(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]
     if _sees_all(window, x, y):
         return [(value, Relevance(_to_first(x, rest, 2), grounded))]
     ceil_mode = int(operation.attributes.get("ceil_mode", 0))
-    for pooled, along, maxima in reversed(_by_axis(x, window, y, ceil_mode)):
-        rest = _to_winners(pooled, along, maxima, rest)
+    for pooled, place, maxima in reversed(_by_axis(x, window, y, ceil_mode)):
+        rest = _to_winners(pooled, window, place, maxima, rest)
     return [(value, Relevance(rest, grounded))]
 
 
@@ -356,13 +356,12 @@ def _sees_all(window: Window, x: Tensor, y: Tensor) -> bool:
 
 def _by_axis(
     x: Tensor, window: Window, y: Tensor, ceil_mode: int
-) -> list[tuple[Tensor, Window, Tensor]]:
-    """Pool along one axis after the other, the last first: what is pooled, how, and its maxima."""
+) -> list[tuple[Tensor, int, Tensor]]:
+    """Pool along one axis after the other, the last first: what is pooled, which, its maxima."""
     steps = []
-    for place in reversed(window.moving or [0]):
-        axis, along = window.axes[place], window.along(place)
-        maxima = y
-        if place != min(window.moving, default=0):
+    for place in reversed(window.moving):
+        axis, maxima = window.axes[place], y
+        if place != window.moving[0]:
             shape = (*x.shape[:axis], y.shape[axis], *x.shape[axis + 1 :])
             maxima = x.emitter.node(
                 "MaxPool",
@@ -371,72 +370,58 @@ def _by_axis(
                 dtype=x.dtype,
                 sign=x.sign,
                 ceil_mode=ceil_mode,
-                **along.attributes(),
+                **window.along(place).attributes(),
             )
-        steps.append((x, along, maxima))
+        steps.append((x, place, maxima))
         x = maxima
     return steps
 
 
-def _to_winners(x: Tensor, window: Window, y: Tensor, rest: Tensor) -> Tensor:
-    """Give the first maximum of each window the relevance of the output."""
-    emitter = x.emitter
-    padded = _padded(x, window, y, float("-inf"))
+def _to_winners(x: Tensor, window: Window, place: int, y: Tensor, rest: Tensor) -> Tensor:
+    """Give the first maximum of each window along one axis the relevance of the output.
+
+    Element stride * h + r of x gets the shares of all positions of remainder r, each moved by as
+    many outputs as it lies ahead.
+    """
+    emitter, axis, stride = x.emitter, window.axes[place], window.strides[place]
+    offsets = [
+        position * window.dilations[place] - window.begins[place]
+        for position in range(window.kernel[place])
+    ]
+    seen = _positions(x, axis, offsets[:-1], stride, y)
     nothing = emitter.scalar(0.0, rest)
-    positions = list(product(*(range(k) for k in window.kernel)))
-    shares: dict[tuple[int, ...], list[tuple[tuple[int, ...], Tensor]]] = {}
-    for position in positions:
-        offset = tuple(p * d for p, d in zip(position, window.dilations, strict=True))
+    each = portion(layout.size(x, axis), stride)
+    shares = [emitter.zero] * stride
+    for offset in offsets:
         share = rest
-        if position != positions[-1]:
+        if offset in seen:
             # Not Equal, of which onnxruntime has no CUDA kernel from opset 19 on.
-            loses = emitter.compare("Less", _strided(padded, offset, window, y), y)
+            loses = emitter.compare("Less", seen[offset], y)
             share = emitter.where(loses, nothing, rest, Sign.UNKNOWN)
             rest = rest - share
-        block = tuple(o // s for o, s in zip(offset, window.strides, strict=True))
-        remainder = tuple(o % s for o, s in zip(offset, window.strides, strict=True))
-        shares.setdefault(remainder, []).append((block, share))
-    return fit(_gathered(shares, window, y), window.begins, x, window.axes)
+        ahead, remainder = divmod(offset, stride)
+        shares[remainder] = shares[remainder] + layout.moved(share, axis, ahead, each)
+    return layout.moved(weave(shares, axis), axis, 0, layout.size(x, axis))
 
 
-def _strided(padded: Tensor, offset: Sequence[int], window: Window, y: Tensor) -> Tensor:
-    """Element `offset` of every window, in the output's shape."""
-    if all(size == 1 for size in (*window.kernel, *window.strides)):
-        return padded
-    ends = [
-        o + (layout.size(y, axis) - 1) * stride + 1
-        for o, axis, stride in zip(offset, window.axes, window.strides, strict=True)
-    ]
-    return layout.slice(
-        padded, list(offset), ends, list(window.axes), list(window.strides), sizes=y.shape[2:]
-    )
-
-
-def _gathered(
-    shares: dict[tuple[int, ...], list[tuple[tuple[int, ...], Tensor]]], window: Window, y: Tensor
-) -> Tensor:
-    """Add up what each element of the padded input got from all windows.
-
-    Element s * h + a, with s the stride, gets the shares of remainder a, shifted by whole strides.
-    """
-    emitter = y.emitter
-    most = [reach // stride for reach, stride in zip(window.reach, window.strides, strict=True)]
-    woven: dict[tuple[int, ...], Tensor] = {}
-    shape = [
-        *y.shape[:2],
-        *(d + m if isinstance(d, int) else None for d, m in zip(y.shape[2:], most, strict=True)),
-    ]
-    for remainder in product(*(range(stride) for stride in window.strides)):
-        total = emitter.zero
-        for block, share in shares.get(remainder, []):
-            begins = [0, 0, *block]
-            ends = [0, 0, *(m - b for m, b in zip(most, block, strict=True))]
-            total = total + layout.pad(share, begins, ends, shape)
-        woven[remainder] = total
-    some = next(tensor for tensor in woven.values() if not tensor.is_zero)
-    return interleave(
-        {key: some - some if tensor.is_zero else tensor for key, tensor in woven.items()}, window
-    )
+def _positions(
+    x: Tensor, axis: int, offsets: Sequence[int], stride: int, y: Tensor
+) -> dict[int, Tensor]:
+    """Return element `offset` of every window along an axis, -inf where that is not of x."""
+    outputs, least = layout.size(y, axis), float("-inf")
+    if stride == 1 or not offsets:
+        return {o: layout.moved(x, axis, -o, outputs, least) for o in offsets}
+    front = max(0, -offsets[0])
+    needed = (outputs - 1) * stride + offsets[-1] + 1 + front
+    elements = layout.size(x, axis)
+    within = isinstance(needed, int) and isinstance(elements, int) and needed <= elements
+    padded = x if within and not front else layout.moved(x, axis, front, needed, least)
+    starts = {o: o + front for o in offsets}
+    last = (outputs - 1) * stride + 1
+    return {
+        o: layout.slice(padded, [at], [last + at], [axis], [stride], sizes=[y.shape[axis]])
+        for o, at in starts.items()
+    }
 
 
 @operator(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 from onnxlrp.graph.canonical import Operation
@@ -11,6 +12,33 @@ from onnxlrp.graph.shapes import Dim, dims_of
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Tensor
 from onnxlrp.propagation.registry import ObstacleError
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The positions of a window through which outputs see elements of one remainder.
+
+    Attributes
+    ----------
+    positions : of the window
+    ahead : element stride * h + remainder lies at the first of them in output h - ahead
+    step : by which `ahead` grows from one to the next
+
+    """
+
+    positions: range
+    ahead: int
+    step: int
+
+    @property
+    def reach(self) -> int:
+        """Distance between the first and the last output that see the same element."""
+        return self.step * (len(self.positions) - 1)
+
+    @property
+    def furthest(self) -> int:
+        """What `ahead` is of the last position."""
+        return self.ahead + self.reach
 
 
 @dataclass(frozen=True)
@@ -45,13 +73,16 @@ class Window:
         """Whether the window moves by one position at a time."""
         return all(stride == 1 for stride in self.strides)
 
-    def mirrored(self) -> Window | None:
-        """Return the window of the transpose where that is a convolution too: at stride 1."""
-        begins = tuple(r - p for r, p in zip(self.reach, self.begins, strict=True))
-        ends = tuple(r - p for r, p in zip(self.reach, self.ends, strict=True))
-        if not self.dense or min(begins + ends) < 0:
-            return None
-        return replace(self, begins=begins, ends=ends)
+    def taps(self, place: int, remainder: int) -> Taps | None:
+        """Return how outputs see the elements of a remainder by the stride along one axis."""
+        stride, dilation, begin = (v[place] for v in (self.strides, self.dilations, self.begins))
+        for first in range(self.kernel[place]):
+            ahead, rest = divmod(first * dilation - begin, stride)
+            if rest == remainder:
+                every = stride // gcd(stride, dilation)
+                positions = range(first, self.kernel[place], every)
+                return Taps(positions, ahead, every * dilation // stride)
+        return None
 
     @property
     def moving(self) -> list[int]:
@@ -134,42 +165,41 @@ def _same(
     return (*begins, *ends)
 
 
+def portion(size: int | Tensor, stride: int) -> int | Tensor:
+    """Return how many elements there are at most of one remainder by the stride."""
+    return -(-size // stride) if isinstance(size, int) else (size + (stride - 1)) / stride
+
+
 def interleave(tensors: Mapping[tuple[int, ...], Tensor], window: Window) -> Tensor:
     """Weave one tensor for every remainder by the strides into one of stride times the size.
 
-    `tensors[(a, b)]` [N, C, H, W] goes to positions (s h + a, s w + b) of [N, C, s H, s W].
+    `tensors[(a, b)]` [N, C, H, W] goes to positions (s h + a, s w + b) of [N, C, s H, s W]; some
+    may be zero.
     """
     woven = dict(tensors)
-    for axis, stride in reversed(list(zip(window.axes, window.strides, strict=True))):
-        if stride == 1:
-            woven = {key[:-1]: tensor for key, tensor in woven.items()}
-            continue
+    for axis in reversed(window.axes):
         groups: dict[tuple[int, ...], list[Tensor]] = {}
         for key in sorted(woven):
             groups.setdefault(key[:-1], []).append(woven[key])
-        woven = {key: _weave(parts, axis) for key, parts in groups.items()}
+        woven = {key: weave(parts, axis) for key, parts in groups.items()}
     return woven[()]
 
 
-def _weave(parts: Sequence[Tensor], axis: int) -> Tensor:
+def weave(parts: Sequence[Tensor], axis: int) -> Tensor:
     """Interleave tensors along an axis: position i of part k goes to i * len(parts) + k."""
-    emitter, shape = parts[0].emitter, parts[0].shape
-    lifted = [layout.unsqueeze(part, [axis + 1]) for part in parts]
-    stacked = emitter.node(
+    places = [place for place, part in enumerate(parts) if not part.is_zero]
+    if len(parts) == 1 or not places:
+        return parts[0]
+    some = parts[places[0]]
+    if len(places) == 1:
+        alone = layout.unsqueeze(some, [axis + 1])
+        return layout.join(layout.moved(alone, axis + 1, places[0], len(parts)), axis)
+    lifted = [layout.unsqueeze(some - some if p.is_zero else p, [axis + 1]) for p in parts]
+    stacked = some.emitter.node(
         "Concat",
         *lifted,
-        shape=(*shape[: axis + 1], len(parts), *shape[axis + 1 :]),
-        dtype=parts[0].dtype,
+        shape=(*some.shape[: axis + 1], len(parts), *some.shape[axis + 1 :]),
+        dtype=some.dtype,
         axis=axis + 1,
     )
     return layout.join(stacked, axis)
-
-
-def fit(tensor: Tensor, begins: Sequence[int], like: Tensor, axes: range) -> Tensor:
-    """Cut `begins` off each spatial axis, then cut or pad at the end to the size of `like`."""
-    front: list[int | Tensor] = [0] * tensor.rank
-    back: list[int | Tensor] = [0] * tensor.rank
-    for axis, begin in zip(axes, begins, strict=True):
-        front[axis] = -begin
-        back[axis] = layout.size(like, axis) - (layout.size(tensor, axis) - begin)
-    return layout.pad(tensor, front, back, like.shape)
