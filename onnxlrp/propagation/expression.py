@@ -215,13 +215,18 @@ def magnitude(x: X) -> X:
     return x.emitter.elementwise("Abs", x, sign=Sign.NON_NEGATIVE)
 
 
-def signum(x: Tensor) -> Tensor:
-    """1 where x >= 0, -1 elsewhere; not by a Where, which is slow in onnxruntime."""
-    return x.emitter.elementwise("Sign", x + _LEAST)
+def signum(x: Tensor, size: float = 1.0) -> Tensor:
+    """`size` where x >= 0, -size elsewhere: x, enlarged beyond that, and cut to it.
+
+    Faster in onnxruntime than Sign, and than a comparison and a Where.
+    """
+    low, high = (x.emitter.scalar(bound, x) for bound in (-size, size))
+    enlarged = (x + _LEAST) * (1 / _LEAST)
+    return x.emitter.node("Clip", enlarged, low, high, shape=x.shape, dtype=x.dtype)
 
 
 _LEAST = 1e-30
-"""Lost in any number that float32 computes with, but for 0."""
+"""Lost in any number that float32 computes with, but for 0; where x is as small, so is the sign."""
 
 
 class Emitter:

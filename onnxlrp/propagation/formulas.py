@@ -238,9 +238,7 @@ def stabilised(d: Tensor, epsilon: float) -> Tensor:
     if d.sign is Sign.NON_POSITIVE:
         # Where d = 0 every contribution is 0 and the stabiliser's sign has no effect.
         return d - epsilon
-    plus, minus = d.emitter.scalar(epsilon, d), d.emitter.scalar(-epsilon, d)
-    below = d.emitter.compare("Less", d, d.emitter.scalar(0.0, d))
-    return d + d.emitter.where(below, minus, plus, Sign.UNKNOWN)
+    return d + signum(d, epsilon)
 
 
 Formula = Callable[..., Operands]

@@ -187,13 +187,10 @@ def interleave(tensors: Mapping[tuple[int, ...], Tensor], window: Window) -> Ten
 
 def weave(parts: Sequence[Tensor], axis: int) -> Tensor:
     """Interleave tensors along an axis: position i of part k goes to i * len(parts) + k."""
-    places = [place for place, part in enumerate(parts) if not part.is_zero]
-    if len(parts) == 1 or not places:
-        return parts[0]
-    some = parts[places[0]]
-    if len(places) == 1:
-        alone = layout.unsqueeze(some, [axis + 1])
-        return layout.join(layout.moved(alone, axis + 1, places[0], len(parts)), axis)
+    some = next((part for part in parts if not part.is_zero), parts[0])
+    if len(parts) == 1 or some.is_zero:
+        return some
+    # Not by a Pad, which is slow where it sets single elements apart.
     lifted = [layout.unsqueeze(some - some if p.is_zero else p, [axis + 1]) for p in parts]
     stacked = some.emitter.node(
         "Concat",
