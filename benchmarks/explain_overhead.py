@@ -48,7 +48,7 @@ def main() -> None:
     def whole() -> float:
         formats = tuple(arguments.format.split(","))
         with tempfile.TemporaryDirectory() as folder, pool(2) as writers:
-            writer = Writer(Path(folder), formats, preprocessing, None, several=False, logits=True)
+            writer = Writer(Path(folder), formats, preprocessing, None, best=1, logits=True)
             start = time.perf_counter()
             results = explain(explainer, items, Targets(), preprocessing, batch=batch)
             for _ in ahead(writers, writer, results, 2 * batch + 2):

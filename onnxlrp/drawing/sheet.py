@@ -46,14 +46,14 @@ def side_by_side(
         As for `onnxlrp.drawing.heatmap.overlay`.
 
     """
-    drawn = {"relevance": heatmap(relevance, layout, colours=colours, full=full)}
+    scale = full_scale(relevance, layout) if full is None else full
+    drawn = {"relevance": heatmap(relevance, layout, colours=colours, full=scale)}
     if picture is not None:
         drawn = {
             "photograph": enlarged(np.asarray(picture.convert("RGB"))),
             **drawn,
-            "both": overlay(relevance, picture, layout, colours=colours, full=full),
+            "both": overlay(relevance, picture, layout, colours=colours, full=scale),
         }
-    scale = full_scale(relevance, layout) if full is None else full
     said = "99.9th percentile" if full is None else "shared scale"
     key = colours, f"±{scale:.3g} ({said})"
     return grid([[*drawn.values()]], [*drawn], title=title, key=key)
