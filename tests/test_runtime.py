@@ -1,8 +1,18 @@
 """onnxruntime, and what may be wrong with it."""
 
+from pathlib import Path
+
 import pytest
 
 from onnxlrp import runtime
+
+BUNDLED = Path(__file__).parents[1] / "models/cifar10_lrn.onnx"
+
+
+def test_no_plan_of_memory_is_made():
+    """It would keep up to twice what a run needs."""
+    session = runtime.open_session(BUNDLED, "the network", "cpu")
+    assert not session.get_session_options().enable_mem_pattern
 
 
 @pytest.mark.parametrize("installed", [{"onnxruntime"}, {"onnxruntime-gpu"}])

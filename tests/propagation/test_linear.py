@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from support import close, crosses_as_defined, explain, lines, model, node, normal, operators
 
+import onnxlrp
 from onnxlrp import reference
+from onnxlrp.propagation import convolution
 
 RULES = [
     ("epsilon", {}),
@@ -81,6 +83,35 @@ def test_every_geometry(geometry, symbolic, rule):
     tested, x, weights = conv(*CONVOLUTIONS[geometry], bias=True)
     axes = [axis for axis in symbolic if axis < x.ndim]
     crosses_as_defined(tested, x, rule, weights, symbolic=axes)
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "gamma"])
+@pytest.mark.parametrize("symbolic", [(0,), (0, 2, 3, 4)], ids=["batch", "sizes"])
+@pytest.mark.parametrize("geometry", [name for name, given in CONVOLUTIONS.items() if given[2]])
+def test_every_geometry_as_if_of_many_channels(monkeypatch, geometry, symbolic, rule):
+    """Strided convolutions to few channels are transposed otherwise than those to many."""
+    monkeypatch.setattr(convolution, "_FEW", 0)
+    test_every_geometry(geometry, symbolic, rule)
+
+
+def strided(groups):
+    nodes = [
+        node("Conv", ["x", "w"], "c", strides=[2, 2], pads=[1, 1, 1, 1], group=groups),
+        node("Relu", ["c"], "a"),
+        node("GlobalAveragePool", ["a"], "g"),
+        node("Flatten", ["g"], "logits"),
+    ]
+    return model(
+        nodes, {"x": ["N", 16, 9, 9]}, ["logits"], {"w": normal(32, 16 // groups, 3, 3, seed=1)}
+    )
+
+
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_strided_weights_are_written_once(groups):
+    explainer = onnxlrp.convert(strided(groups), lines("*: norm", "Conv: z-plus")).to_proto()
+    assert "ConvTranspose" not in {entry.op_type for entry in explainer.graph.node}
+    sizes = [int(np.prod(tensor.dims)) for tensor in explainer.graph.initializer]
+    assert sum(size >= 32 * 16 // groups for size in sizes) == 1
 
 
 @pytest.mark.parametrize("rule", ["z-plus", "alpha-beta"])
