@@ -350,7 +350,7 @@ def test_fold_weights_computes_what_is_known_and_changes_nothing():
     assert len(folded.proto.graph.node) < len(plain.proto.graph.node)
 
 
-@pytest.mark.parametrize("geometry", [{"strides": [2, 2]}, {"pads": [3, 3, 3, 3]}])
+@pytest.mark.parametrize("geometry", [{"strides": [2, 2]}, {"strides": [1, 3]}])
 def test_conv_and_conv_transpose_never_share_an_initializer(geometry):
     weights = {"w": normal(4, 3, 3, 3, seed=1), "r": normal(4, 3)}
     body = [
