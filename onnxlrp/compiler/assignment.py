@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import networkx as nx
 
@@ -11,7 +12,7 @@ from onnxlrp.compiler.bounds import with_bounds
 from onnxlrp.compiler.composite import Composite, Line
 from onnxlrp.compiler.obstacles import Obstacles
 from onnxlrp.errors import CompositeError
-from onnxlrp.graph.analysis import Facts, reachable
+from onnxlrp.graph.analysis import Facts
 from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Network, Operation, constant_of
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.propagation.formulas import Parameter
@@ -167,9 +168,9 @@ def _positions(facts: Facts, network: Network) -> dict[Operation, set[str]]:
         result[operation].add("first")
     for operation in last:
         result[operation].add("last")
-    for operation in before:
-        constant = len(live_inputs(operation, facts.live)) == 1
-        if constant and layers.isdisjoint(reachable(facts.graph, [operation], nx.ancestors)):
+    behind = set(chain.from_iterable(nx.bfs_layers(facts.graph, layers)))
+    for operation in before - behind:
+        if len(live_inputs(operation, facts.live)) == 1:
             result[operation].add("preprocessing")
     return result
 
