@@ -60,46 +60,39 @@ class Convolution(WeightedLayer):
 
     def _reaching(self, turned: Tensor, s: Tensor, remainder: tuple[int, ...]) -> Tensor:
         """Return what elements of one remainder by the strides get, next to each other."""
-        window, taps = self.window, []
-        for place, r in enumerate(remainder):
-            seen = window.taps(place, r)
+        window, shape = self.window, list(self.x.shape)
+        taps, begins, ends, unfit = [], [], [], []
+        for place, (axis, stride) in enumerate(zip(window.axes, window.strides, strict=True)):
+            seen = window.taps(place, remainder[place])
             if seen is None:
                 return s.emitter.zero
+            known = self._behind(s, place, seen)
             taps.append(seen)
-        behind = [self._behind(s, place, seen) for place, seen in enumerate(taps)]
+            begins.append(max(seen.furthest, 0))
+            ends.append(seen.reach if known is None else max(known, 0))
+            part = portion(layout.size(self.x, axis), stride)
+            if known != ends[-1] or seen.furthest < 0:
+                unfit.append((axis, min(seen.furthest, 0), part))
+                shape[axis] = None
+            elif isinstance(part, int):
+                shape[axis] = part
         geometry = Window(
             kernel=tuple(len(seen.positions) for seen in taps),
             strides=(1,) * len(taps),
             dilations=tuple(seen.step for seen in taps),
-            begins=tuple(max(seen.furthest, 0) for seen in taps),
-            ends=tuple(
-                seen.reach if known is None else max(known, 0)
-                for seen, known in zip(taps, behind, strict=True)
-            ),
+            begins=tuple(begins),
+            ends=tuple(ends),
         )
-        fits = [
-            seen.furthest >= 0 and known == end
-            for seen, known, end in zip(taps, behind, geometry.ends, strict=True)
-        ]
-        parts = [
-            portion(layout.size(self.x, axis), stride)
-            for axis, stride in zip(window.axes, window.strides, strict=True)
-        ]
-        sizes = [
-            part if isinstance(part, int) and fit else None
-            for part, fit in zip(parts, fits, strict=True)
-        ]
         result = self.apply(
             "Conv",
             s,
             _flipped(turned, taps),
-            self.x.shape if window.dense and all(fits) else (*self.x.shape[:2], *sizes),
+            tuple(shape),
             **geometry.attributes(),
             group=self.groups,
         )
-        for axis, seen, part, fit in zip(window.axes, taps, parts, fits, strict=True):
-            if not fit:
-                result = layout.moved(result, axis, min(seen.furthest, 0), part)
+        for axis, by, part in unfit:
+            result = layout.moved(result, axis, by, part)
         return result
 
     def _behind(self, s: Tensor, place: int, taps: Taps) -> int | None:
