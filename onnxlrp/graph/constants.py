@@ -17,28 +17,20 @@ from onnxlrp.graph.shapes import dims_of
 _MOST_FOLDED = 1 << 28
 
 
-def fold(model: ir.Model) -> bool:
-    """Compute all that depends on constants alone, but what is too large to hold.
-
-    Returns
-    -------
-    whether there was any
-    """
-    changed = False
+def fold(model: ir.Model) -> None:
+    """Compute all that depends on constants alone, but what is too large to hold."""
     while True:
-        found = fold_constants(
+        fold_constants(
             model,
             onnx_shape_inference=True,
             input_size_limit=_MOST_FOLDED,
             output_size_limit=_MOST_FOLDED,
             should_fold=_should_fold,
         )
-        lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
-        changed = lift(model).modified or found.modified or changed
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         left = [node for node in model.graph if _is_left(node)]
         if not left:
-            return changed
-        changed = True
+            return
         for node in left:
             _compute(node)
         passes.RemoveUnusedNodesPass()(model)

@@ -156,13 +156,12 @@ def _refuse_explainer(proto: onnx.ModelProto) -> None:
 def _normalise(model: ir.Model) -> None:
     passes.RemoveInitializersFromInputsPass()(model)
     _name(model.graph)
-    folded = fold(model)
-    unused = passes.RemoveUnusedNodesPass()(model).modified
+    fold(model)
+    passes.RemoveUnusedNodesPass()(model)
     passes.TopologicalSortPass()(model)
     _name(model.graph)
-    # All are inferred already.
-    if folded or unused:
-        _infer_shapes(model)
+    # Which also finds out whether what is left can be written: damaged names cannot, say.
+    _infer_shapes(model)
     settle(model, _infer_shapes)
     while _round_down(model.graph):
         _infer_shapes(model)

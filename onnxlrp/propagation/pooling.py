@@ -418,10 +418,15 @@ def _positions(
     padded = x if within and not front else layout.moved(x, axis, front, needed, least)
     starts = {o: o + front for o in offsets}
     last = (outputs - 1) * stride + 1
+    # Along the channels, too: of slices along one axis onnxruntime counts each element at load.
+    sizes = [x.shape[1], y.shape[axis]]
     return {
-        o: layout.slice(padded, [at], [last + at], [axis], [stride], sizes=[y.shape[axis]])
+        o: layout.slice(padded, [0, at], [_END, last + at], [1, axis], [1, stride], sizes)
         for o, at in starts.items()
     }
+
+
+_END = (1 << 63) - 1
 
 
 @operator(

@@ -24,6 +24,12 @@ def test_some_mutations(start, tmp_path):
     assert len(set(said)) > 10
 
 
+@pytest.mark.parametrize("seed", [10353, 25426, 29801])
+def test_what_cannot_be_written_is_refused_in_a_line(seed, tmp_path):
+    surroundings(tmp_path)
+    assert converts_or_says_why(mutated_model(seed), tmp_path, **options(seed)) != "converted"
+
+
 @pytest.mark.slow
 def test_twenty_thousand_mutations():
     wrong = faults(attempt, range(10_000, 30_000))

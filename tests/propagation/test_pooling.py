@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from support import close, crosses_as_defined, explain, lines, model, node, normal
 
 from onnxlrp import UnsupportedError, convert, reference
@@ -304,3 +304,17 @@ def test_a_mean_over_the_samples_is_refused():
     weights = {"front": np.array([0]), "w": normal(4, 3, seed=1)}
     with pytest.raises(UnsupportedError, match="mixes the samples"):
         convert(model(body, {"x": ["N", 4]}, ["logits"], weights), lines("*: epsilon"))
+
+
+def test_no_slice_along_one_axis_alone():
+    """onnxruntime counts each element of that axis at load: 4 GB for a width of 2^31."""
+    body = [
+        node("MaxPool", ["x"], "p", kernel_shape=[3, 3], strides=[2, 2]),
+        node("GlobalAveragePool", ["p"], "g"),
+        node("Flatten", ["g"], "logits"),
+    ]
+    explainer = convert(model(body, {"x": ["N", 4, 9, 9]}, ["logits"], {})).to_proto()
+    constants = {t.name: numpy_helper.to_array(t) for t in explainer.graph.initializer}
+    slices = [n for n in explainer.graph.node if n.op_type == "Slice" and len(n.input) == 5]
+    assert len(slices) == 4
+    assert all(constants[n.input[3]].size == 2 for n in slices)
