@@ -66,11 +66,11 @@ class Convolution(WeightedLayer):
             seen = window.taps(place, remainder[place])
             if seen is None:
                 return s.emitter.zero
-            known = self._behind(s, place, seen)
+            part = portion(layout.size(self.x, axis), stride)
+            known = self._behind(s, place, part, seen)
             taps.append(seen)
             begins.append(max(seen.furthest, 0))
             ends.append(seen.reach if known is None else max(known, 0))
-            part = portion(layout.size(self.x, axis), stride)
             if known != ends[-1] or seen.furthest < 0:
                 unfit.append((axis, min(seen.furthest, 0), part))
                 shape[axis] = None
@@ -95,14 +95,13 @@ class Convolution(WeightedLayer):
             result = layout.moved(result, axis, by, part)
         return result
 
-    def _behind(self, s: Tensor, place: int, taps: Taps) -> int | None:
-        """Return by how much to pad s behind, so that as many elements come out as there are."""
-        stride, axis = self.window.strides[place], self.window.axes[place]
-        if stride == 1:
+    def _behind(self, s: Tensor, place: int, part: int | Tensor, taps: Taps) -> int | None:
+        """Return by how much to pad s behind, so that `part` elements come out; None if unknown."""
+        if self.window.strides[place] == 1:
             return self.window.reach[place] - self.window.ends[place]
-        elements, outputs = self.x.shape[axis], s.shape[axis]
-        if isinstance(elements, int) and isinstance(outputs, int):
-            return -(-elements // stride) - outputs - taps.ahead
+        outputs = s.shape[self.window.axes[place]]
+        if isinstance(part, int) and isinstance(outputs, int):
+            return part - outputs - taps.ahead
         return None
 
     @property
@@ -189,13 +188,10 @@ def _flipped(turned: Tensor, taps: Sequence[Taps]) -> Tensor:
     return layout.slice(
         turned,
         [positions[-1] for positions in chosen],
-        [positions[0] - 1 if positions[0] else _BEFORE_ALL for positions in chosen],
+        [positions[0] - 1 if positions[0] else layout.BEFORE_ALL for positions in chosen],
         [2 + i for i in moving],
         [-positions.step for positions in chosen],
     )
-
-
-_BEFORE_ALL = -(1 << 62)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ import onnx_ir as ir
 from onnxlrp.graph.shapes import Dim
 from onnxlrp.propagation.expression import Emitter, Sign, Tensor
 
+BEFORE_ALL = -(1 << 62)
+"""Where a slice backwards ends that takes the first element, too."""
+
 
 def size(tensor: Tensor, axis: int) -> int | Tensor:
     """Size along an axis: an int where it is known, else an int64 tensor of shape [1]."""

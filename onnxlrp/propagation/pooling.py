@@ -147,7 +147,7 @@ class WindowMean(UniformLayer):
 
     def forward(self, x: Operands) -> Tensor:
         """Pool the padded input with AveragePool, which then counts every element."""
-        padded = _padded(x.parts[0], self.window, self.z, 0.0)
+        padded = _padded(x.parts[0], self.window, self.z)
         shape = (x.parts[0].shape[0], *self.z.shape[1:])
         return self._scaled(_summed(padded, self.window, self.window.strides, shape))
 
@@ -165,10 +165,9 @@ class WindowMean(UniformLayer):
         spread = self._scaled(s)
         if spread.shape != self.z.shape:
             spread = layout.expand(spread, self.z)
-        if not window.dense:
-            zero = spread.emitter.zero
-            keys = product(*(range(stride) for stride in window.strides))
-            spread = interleave({key: zero if any(key) else spread for key in keys}, window)
+        zero = spread.emitter.zero
+        keys = product(*(range(stride) for stride in window.strides))
+        spread = interleave({key: zero if any(key) else spread for key in keys}, window)
         front = [r - p for r, p in zip(window.reach, window.begins, strict=True)]
         before, after = [0] * s.rank, [0] * s.rank
         begins: list[int | Tensor] = [*before]
@@ -214,8 +213,8 @@ def _summed(x: Tensor, window: Window, strides: Sequence[int], shape: Sequence[D
     return emitter.node("Conv", x, kernel, shape=shape, dtype=x.dtype, sign=x.sign, **attributes)
 
 
-def _padded(x: Tensor, window: Window, z: Tensor, fill: float) -> Tensor:
-    """Pad so that windows start at 0 and exactly fill the result; cut what no window reaches."""
+def _padded(x: Tensor, window: Window, z: Tensor) -> Tensor:
+    """Pad with zeros: windows start at 0 and exactly fill the result; cut what none reaches."""
     begins: list[int | Tensor] = [0] * x.rank
     ends: list[int | Tensor] = [0] * x.rank
     shape = list(x.shape)
@@ -224,7 +223,7 @@ def _padded(x: Tensor, window: Window, z: Tensor, fill: float) -> Tensor:
         needed = (layout.size(z, axis) - 1) * window.strides[i] + window.reach[i] + 1
         ends[axis] = needed - (layout.size(x, axis) + window.begins[i])
         shape[axis] = needed if isinstance(needed, int) else None
-    return layout.pad(x, begins, ends, shape, fill)
+    return layout.pad(x, begins, ends, shape)
 
 
 def _check_window(operation: Operation, live: frozenset[int]) -> None:
@@ -419,14 +418,11 @@ def _positions(
     starts = {o: o + front for o in offsets}
     last = (outputs - 1) * stride + 1
     # Along the channels, too: of slices along one axis onnxruntime counts each element at load.
-    sizes = [x.shape[1], y.shape[axis]]
+    channels, sizes = layout.size(x, 1), [x.shape[1], y.shape[axis]]
     return {
-        o: layout.slice(padded, [0, at], [_END, last + at], [1, axis], [1, stride], sizes)
+        o: layout.slice(padded, [0, at], [channels, last + at], [1, axis], [1, stride], sizes)
         for o, at in starts.items()
     }
-
-
-_END = (1 << 63) - 1
 
 
 @operator(

@@ -258,7 +258,7 @@ def _put_back(relevance: Tensor, x: Tensor, cut: Cut, starts: Tensor) -> Tensor:
 def place(tensor: Tensor, axis: int, kept: range, size: int) -> Tensor:
     """Scatter along one axis to the positions of a range, with zeros between."""
     if kept.step < 0:
-        tensor = layout.slice(tensor, [-1], [-(1 << 62)], [axis], [-1])
+        tensor = layout.slice(tensor, [-1], [layout.BEFORE_ALL], [axis], [-1])
         kept = kept[::-1]
     tensor = _spaced(tensor, axis, kept.step)
     covered = len(kept) * kept.step
