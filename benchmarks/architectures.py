@@ -1,7 +1,7 @@
 """Architectures for `coverage.py`: how each is built, with random weights, and what it reads.
 
-Names are `timm/...`, `tv/...` (torchvision), `hf/...` (transformers) and `net/...` (layers that
-those do not use, written here).
+Names are `timm/...`, `tv/...` (torchvision), `hf/...` (transformers), `net/...` (layers that
+those do not use, written here) and `rnn/...` (recurrent ones, `recurrent_architectures.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import recurrent_architectures
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -554,6 +555,10 @@ def _net(name: str) -> Architecture:
 
 FAMILIES = {
     "net": Family(sorted(_nets()), _net),
+    "rnn": Family(
+        recurrent_architectures.NAMES,
+        lambda name: Architecture(*recurrent_architectures.build(name)),
+    ),
     "hf": Family(
         sorted([*_TEXT, *_VISION, "t5_encoder", "ast", "wav2vec2", "whisper", "hubert"]),
         _transformers,

@@ -1,9 +1,10 @@
 """Which classifiers can be explained: architectures x exporters x what optimisers make of them.
 
-    pip install torch torchvision timm transformers onnxslim onnxscript tensorflow tf2onnx
+    pip install torch torchvision timm transformers onnxslim onnxscript tensorflow tf2onnx \
+        scikit-learn skl2onnx onnxmltools lightgbm xgboost catboost
     python benchmarks/coverage.py --journal coverage.jsonl --page docs/coverage.md
 
-Every architecture of `architectures.py` is exported twice, those of `keras_architectures.py` once,
+Every architecture of `architectures.py` is exported twice, those of the modules in `OTHERS` once,
 and explained as exported, as onnxruntime optimised it, and slimmed. Each is tried in a process of
 its own; the journal keeps what was found, and a run that was interrupted goes on. `--page` writes
 the page from the journal.
@@ -28,7 +29,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-EXPORTERS = ("torchscript", "dynamo", "tf2onnx")
+TORCH = ("torchscript", "dynamo")
+OTHERS = {
+    "keras": ("tf2onnx", "keras_architectures"),
+    "skl": ("skl2onnx", "table_architectures"),
+    "boost": ("onnxmltools", "table_architectures"),
+    "quant": ("onnxruntime", "quantised_architectures"),
+}
+"""By library, what exports its networks, and the module that does."""
+
+EXPORTERS = (*TORCH, *(exporter for exporter, _ in OTHERS.values()))
 VARIANTS = ("exported", "optimised", "slimmed")
 _LIBRARIES = (
     *("timm", "torchvision", "transformers", "onnxruntime", "onnxslim"),
@@ -42,38 +52,39 @@ Outcome = dict[str, Any]
 
 def exporters(name: str) -> tuple[str, ...]:
     """Return the exporters of an architecture's library."""
-    return EXPORTERS[2:] if name.startswith("keras/") else EXPORTERS[:2]
+    library = name.split("/")[0]
+    return (OTHERS[library][0],) if library in OTHERS else TORCH
 
 
 def export(name: str, exporter: str, path: Path) -> dict[str, Any]:
     """Write a network as ONNX; return its inputs as arrays."""
-    if exporter == "tf2onnx":
-        import keras_architectures
-
-        return keras_architectures.export(name.removeprefix("keras/"), path)
+    library = name.split("/")[0]
+    if library in OTHERS:
+        made: dict[str, Any] = importlib.import_module(OTHERS[library][1]).export(name, path)
+        return made
     import torch
     from architectures import Score, build
 
     torch.set_num_threads(1)
-    made = build(name)
-    values, names = tuple(made.inputs.values()), list(made.inputs)
-    named = {axis: f"axis{axis}" for axis in made.free}
-    variadic = isinstance(made.module, Score)
+    network = build(name)
+    values, names = tuple(network.inputs.values()), list(network.inputs)
+    named = {axis: f"axis{axis}" for axis in network.free}
+    variadic = isinstance(network.module, Score)
     if exporter == "dynamo":
-        sizes = dict.fromkeys((0, *made.free), torch.export.Dim.DYNAMIC)
+        sizes = dict.fromkeys((0, *network.free), torch.export.Dim.DYNAMIC)
         shapes = tuple(sizes for _ in values)
         torch.onnx.export(
-            made.module, values, str(path), dynamo=True, input_names=names,
+            network.module, values, str(path), dynamo=True, input_names=names,
             output_names=["logits"], dynamic_shapes=(shapes,) if variadic else shapes,
             opset_version=18, external_data=False, verbose=False,
         )  # fmt: skip
     else:
         axes = {name: {0: "N", **named} for name in names} | {"logits": {0: "N"}}
         torch.onnx.export(
-            made.module, values, str(path), dynamo=False, input_names=names,
+            network.module, values, str(path), dynamo=False, input_names=names,
             output_names=["logits"], dynamic_axes=axes, opset_version=17,
         )  # fmt: skip
-    return {name: value.numpy() for name, value in made.inputs.items()}
+    return {name: value.numpy() for name, value in network.inputs.items()}
 
 
 def variant(kind: str, path: Path, folder: Path) -> Path:
@@ -211,11 +222,11 @@ def _first(error: Exception) -> str:
 
 def names(pattern: str) -> list[str]:
     """Names of the architectures that a pattern is in."""
-    import keras_architectures
     from architectures import FAMILIES
 
     every = [f"{library}/{name}" for library, family in FAMILIES.items() for name in family.names]
-    every += [f"keras/{name}" for name in keras_architectures.NAMES]
+    for module in dict.fromkeys(module for _, module in OTHERS.values()):
+        every += importlib.import_module(module).NAMES
     return [name for name in every if pattern in name]
 
 
@@ -329,12 +340,15 @@ Written by
 
 which takes hours; interrupted, it goes on where it stopped. Architectures of
 [timm](https://github.com/huggingface/pytorch-image-models) (`timm/`), torchvision (`tv/`),
-transformers (`hf/`) and Keras (`keras/`), and single layers in a small network (`net/`): random
-weights, BatchNorm statistics of random inputs, no branch multiplied by 0. Pictures are as small as
-the architecture takes, from 96 x 96 on; of blocks in a row that are alike two are kept, except in
-Keras; transformers' networks have two of width 32. Each is exported by torch's two exporters
-(TorchScript to opset 17, dynamo to 18), or by Keras, which calls tf2onnx, with a symbolic batch,
-and tried as exported, as onnxruntime's extended optimisation leaves it, and slimmed by onnxslim.
+transformers (`hf/`) and Keras (`keras/`), single layers in a small network (`net/`), and recurrent
+networks (`rnn/`): random weights, BatchNorm statistics of random inputs, no branch multiplied by 0.
+Pictures are as small as the architecture takes, from 96 x 96 on; of blocks in a row that are alike
+two are kept, except in Keras; transformers' networks have two of width 32. Each is exported by
+torch's two exporters (TorchScript to opset 17, dynamo to 18), or by Keras, which calls tf2onnx,
+with a symbolic batch. Some are in another precision (`quant/`), by onnxruntime's quantisers. Tables
+are classified by scikit-learn (`skl/`) and boosted trees (`boost/`), trained on data that it
+brings. All are tried as exported, as onnxruntime's extended optimisation leaves them, and slimmed
+by onnxslim.
 
 *Explained* means: the default composite converts it; the model's outputs are unchanged; all
 relevance is finite; `onnxlrp check` accounts for it layer by layer; and, of the plain export,

@@ -21,7 +21,8 @@ APPLICATIONS = {
     "resnet50": "ResNet50",
     "xception": "Xception",
 }
-NAMES = [*APPLICATIONS, "signal"]
+RECURRENT = ("lstm", "gru", "simple_rnn", "bidirectional")
+NAMES = [f"keras/{name}" for name in (*APPLICATIONS, "signal", *RECURRENT)]
 
 
 def export(name: str, path: Path) -> dict[str, Any]:
@@ -33,8 +34,11 @@ def export(name: str, path: Path) -> dict[str, Any]:
     import onnx
 
     keras.utils.set_random_seed(0)
+    name = name.removeprefix("keras/")
     if name == "signal":
         model = _signal(keras)
+    elif name in RECURRENT:
+        model = _recurrent(keras, name)
     else:
         create = getattr(keras.applications, APPLICATIONS[name])
         model = create(input_shape=(96, 96, 3), weights=None, classes=10)
@@ -75,3 +79,15 @@ def _signal(keras: Any) -> Any:
             layers.Dense(5, activation="softmax"),
         ]
     )
+
+
+def _recurrent(keras: Any, name: str) -> Any:
+    layers = keras.layers
+    recurrent = {
+        "lstm": lambda: layers.LSTM(8),
+        "gru": lambda: layers.GRU(8),
+        "simple_rnn": lambda: layers.SimpleRNN(8),
+        "bidirectional": lambda: layers.Bidirectional(layers.LSTM(8)),
+    }[name]()
+    head = layers.Dense(5, activation="softmax")
+    return keras.Sequential([keras.Input((10, 6)), recurrent, head])
