@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxlrp.compiler.outside import why
 from onnxlrp.errors import Obstacle, UnsupportedError
 from onnxlrp.graph.analysis import Facts
 from onnxlrp.graph.canonical import Operation
@@ -23,7 +24,7 @@ class Obstacles:
         """Tell whether relevance can cross an operation, and remember why not."""
         problem: tuple[str, str] | None = None
         if operation.operator not in OPERATORS:
-            problem = "no rule is known for this operator", _advice(operation.node)
+            problem = why(operation.operator)
         else:
             try:
                 OPERATORS[operation.operator].check(operation, self._facts.live)
@@ -62,16 +63,3 @@ def obstacle_of(operation: Operation, graph: ir.Graph, reason: str, advice: str)
     imported = graph.meta.get(OPSETS, graph.opset_imports)
     opset = imported.get(node.domain, 0)
     return Obstacle(operation.name, node.op_type, node.domain, opset, reason, advice)
-
-
-def _advice(node: ir.Node) -> str:
-    domain = node.domain
-    if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
-        return "export the model without control flow: traced for one size of input, or simplified"
-    if domain == "com.microsoft.nchwc" or domain == "com.microsoft":
-        return "give the original model, not one optimised or quantised by onnxruntime"
-    if node.op_type == "Einsum":
-        return "write it out in the model: it takes a diagonal, or has too many operands"
-    if domain == "ai.onnx.ml":
-        return "trees and feature pipelines are outside LRP; give the network alone"
-    return "replace it in the model, or say how relevance crosses it in a --plugin"

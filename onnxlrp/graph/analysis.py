@@ -12,8 +12,6 @@ from onnxlrp.graph.canonical import Network, Operation, constant_of
 from onnxlrp.graph.operators import Fact, has, operator_of
 from onnxlrp.graph.tensors import SMALL
 
-_SIZES_ONLY = ("Shape", "Size")
-
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 _UNSIGNED = {ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.BOOL}
 
@@ -65,7 +63,7 @@ def dependencies(found: Sequence[Operation]) -> nx.DiGraph[int | Operation]:
     for operation in found:
         graph.add_node(operation)
         for value in operation.inputs:
-            if value is not None and operation.operator not in _SIZES_ONLY:
+            if value is not None and not has(operation.operator, Fact.UNREAD):
                 graph.add_edge(id(value), operation)
         for value in _captured(operation):
             graph.add_edge(id(value), operation)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx.parser
 from onnx import helper
@@ -27,12 +29,14 @@ class Call:
     node : as it stands in the model
     types : of the values whose shape is known, by name
     opset : of the model, of ONNX's own operators
+    constants : small ones of the model, by name
 
     """
 
     node: onnx.NodeProto
     types: Mapping[str, onnx.TypeProto.Tensor]
     opset: int
+    constants: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     def has(self, index: int) -> bool:
         """Whether an optional input is there."""
@@ -55,6 +59,20 @@ class Call:
         dims = self.types[name].shape.dim
         return [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
 
+    def known(self, index: int) -> list[int]:
+        """Sizes of an input's axes; raise `UnfitError` where one is not known."""
+        sizes = self.sizes(index)
+        if None in sizes:
+            raise UnfitError
+        return [size for size in sizes if size is not None]
+
+    def constant(self, index: int) -> list[Any]:
+        """Elements of an input; raise `UnfitError` where it is no constant."""
+        if not self.has(index) or self.node.input[index] not in self.constants:
+            raise UnfitError
+        found: list[Any] = self.constants[self.node.input[index]].reshape(-1).tolist()
+        return found
+
     def kind(self, index: int = 0) -> int:
         """Return the type of an input's elements."""
         known = self.types.get(self.node.input[index])
@@ -64,6 +82,10 @@ class Call:
         """Return a number that is an attribute."""
         value = next((a for a in self.node.attribute if a.name == name), None)
         return default if value is None else helper.get_attribute_value(value)
+
+    def numbers(self, name: str) -> list[int]:
+        """Return whole numbers that are an attribute; none where it is absent."""
+        return [n for a in self.node.attribute if a.name == name for n in a.ints]
 
     def text(self, name: str) -> str:
         """Return a text that is an attribute."""
@@ -96,7 +118,7 @@ def written_out(call: Call) -> list[onnx.NodeProto] | None:
         lines = list(body(call))
     except UnfitError:
         return None
-    given, made = (side.split() for side in header.split("->"))
+    given, made = (part.split() for part in header.split("->"))
     text = "\n".join(lines)
     function = onnx.parser.parse_function(
         f'<domain: "{MICROSOFT}", opset_import: ["" : {call.opset}]> body ({", ".join(given)}) => '
@@ -109,8 +131,8 @@ def written_out(call: Call) -> list[onnx.NodeProto] | None:
     names.update((a, b) for a, b in zip(made, call.node.output, strict=False) if b)
     for inner in function.node:
         inner.name = f"{call.node.name or stem}/{inner.output[0]}"
-        for field in (inner.input, inner.output):
-            field[:] = [names.setdefault(name, f"{stem}/{name}") for name in field]
+        for side in (inner.input, inner.output):
+            side[:] = [names.setdefault(name, f"{stem}/{name}") for name in side]
     return list(function.node)
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnx.inliner
+from onnx import helper
 
-from onnxlrp.graph import attention, einsum, fused
+from onnxlrp.graph import attention, einsum, fused, plain
 from onnxlrp.graph.bodies import BODIES, MICROSOFT, Call, written_out
 from onnxlrp.graph.shapes import inferred
+from onnxlrp.graph.tensors import SMALL, elements
 
-__all__ = ["attention", "einsum", "expand", "fused", "rename"]
+__all__ = ["INLINED", "attention", "einsum", "expand", "fused", "plain", "rename"]
 
-_INLINED = (
+INLINED = (
     *("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),
-    "CastLike",
+    *("CastLike", "AffineGrid", "CenterCropPad", "SwiGLU", "CausalConvWithState"),
+    *("LinearAttention", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"),
+    "ai.onnx.preview::FlexAttention",
 )
 """Operators that onnx itself has a body for, which serves."""
 
@@ -66,16 +71,24 @@ def _written_out(proto: onnx.ModelProto) -> bool:
         if value.type.tensor_type.HasField("shape")
     }
     for tensor in graph.initializer:
-        info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         types[tensor.name] = info.type.tensor_type
     opset = next((e.version for e in proto.opset_import if e.domain in ("", "ai.onnx")), 0)
     if not opset:
         opset = _LEAST
-        proto.opset_import.append(onnx.helper.make_opsetid("", opset))
+        proto.opset_import.append(helper.make_opsetid("", opset))
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer if _held(t)}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            given = helper.get_node_attr_value(node, node.attribute[0].name)
+            if isinstance(given, onnx.TensorProto) and _held(given):
+                constants[node.output[0]] = onnx.numpy_helper.to_array(given)
+            elif isinstance(given, (int, float, list)):
+                constants[node.output[0]] = np.asarray(given)
     result: list[onnx.NodeProto] = []
     changed = False
     for node in graph.node:
-        body = written_out(Call(node, types, opset))
+        body = written_out(Call(node, types, opset, constants))
         changed |= body is not None
         result += [onnx.NodeProto.FromString(node.SerializeToString())] if body is None else body
     del graph.node[:]
@@ -83,17 +96,28 @@ def _written_out(proto: onnx.ModelProto) -> bool:
     return changed
 
 
+def _held(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor is small, and in the file."""
+    inside = tensor.data_location != onnx.TensorProto.EXTERNAL
+    return inside and tensor.data_type != onnx.TensorProto.STRING and elements(tensor) <= SMALL
+
+
 def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
-    if not any(_key(node) in _INLINED for node in proto.graph.node):
+    if not any(_key(node) in INLINED for node in proto.graph.node):
         return proto
     graph = proto.graph
     typed = {value.name for value in (*graph.input, *graph.value_info)}
     # The inliner asks for the types of all that a body reads, initializers not among them.
     graph.value_info.extend(
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         for tensor in graph.initializer
         if tensor.name not in typed
     )
     return onnx.inliner.inline_selected_functions(
-        proto, [("", name) for name in _INLINED], exclude=False, inline_schema_functions=True
+        proto, [_identifier(name) for name in INLINED], exclude=False, inline_schema_functions=True
     )
+
+
+def _identifier(operator: str) -> tuple[str, str]:
+    domain, _, name = operator.rpartition("::")
+    return domain, name

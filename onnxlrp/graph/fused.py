@@ -67,6 +67,109 @@ def _fused_matmul(call: Call) -> Lines:
         yield "y = Mul(m, alpha)"
 
 
+@microsoft("a b -> y", "FusedMatMulActivation")
+def _fused_matmul_activation(call: Call) -> Lines:
+    kept_lines = list(_fused_matmul(call))
+    yield from (f"z{line[1:]}" if line.startswith("y = ") else line for line in kept_lines)
+    names = ("activation_alpha", "activation_beta", "activation_gamma")
+    given = [call.get(n) for n in names if any(a.name == n for a in call.node.attribute)]
+    yield from _activated(call, "z", given)
+
+
+@microsoft("x w b z -> y", "NhwcFusedConv")
+def _nhwc_fused_conv(call: Call) -> Lines:
+    """With channels last, but weights as ever."""
+    yield "first = Transpose<perm=[0, 3, 1, 2]>(x)"
+    attributes = kept(call, "auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+    yield f"c = Conv{attributes}(first, w{', b' if call.has(2) else ''})"
+    yield "last = Transpose<perm=[0, 2, 3, 1]>(c)"
+    if call.has(3):
+        yield "s = Add(last, z)"
+    given = [n for a in call.node.attribute if a.name == "activation_params" for n in a.floats]
+    yield from _activated(call, "s" if call.has(3) else "last", given)
+
+
+# --- What ONNX has under the same name, or another ------------------------------------------------
+
+
+@microsoft("x axis -> y", "ExpandDims")
+def _expand_dims(call: Call) -> Lines:
+    yield integers("one", 1)
+    yield "row = Reshape(axis, one)"
+    yield "axes = Cast<to=7>(row)"
+    yield "y = Unsqueeze(x, axes)"
+
+
+@microsoft("x indices -> y", "GatherND")
+def _gather_parts(call: Call) -> Lines:
+    yield "places = Cast<to=7>(indices)"
+    yield "y = GatherND(x, places)"
+
+
+@microsoft("x pads value -> y", "Pad")
+def _pad(call: Call) -> Lines:
+    yield integers("every", -1)
+    yield "row = Reshape(pads, every)"
+    value = ", value" if call.has(2) else ""
+    yield f"y = Pad{kept(call, 'mode')}(x, row{value})"
+
+
+@microsoft("x k -> y", "Trilu")
+def _trilu(call: Call) -> Lines:
+    yield f"y = Trilu{kept(call, 'upper')}(x{', k' if call.has(1) else ''})"
+
+
+@microsoft("x grid -> y", "GridSample")
+def _grid_sample(call: Call) -> Lines:
+    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(call.text("mode"), call.text("mode"))
+    attributes = [f'mode="{mode or "linear"}"']
+    attributes += [f'padding_mode="{call.text("padding_mode") or "zeros"}"']
+    attributes += [f"align_corners={int(call.get('align_corners'))}"]
+    yield f"y = GridSample<{', '.join(attributes)}>(x, grid)"
+
+
+@microsoft("x ratio training -> y mask", "BitmaskDropout")
+def _bitmask_dropout(call: Call) -> Lines:
+    if call.wants(1) or (call.has(2) and any(call.constant(2))):
+        raise UnfitError
+    yield "y = Identity(x)"
+
+
+@microsoft("x b skip ratio training -> y mask", "BiasDropout", "BitmaskBiasDropout")
+def _bias_dropout(call: Call) -> Lines:
+    if call.wants(1) or (call.has(4) and any(call.constant(4))):
+        raise UnfitError
+    yield "s = Add(x, b)"
+    yield "y = Add(s, skip)" if call.has(2) else "y = Identity(s)"
+
+
+@microsoft("a b -> y", "ComplexMul", "ComplexMulConj")
+def _complex_product(call: Call) -> Lines:
+    """Of pairs of a real and an imaginary part, along the last axis."""
+    conjugated = call.node.op_type == "ComplexMulConj"
+    yield "ar, ai = Split<axis=-1, num_outputs=2>(a)"
+    yield "br, bi = Split<axis=-1, num_outputs=2>(b)"
+    for name, left, right in (("rr", "ar", "br"), ("ii", "ai", "bi"), ("ir", "ai", "br")):
+        yield f"{name} = Mul({left}, {right})"
+    yield "ri = Mul(ar, bi)"
+    yield f"real = {'Add' if conjugated else 'Sub'}(rr, ii)"
+    yield f"imaginary = {'Sub' if conjugated else 'Add'}(ir, ri)"
+    yield "y = Concat<axis=-1>(real, imaginary)"
+
+
+@microsoft("emb q q_rot k k_rot -> y z", "GemmaRotaryEmbedding")
+def _gemma_rotary(call: Call) -> Lines:
+    yield integers("heads", 1)
+    for function in ("Sin", "Cos"):
+        yield f"{function}0 = {function}(emb)"
+        yield f"{function}1 = Unsqueeze({function}0, heads)"
+        yield f"{function}2 = Cast<to={call.kind(1)}>({function}1)"
+    for made, x in (("y", "q"), ("z", "k")):
+        yield f"{made}0 = Mul({x}, Cos2)"
+        yield f"{made}1 = Mul({x}_rot, Sin2)"
+        yield f"{made} = Add({made}0, {made}1)"
+
+
 # --- Activations ---------------------------------------------------------------------------------
 
 
@@ -244,3 +347,47 @@ def _embed(call: Call) -> Lines:
         yield "batch = Shape<start=0, end=1>(ids)"
         yield "none = Constant<value = int32[1] {0}>()"
         yield "index = Expand(none, batch)"
+
+
+def _group_norm(call: Call, x: str) -> Lines:
+    """onnxruntime's, for a CUDA device: channels last as a rule, and a Swish behind it."""
+    last, rank = call.get("channels_last", 1), len(call.sizes(0))
+    if rank != 4:
+        raise UnfitError
+    yield f"c = Transpose<perm=[0, 3, 1, 2]>({x})" if last else f"c = Identity({x})"
+    groups = int(call.get("groups"))
+    yield integers("grouped", 0, groups, -1)
+    yield "rows = Reshape(c, grouped)"
+    for name, value in (("ones", 1), ("nothing", 0)):
+        yield f"{name}_32 = Constant<value_floats=[{', '.join([str(float(value))] * groups)}]>()"
+        yield f"{name} = Cast<to={call.kind()}>({name}_32)"
+    epsilon = f"{call.get('epsilon', 1e-5):.9e}"
+    yield f"n = InstanceNormalization<epsilon={epsilon}>(rows, ones, nothing)"
+    yield "whole = Shape(c)"
+    yield "m = Reshape(n, whole)"
+    yield integers("column", 1, -1, 1, 1)
+    for name in ("scale", "shift"):
+        yield f"{name}_c = Reshape({name}, column)"
+        yield f"{name}_k = Cast<to={call.kind()}>({name}_c)"
+    yield "g = Mul(m, scale_k)"
+    yield "z = Add(g, shift_k)"
+    if call.get("activation"):
+        yield "s = Sigmoid(z)"
+        yield "a = Mul(z, s)"
+    made = "a" if call.get("activation") else "z"
+    yield f"y = Transpose<perm=[0, 2, 3, 1]>({made})" if last else f"y = Identity({made})"
+
+
+@microsoft("x scale shift -> y", "GroupNorm")
+def _group_norm_alone(call: Call) -> Lines:
+    yield from _group_norm(call, "x")
+
+
+@microsoft("x scale shift skip bias -> y total", "SkipGroupNorm")
+def _skip_group_norm(call: Call) -> Lines:
+    yield "s = Add(x, bias)" if call.has(4) else "s = Identity(x)"
+    if len(call.sizes(3)) == 2:
+        yield integers("places", 1, 2)
+        yield "skip4 = Unsqueeze(skip, places)"
+    yield f"total = Add(s, {'skip4' if len(call.sizes(3)) == 2 else 'skip'})"
+    yield from _group_norm(call, "total")

@@ -27,6 +27,7 @@ class Fact(Flag):
     ROUNDS : its products or long sums have to be rounded
     CHANNELS_SECOND : its bias, [channels], belongs to axis 1
     SHAPED : its result has the type and shape of its first input, which onnx cannot tell
+    UNREAD : no value of its inputs matters to its results: their shapes, sizes, or chance do
 
     """
 
@@ -42,6 +43,7 @@ class Fact(Flag):
     ROUNDS = auto()
     CHANNELS_SECOND = auto()
     SHAPED = auto()
+    UNREAD = auto()
 
 
 _ACTIVATION = Fact.CARRIES_SIGN | Fact.ZERO
@@ -149,6 +151,22 @@ FACTS: Mapping[str, Fact] = MappingProxyType(
         "MatrixProduct": Fact.ROUNDS,
         "Mixture": Fact.ROUNDS,
         "LogSoftmax": Fact.ROUNDS,
+        "Shape": Fact.UNREAD,
+        "Size": Fact.UNREAD,
+        "EyeLike": Fact.UNREAD,
+        "ConstantOfShape": Fact.UNREAD,
+        "Range": Fact.UNREAD,
+        "RandomNormal": Fact.UNREAD,
+        "RandomNormalLike": Fact.UNREAD,
+        "RandomUniform": Fact.UNREAD,
+        "RandomUniformLike": Fact.UNREAD,
+        "HannWindow": Fact.UNREAD,
+        "HammingWindow": Fact.UNREAD,
+        "BlackmanWindow": Fact.UNREAD,
+        "MelWeightMatrix": Fact.UNREAD,
+        "com.microsoft::Range": Fact.UNREAD,
+        # Of a table that is a weight.
+        "com.microsoft::RelativePositionBias": Fact.UNREAD,
     }
 )
 """By ONNX operator type; `domain::Type` outside ai.onnx."""

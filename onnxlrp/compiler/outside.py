@@ -1,0 +1,225 @@
+"""Operators that relevance cannot cross, or that carry none: why, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+
+import onnx
+
+from onnxlrp.graph.bodies import MICROSOFT
+from onnxlrp.graph.operators import Fact, has
+
+_EXPORT = "replace it in the model, or say how relevance crosses it in a --plugin"
+_ORIGINAL = "give the original model, not one optimised or quantised by onnxruntime"
+_LESS_OPTIMISED = "give the original model, or one optimised up to ORT_ENABLE_EXTENDED, not ALL"
+_NO_CACHE = "export the model without a cache, for a whole sequence at once"
+_TENSORS = "export the model with tensors in their place"
+_INFERENCE = "export the model for inference"
+
+# Reason, advice, operators; of those that have a body, why a use of them may have none.
+_GROUPS: tuple[tuple[str, str, str], ...] = (
+    (
+        "its branches or its steps depend on what it is given",
+        "export the model without control flow: traced for one size of input, or simplified",
+        "If Loop Scan SequenceMap",
+    ),
+    (
+        "it makes or reads a list of tensors, not a tensor",
+        _TENSORS,
+        "SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SplitToSequence "
+        "ConcatFromSequence Optional OptionalGetElement",
+    ),
+    (
+        "it reads what bits stand for as another type, which is no function of the value",
+        "export the model without it",
+        "BitCast",
+    ),
+    (
+        "it is a recurrent layer in a form that has no rule",
+        _EXPORT,
+        "LSTM GRU RNN com.microsoft::AttnLSTM com.microsoft::DynamicQuantizeLSTM",
+    ),
+    (
+        "it is a quantised layer in a form that has no rule",
+        "give the model before it was quantised",
+        "QuantizeLinear DequantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul "
+        "ConvInteger MatMulInteger "
+        + " ".join(
+            f"{MICROSOFT}::{name}"
+            for name in (
+                *("QuantizeLinear", "DequantizeLinear", "QAttention", "QGemm", "QLinearAdd"),
+                *("QLinearAveragePool", "QLinearConcat", "QLinearConv", "QLinearGlobalAveragePool"),
+                *("QLinearLeakyRelu", "QLinearMul", "QLinearReduceMean", "QLinearSigmoid"),
+                *("QLinearSoftmax", "QLinearWhere", "QEmbedLayerNormalization", "QMoE"),
+                *("QOrderedAttention", "QOrderedGelu", "QOrderedLayerNormalization"),
+                *("QOrderedLongformerAttention", "QOrderedMatMul", "QuantizeWithOrder"),
+                *("DequantizeWithOrder", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"),
+                *("MatMulInteger16", "MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GemmFloat8"),
+                *("GatherBlockQuantized", "MulInteger", "ReduceSumInteger"),
+            )
+        ),
+    ),
+    (
+        "it takes a diagonal, or more than eight operands",
+        "write it out in the model",
+        "Einsum",
+    ),
+    (
+        "it is of a matrix larger than 4 x 4, or of a size that is not known",
+        "write out the decomposition that it stands for",
+        "Det",
+    ),
+    (
+        "its window rounds up, or is dilated below opset 19",
+        "export it with the padding that it needs, at opset 19 or later",
+        "LpPool",
+    ),
+    (
+        "its sizes are not known",
+        "export the model with fixed sizes",
+        "MaxUnpool TensorScatter",
+    ),
+    (
+        "it reads a cache of earlier tokens, or looks through a window",
+        _NO_CACHE,
+        "Attention com.microsoft::Attention com.microsoft::MultiHeadAttention "
+        "com.microsoft::GroupQueryAttention com.microsoft::DecoderAttention "
+        "com.microsoft::DecoderMaskedMultiHeadAttention com.microsoft::DecoderMaskedSelfAttention "
+        "com.microsoft::PagedAttention com.microsoft::SparseAttention",
+    ),
+    (
+        "it attends to parts of the sequence that its kernel chooses",
+        "export the model with plain attention",
+        "com.microsoft::LongformerAttention",
+    ),
+    (
+        "it packs the tokens of all samples into one row, for one kind of device",
+        "give the model before it was packed",
+        "com.microsoft::PackedAttention com.microsoft::PackedMultiHeadAttention "
+        "com.microsoft::RemovePadding com.microsoft::RestorePadding",
+    ),
+    (
+        "it draws by chance, as often as its input says",
+        "take the probabilities in its place",
+        "Bernoulli",
+    ),
+    (
+        "it searches whole texts by running a network within",
+        "give that network alone: it classifies the next token",
+        "com.microsoft::BeamSearch com.microsoft::GreedySearch com.microsoft::Sampling "
+        "com.microsoft::WhisperBeamSearch",
+    ),
+    (
+        "it forbids words by what was written before, which no score is a share of",
+        "start from the scores in front of it",
+        "com.microsoft::NGramRepeatBlock com.microsoft::BifurcationDetector",
+    ),
+    (
+        "it reads text",
+        "cut the model behind it: give it the numbers of the tokens",
+        "com.microsoft::Tokenizer com.microsoft::MurmurHash3",
+    ),
+    (
+        "its weights are laid out for one kind of device",
+        _LESS_OPTIMISED,
+        "com.microsoft::NhwcConv",
+    ),
+    (
+        "it lays channels out for the processor that onnxruntime optimised the model for",
+        _LESS_OPTIMISED,
+        " ".join(
+            f"com.microsoft.nchwc::{name}"
+            for name in (
+                *("AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
+                *("ReorderInput", "ReorderOutput", "Upsample"),
+            )
+        ),
+    ),
+    (
+        "it is a step of training",
+        _INFERENCE,
+        " ".join(
+            f"ai.onnx.preview.training::{name}"
+            for name in ("Adagrad", "Adam", "Gradient", "Momentum")
+        ),
+    ),
+    (
+        "it is a tree, or prepares features for what follows",
+        "trees and feature pipelines are outside LRP; give the network alone",
+        " ".join(
+            f"ai.onnx.ml::{name}"
+            for name in (
+                *("ArrayFeatureExtractor", "Binarizer", "CastMap", "DictVectorizer", "Imputer"),
+                *("FeatureVectorizer", "LabelEncoder", "LinearClassifier", "LinearRegressor"),
+                *("Normalizer", "OneHotEncoder", "SVMClassifier", "SVMRegressor", "Scaler"),
+                *("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor", "ZipMap"),
+            )
+        ),
+    ),
+    (
+        "it counts what stands together, which no score is a share of",
+        "cut the model behind it: its counts are the features",
+        "TfIdfVectorizer",
+    ),
+    (
+        "it has no rule",
+        _EXPORT,
+        "CumProd DFT DeformConv GridSample MaxRoiPool OneHot RoiAlign STFT Unique "
+        "com.microsoft::Unique com.microsoft::Rfft com.microsoft::Irfft",
+    ),
+    (
+        "nothing of it is defined but what one program computes",
+        _EXPORT,
+        " ".join(
+            f"{MICROSOFT}::{name}"
+            for name in (
+                *("CropAndResize", "DynamicTimeWarping", "SampleOp", "UnfoldTensor"),
+                *("WordConvEmbedding", "SparseToDenseMatMul", "MaxpoolWithMask", "Inverse"),
+                *("ConvTransposeWithDynamicPads", "CDist", "GatedRelativePositionBias", "MoE"),
+            )
+        ),
+    ),
+)
+
+REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {name: (reason, advice) for reason, advice, names in _GROUPS for name in names.split()}
+)
+"""By operator, `domain::Type` outside ai.onnx: why, and what to do about it.
+
+Of an operator that is written out that is said of the uses for which it cannot be.
+"""
+
+_DOMAINS: Mapping[str, str] = MappingProxyType(
+    {
+        MICROSOFT: _ORIGINAL,
+        "com.microsoft.nchwc": _LESS_OPTIMISED,
+        "com.ms.internal.nhwc": _LESS_OPTIMISED,
+    }
+)
+
+
+def why(operator: str) -> tuple[str, str]:
+    """Say why an operator, or a use of it, is refused, and what to do: two parts of a sentence."""
+    domain = operator.rpartition("::")[0]
+    if operator in REFUSED:
+        return REFUSED[operator]
+    return "no rule is known for this operator", _DOMAINS.get(domain, _EXPORT)
+
+
+@cache
+def carries_none(operator: str) -> str:
+    """Say why nothing that relevance could follow passes through an operator; "" where it may.
+
+    `graph.analysis` finds the same by the types of what stands in a model.
+    """
+    if has(operator, Fact.UNREAD):
+        return "reads a shape or a size, or draws by chance"
+    domain, _, name = operator.rpartition("::")
+    if not onnx.defs.has(name, domain):
+        return ""
+    schema = onnx.defs.get_schema(name, domain=domain)
+    made = {kind for output in schema.outputs for kind in output.types}
+    real = any(name in kind for kind in made for name in ("float", "double", "seq", "optional"))
+    return "" if real or not made else "tells a place, a count, a truth or a text"
