@@ -133,7 +133,11 @@ graph_options = _stack(
         metavar="NAME",
         help="An input to explain, where the model has several. Repeatable.",
     ),
-    click.option("--output", metavar="NAME", help="The output to explain, if it has several."),
+    click.option(
+        "--output",
+        metavar="NAME",
+        help="The output to explain, if it has several, or a value inside.",
+    ),
     click.option(
         "--intermediate",
         "intermediates",

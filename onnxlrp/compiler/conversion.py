@@ -177,7 +177,8 @@ def convert(
     model : path of an ONNX file, or the model itself; it is not changed
     composite : which rule each node gets: a name, a TOML file, or a `Composite`
     inputs : names of the inputs to explain; by default all that look like images or signals
-    output : name of the output to explain; by default the one with a class axis
+    output : name of the output to explain, or of a value inside, which becomes one; by default the
+        output with a class axis
     target : class written into the explainer, or "top", or a difference such as "3-5", which starts
         from the score of 3 and minus that of 5; None makes it the input `target`, int64 [N] or [1],
         and "weights" the input `weights`, float32 [N, classes] or [1, classes], in its place
@@ -329,14 +330,14 @@ def _multiplied(assigned: Mapping[Operation, Assignment]) -> list[str]:
 
 def _bounded(network: Network) -> list[str]:
     """Say so where the score is a probability, of which a map explains little once it is near 1."""
-    if id(network.score) not in bounded_values(network.graph, network.operations) & non_negative(
-        network.graph
-    ):
+    graph = network.graph
+    bounded = bounded_values(graph, network.operations) & non_negative(graph)
+    if not network.squashed and id(network.score) not in bounded:
         return []
     return [
         f"relevance starts from '{network.score.name}', which lies between two numbers like a "
-        "probability: no logit was found that it comes from; name an output that holds one with "
-        "--output, or add it to the model"
+        "probability: no logit was found that it comes from; if a value inside the model is one, "
+        "name it with --output"
     ]
 
 

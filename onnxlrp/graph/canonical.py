@@ -77,6 +77,7 @@ class Network:
     inputs : the inputs that relevance arrives at
     signs : of a single logit in the score of each class; empty where each has its own
     place : of a dense output, what part of it the score is the sum of
+    squashed : whether the score is seen to be a probability, and no logit of it is
 
     """
 
@@ -87,6 +88,7 @@ class Network:
     inputs: Sequence[ir.Value]
     signs: tuple[int, ...] = ()
     place: Place | None = None
+    squashed: bool = False
 
 
 def constant_of(value: ir.Value | None) -> Array | None:

@@ -13,7 +13,7 @@ from onnxlrp.graph.analysis import dependencies, non_negative, reachable
 from onnxlrp.graph.canonical import Network, Operation, constant_of, operations
 from onnxlrp.graph.gates import bounded_values, named
 from onnxlrp.graph.operators import Fact, has
-from onnxlrp.graph.score import FLOATS, Score, describe, find_score
+from onnxlrp.graph.score import FLOATS, Score, describe, find_score, make_output
 
 _IMAGES = (*FLOATS, ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16)
 
@@ -43,8 +43,10 @@ def canonicalise(
         As `find_score` and `explained_inputs`; or no node computes the score.
 
     """
+    if output is not None:
+        make_output(graph, output)
     found = operations(graph)
-    score = find_score(graph, output, at, class_axis)
+    score = find_score(graph, found, output, at, class_axis)
     if score.value.producer() is None:
         raise ModelError(
             f"the score '{score.value.name}' is no result of the model, but given to it: there is "
@@ -63,7 +65,8 @@ def network_of(
     reached = reachable(dependencies(found), [id(value) for value in inputs], nx.descendants)
     live = frozenset(node for node in reached if isinstance(node, int))
     found = named(found, live, bounded_values(graph, found), non_negative(graph))
-    return Network(graph, found, score.value, score.output, inputs, score.signs, score.place)
+    signs, place, squashed = score.signs, score.place, score.squashed
+    return Network(graph, found, score.value, score.output, inputs, signs, place, squashed)
 
 
 def explained_inputs(

@@ -133,7 +133,7 @@ FACTS: Mapping[str, Fact] = MappingProxyType(
         "Sub": Fact.JOINS_BOUNDS,
         "Neg": Fact.ZERO | Fact.CARRIES_BOUNDS,
         "Sum": Fact.JOINS_SIGN | Fact.JOINS_BOUNDS,
-        "Mean": Fact.JOINS_SIGN,
+        "Mean": Fact.JOINS_SIGN | Fact.JOINS_BOUNDS,
         "Mul": Fact.JOINS_SIGN | Fact.JOINS_BOUNDS | Fact.ROUNDS,
         "Div": Fact.JOINS_SIGN | Fact.ROUNDS,
         "Conv": _LAYER | Fact.CHANNELS_SECOND,

@@ -8,16 +8,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxlrp.errors import InputError, ModelError
-from onnxlrp.graph.canonical import constant_of
-from onnxlrp.graph.operators import operator_of
+from onnxlrp.graph.canonical import Operation
+from onnxlrp.graph.logits import Logits
 from onnxlrp.graph.place import Place, guessed_axis, read_place
 from onnxlrp.graph.shapes import Dim, dims_of
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-
-_NORMALISERS = ("Softmax", "LogSoftmax", "Sigmoid")
-_RENAMING = ("Identity", "Cast", "Dropout")
-_WRAPPERS = (*_RENAMING, "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,7 @@ class Score:
     signs : of a single logit z in the score of each class: (-1, 1) for the columns 1 - sigmoid(z)
         and sigmoid(z); empty where every class has a score of its own
     place : of a dense output, whose classes have scores at many places, those that count
+    squashed : whether the value is seen to hold probabilities, and no logits of theirs are
 
     """
 
@@ -38,45 +35,46 @@ class Score:
     output: ir.Value
     signs: tuple[int, ...] = ()
     place: Place | None = None
+    squashed: bool = False
 
 
 def find_score(
-    graph: ir.Graph, name: str | None, at: str | None = None, class_axis: int | None = None
+    graph: ir.Graph,
+    found: Sequence[Operation],
+    name: str | None,
+    at: str | None = None,
+    class_axis: int | None = None,
 ) -> Score:
     """Find the value that relevance starts from, and the output it leads to.
 
-    A Softmax, LogSoftmax or Sigmoid at the end is set aside, also where it is written out, and
-    through what only renames or casts it. Without a name, the one output with a class axis is
-    taken; with `at`, the one dense output.
+    What makes probabilities of it at the end is set aside (`logits`). Without a name, the one
+    output with a class axis is taken; with `at`, the one dense output.
 
     Parameters
     ----------
-    graph : as `loading` leaves it
+    graph, found : as `loading` leaves it, and its operations
     name : of the output
     at, class_axis : of a dense output, as `read_place` takes them
 
     Raises
     ------
     ModelError
-        If the name is not an output, or not exactly one output has a class axis.
+        If the output, or not exactly one, has a class axis.
     InputError
         If the place is none of the output's, or the output has no places.
 
     """
     if at is None and class_axis is not None:
         raise InputError("--class-axis says where a dense output has its classes: add --at")
-    listing = ", ".join(describe(value) for value in graph.outputs)
     suits = _has_class_axis if at is None else _is_dense
     if name is not None:
         chosen = [value for value in graph.outputs if value.name == name]
-        if not chosen:
-            raise ModelError(f"the model has no output '{name}'; its outputs: {listing}")
         if not suits(chosen[0]):
             raise _unsuited(chosen, at)
-        return _placed(chosen[0], at, class_axis)
-    candidates = [value for value in graph.outputs if suits(value)]
-    found = [_placed(value, at, class_axis) for value in candidates]
-    starts = {(id(one.value), one.signs): one for one in found}
+        return _placed(chosen[0], found, at, class_axis)
+    candidates = [value for value in graph.outputs if suits(value) and not _is_picked(value)]
+    scores = [_placed(value, found, at, class_axis) for value in candidates]
+    starts = {(id(one.value), one.signs): one for one in scores}
     if not starts:
         raise _unsuited(graph.outputs, at)
     if len(starts) > 1:
@@ -88,6 +86,48 @@ def find_score(
     return next(iter(starts.values()))
 
 
+def make_output(graph: ir.Graph, name: str) -> None:
+    """Make a value that a graph computes an output, if it is none yet.
+
+    Raises
+    ------
+    ModelError
+        If the graph computes no value of that name.
+
+    """
+    if any(value.name == name for value in graph.outputs):
+        return
+    value = next((v for node in graph for v in node.outputs if v.name == name), None)
+    if value is None:
+        listing = ", ".join(map(describe, graph.outputs))
+        raise ModelError(
+            f"the model has no output '{name}', and computes no value of that name; its outputs: "
+            f"{listing}"
+        )
+    graph.outputs.append(value)
+
+
+def _is_picked(value: ir.Value) -> bool:
+    """Whether an output holds the largest scores, whatever their classes."""
+    node = value.producer()
+    return node is not None and node.op_type == "TopK"
+
+
+def _scores_above(output: ir.Value) -> ir.Value | None:
+    """Return the nearest value with a class axis that an output is made of, several classes."""
+    todo, seen = [output], {output}
+    for value in todo:
+        node = value.producer()
+        for source in () if node is None else node.inputs:
+            if source is None or source in seen or source.const_value is not None:
+                continue
+            if source.producer() and _has_class_axis(source) and not _is_picked(source):
+                return source
+            seen.add(source)
+            todo.append(source)
+    return None
+
+
 def _unsuited(outputs: Sequence[ir.Value], at: str | None) -> Exception:
     """Say why no score was found in outputs, and how one could be."""
     listing = ", ".join(describe(value) for value in outputs)
@@ -96,6 +136,9 @@ def _unsuited(outputs: Sequence[ir.Value], at: str | None) -> Exception:
             f"--at {at}: a classifier has no places, leave it out; outputs: {listing}"
         )
     advice = "only classifiers and single scores can be explained"
+    above = next(filter(None, map(_scores_above, outputs)), None)
+    if above is not None:
+        advice = f"--output {above.name} explains {describe(above)}, which they are made of"
     dense = next((value for value in outputs if _is_dense(value)), None)
     if dense is not None and dense.shape is not None:
         rank = len(dense.shape)
@@ -108,9 +151,11 @@ def _unsuited(outputs: Sequence[ir.Value], at: str | None) -> Exception:
     return ModelError(f"no output has a class axis [N, classes]; outputs: {listing}; {advice}")
 
 
-def _placed(output: ir.Value, at: str | None, class_axis: int | None) -> Score:
+def _placed(
+    output: ir.Value, found: Sequence[Operation], at: str | None, class_axis: int | None
+) -> Score:
     if at is None:
-        return score_of(output)
+        return score_of(output, found)
     assert output.shape is not None
     sizes = dims_of(output.shape)
     place = read_place(at, sizes, class_axis)
@@ -119,116 +164,30 @@ def _placed(output: ir.Value, at: str | None, class_axis: int | None) -> Score:
             f"output {describe(output)} has classes on axis {place.axis}, whose size is not known: "
             "--class-axis moves them"
         )
-    return score_of(output, place)
+    return score_of(output, found, place)
 
 
-def score_of(output: ir.Value, place: Place | None = None) -> Score:
-    """Return what a softmax or sigmoid that leads to an output was given; itself without one."""
-    value = output
-    while (node := _maker(value)) is not None:
-        source = node.inputs[0] if node.inputs else None
-        if source is None:
-            break
-        logits = _normalised(node, place)
-        if logits is not None:
-            return Score(logits if _fits(logits, output, place) else output, output, place=place)
-        binary = _binary(node, output) if place is None else None
-        if binary is not None:
-            return binary
-        # What moves places about would make others of them.
-        wrappers = _WRAPPERS if place is None else _RENAMING
-        if operator_of(node) not in wrappers or not _fits(source, output, place):
-            break
-        value = source
-    return Score(output, output, place=place)
+def score_of(output: ir.Value, found: Sequence[Operation], place: Place | None = None) -> Score:
+    """Return the logits that an output's probabilities are made of; itself without any."""
 
+    def fits(value: ir.Value) -> bool:
+        """Whether a value has as many classes as the output, in the same place."""
+        if place is not None:
+            return value.dtype in FLOATS and value.shape is not None and len(value.shape) == rank
+        return _has_class_axis(value) and _classes(value) == _classes(output)
 
-def _maker(value: ir.Value | None) -> ir.Node | None:
-    node = None if value is None else value.producer()
-    return node if node is not None and node.domain in ("", "ai.onnx") else None
-
-
-def _fits(value: ir.Value, output: ir.Value, place: Place | None) -> bool:
-    """Whether a value has a class axis with as many classes as an output."""
-    if place is not None:
-        if value.dtype not in FLOATS or value.shape is None or output.shape is None:
-            return False
-        return len(value.shape) == len(output.shape)
-    return _has_class_axis(value) and _classes(value) == _classes(output)
+    rank = 0 if output.shape is None else len(output.shape)
+    axis = min(1, rank - 1) if place is None else place.axis
+    logit = Logits(found, axis, fits, moves=place is None).behind(output)
+    if logit is None:
+        return Score(output, output, place=place)
+    return Score(logit.value, output, logit.signs, place, squashed=logit.value is output)
 
 
 def _classes(value: ir.Value) -> Dim:
     assert value.shape is not None
     sizes = dims_of(value.shape)
     return sizes[1] if len(sizes) > 1 else 1
-
-
-def _normalised(node: ir.Node, place: Place | None) -> ir.Value | None:
-    """Return the logits of a Softmax, LogSoftmax or Sigmoid, also of one that is written out."""
-    source = node.inputs[0]
-    if operator_of(node) in _NORMALISERS and source is not None:
-        over = operator_of(node) == "Sigmoid" or _over_classes(node, source, place)
-        return source if over else None
-    if operator_of(node) == "Log" and (inner := _maker(source)) is not None:
-        return _normalised(inner, place) if operator_of(inner) in ("Softmax", "Div") else None
-    if operator_of(node) != "Div":
-        return None
-    above, below = _maker(source), _maker(node.inputs[1])
-    if (
-        above is None
-        or below is None
-        or (operator_of(above), operator_of(below)) != ("Exp", "ReduceSum")
-    ):
-        return None
-    if below.inputs[0] is not source or not _over_classes(below, source, place):
-        return None
-    shifted = _maker(above.inputs[0])
-    if shifted is not None and operator_of(shifted) == "Sub":
-        most = _maker(shifted.inputs[1])
-        if (
-            most is not None
-            and operator_of(most) == "ReduceMax"
-            and most.inputs[0] is shifted.inputs[0]
-        ):
-            return shifted.inputs[0]
-    return above.inputs[0]
-
-
-def _over_classes(node: ir.Node, value: ir.Value | None, place: Place | None) -> bool:
-    """Whether a softmax or a reduction goes over the class axis, and nothing else."""
-    if value is None or value.shape is None:
-        return False
-    sizes = dims_of(value.shape)
-    axes: Sequence[int] = [-1]
-    if "axis" in node.attributes:
-        axes = [node.attributes["axis"].value]
-    elif len(node.inputs) > 1:
-        given = constant_of(node.inputs[1])
-        axes = [] if given is None else [int(axis) for axis in given.reshape(-1)]
-    if len(axes) != 1:
-        return False
-    axis = axes[0] % len(sizes)
-    if place is not None:
-        return axis == place.axis
-    return axis >= 1 and all(size == 1 for size in sizes[axis + 1 :])
-
-
-def _binary(node: ir.Node, output: ir.Value) -> Score | None:
-    """Recognise the two columns 1 - p and p, in either order, of p = sigmoid(z)."""
-    if operator_of(node) != "Concat" or len(node.inputs) != 2 or _classes(output) != 2:
-        return None
-    for place in (0, 1):
-        likely, rest = node.inputs[place], _maker(node.inputs[1 - place])
-        one = None if rest is None or operator_of(rest) != "Sub" else constant_of(rest.inputs[0])
-        if rest is None or one is None or (one != 1).any() or rest.inputs[1] is not likely:
-            continue
-        sigmoid = _maker(likely)
-        if sigmoid is None or operator_of(sigmoid) != "Sigmoid" or sigmoid.inputs[0] is None:
-            continue
-        z = sigmoid.inputs[0]
-        if _has_class_axis(z) and _classes(z) == 1:
-            return Score(z, output, (1, -1) if place == 0 else (-1, 1))
-    return None
 
 
 def _has_class_axis(value: ir.Value) -> bool:
