@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,15 @@ def decoded(content: bytes, name: str) -> str:
         It is neither.
 
     """
-    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode("utf-16" if marked else "utf-8-sig")
+        return content.decode("utf-16" if is_utf16(content) else "utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{name} is no text: save it as UTF-8") from None
+
+
+def is_utf16(content: bytes) -> bool:
+    """Tell whether a text starts with the mark of UTF-16."""
+    return content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 
 
 def write(path: Path, encode: Callable[[io.BytesIO], Any]) -> None:
@@ -88,12 +92,22 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         As for `write`.
 
     """
+    write_lines(path, [list(rows[0]) if rows else [], *(row.values() for row in rows)])
+
+
+def write_lines(path: Path, lines: Iterable[Iterable[Any]]) -> None:
+    """Write lines of cells, as `write` does.
+
+    Raises
+    ------
+    OSError
+        As for `write`.
+
+    """
 
     def encode(buffer: io.BytesIO) -> None:
         text = io.TextIOWrapper(buffer, "utf-8", newline="", write_through=True)
-        table = csv.DictWriter(text, list(rows[0]) if rows else [])
-        table.writeheader()
-        table.writerows(rows)
+        csv.writer(text).writerows(lines)
         text.detach()
 
     write(path, encode)

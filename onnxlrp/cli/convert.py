@@ -27,6 +27,13 @@ from onnxlrp.files import naming, write
 @composite_options
 @graph_options
 @preprocessing_options
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Names of a table's features in the order of the model, one a line, or JSON; they find "
+    "its columns.",
+)
 @click.option("--external-data", is_flag=True, help="Write the weights into a file beside it.")
 @click.option(
     "--load-check/--no-load-check",
@@ -40,6 +47,7 @@ from onnxlrp.files import naming, write
 def convert(
     model: Path,
     explainer: Path,
+    features: Path | None,
     external_data: bool,
     load_check: bool,
     verify: bool,
@@ -58,8 +66,10 @@ def convert(
 
     import onnxlrp
     from onnxlrp.cli import tables
+    from onnxlrp.inputs.targets import load_labels
 
-    conversion = onnxlrp.convert(model, **conversion_arguments(options))
+    names = load_labels(features) if features else ()
+    conversion = onnxlrp.convert(model, features=names, **conversion_arguments(options))
     with naming(explainer):
         loaded = conversion.save(explainer, external_data=external_data, check=load_check)
     reads_tokens = any("int" in dtype and len(shape) == 2 for _, dtype, shape in conversion.inputs)

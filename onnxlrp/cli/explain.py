@@ -1,4 +1,4 @@
-"""`onnxlrp explain`: pictures, arrays and texts in, heatmaps out."""
+"""`onnxlrp explain`: pictures, arrays, texts and tables in, heatmaps out."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from onnxlrp.cli.doubts import doubt, mistrust
 from onnxlrp.cli.options import MOST_THREADS, preprocessing_options
 from onnxlrp.cli.progress import progress
 from onnxlrp.cli.sentences import tell
-from onnxlrp.cli.sources import given
+from onnxlrp.cli.sources import features_of, given
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from onnxlrp.inputs.targets import Targets
     from onnxlrp.running.explainer import Explainer
@@ -35,6 +35,8 @@ JOURNAL = "journal.jsonl"
 FORMATS = ("sheet", "heatmap", "overlay", "html", "csv", "npy", "npz", "hdf5")
 FEW = 50
 """So many items get a line each on a terminal, too."""
+DRAWN = 100
+"""So many rows of tables are drawn without being asked for."""
 
 
 def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...] | None:
@@ -45,7 +47,9 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     return chosen
 
 
-@click.command(short_help="Draw why an explainer's model gives pictures or texts their class.")
+@click.command(
+    short_help="Draw why an explainer's model gives pictures, texts or rows their class."
+)
 @click.argument("explainer", type=click.Path(path_type=Path))
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1)
 @click.option(
@@ -61,6 +65,20 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
 )
 @click.option(
     "--tokens", type=click.IntRange(min=1), metavar="N", help="Cut texts after so many tokens."
+)
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Names of a table's features in the order of the model, one a line, or JSON; they find "
+    "its columns. By default those that the explainer stores.",
+)
+@click.option(
+    "--ignore",
+    "ignored",
+    multiple=True,
+    metavar="NAME",
+    help="A column of tables that the model does not read. Repeatable.",
 )
 @click.option(
     "-o",
@@ -97,7 +115,8 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     callback=_formats,
     metavar="A,B,...",
     help="What to write: sheet (PNG), npy, npz, hdf5; of pictures heatmap, overlay (PNG), too, of "
-    "texts html and csv. By default sheet,npy, of texts sheet,html,csv.",
+    "texts html and csv, of tables csv. By default sheet,npy, of texts sheet,html,csv, of tables "
+    f"sheet,csv, of more than {DRAWN} rows csv.",
 )
 @click.option(
     "--colours",
@@ -129,6 +148,8 @@ def explain(
     column: str | None,
     tokenizer: Path | None,
     tokens: int | None,
+    features: Path | None,
+    ignored: tuple[str, ...],
     folder: Path,
     target: str | None,
     against: tuple[str, ...],
@@ -150,12 +171,18 @@ def explain(
     Of a model that reads tokens INPUT is a text file, one text a line, a table (.csv, .tsv; see
     --column), a folder of both, or - for texts on standard input.
 
+    Of a model that reads features INPUT is a table (.csv, .tsv), whose first line names them, or a
+    folder of such. Inputs of one column are found by their names, and all where the names of
+    features are known (--features); otherwise columns are read in their order, but for --ignore.
+
     For each item the folder gets NAME.sheet.png (the picture, its heatmap and both, or the text:
     red speaks for the class, blue against it) and NAME.relevance.npy (in the model's input shape),
-    of texts NAME.html and NAME.tokens.csv; for the set results.csv and results.json. A run that was
-    interrupted goes on where it stopped. Preprocessing options override what the explainer stores.
+    of texts NAME.html and NAME.tokens.csv; for the set results.csv and results.json, of tables
+    relevance.csv, a line for each row. A run that was interrupted goes on where it stopped.
+    Preprocessing options override what the explainer stores.
     """
     from onnxlrp.drawing.colours import colour_map
+    from onnxlrp.inputs.columns import Columns
     from onnxlrp.inputs.preprocessing import Preprocessing
     from onnxlrp.inputs.references import read_references
     from onnxlrp.inputs.targets import Difference, load_labels, read_targets
@@ -174,8 +201,12 @@ def explain(
             if not against
             else f"{explainer} takes no reference when it runs: convert with --reference input"
         )
-    texts = {"text": sentences, "column": column, "tokenizer": tokenizer, "tokens": tokens}
-    items, how = given(run, inputs, folder, texts, options)
+    asked: dict[str, Mapping[str, Any]] = {
+        "texts": {"text": sentences, "column": column, "tokenizer": tokenizer, "tokens": tokens},
+        "tables": {"features": features, "ignore": ignored},
+        "pictures": options,
+    }
+    items, how = given(run, inputs, folder, asked)
     named = load_labels(labels) if labels else None
     if named is not None and run.classes not in (None, len(named)):
         raise InputError(f"{labels} names {len(named)} classes; the model has {run.classes}")
@@ -193,16 +224,26 @@ def explain(
             )
     reader = how if isinstance(how, Reader) else None
     preprocessing = how if isinstance(how, Preprocessing) else None
-    (explained,) = (run.inputs[name] for name in run.contract.relevance)
+    explained = run.inputs[next(iter(run.contract.relevance))]
     references = read_references(against, len(explained.shape) - 1, preprocessing)
     if references:
         run.against(references)
+    named_features = features_of(run, how)
     wrong = set(formats or ()) & set(OF_PICTURES if reader else OF_TEXTS)
+    wrong -= {"csv"} if named_features else set()
     if wrong:
         kind = "pictures, not of texts" if reader else "texts"
         raise InputError(f"--format {min(wrong)} is one of {kind}")
     if formats is None:
         formats = ("sheet", "html", "csv") if reader else ("sheet", "npy")
+        if isinstance(how, Columns):
+            formats = ("sheet", "csv")
+            if len(items) > DRAWN:
+                formats = ("csv",)
+                echo(
+                    f"of more than {DRAWN} rows no bars are drawn: --format sheet,csv does",
+                    err=True,
+                )
     elif reader is None and len(explained.shape) != 4 and set(OF_PICTURES) & set(formats):
         raise InputError("the model reads no pictures: of drawings there is only --format sheet")
     writer = Writer(
@@ -210,6 +251,7 @@ def explain(
         formats,
         preprocessing,
         named,
+        named_features,
         best=targets.best,
         logits=run.score_is_output,
         colours=colours,
@@ -222,6 +264,7 @@ def explain(
         "preprocessing": preprocessing.to_json() if preprocessing else None,
         "tokenizer": hashlib.sha256(reader.content.encode()).hexdigest() if reader else None,
         "tokens": reader.most if reader else None,
+        "features": named_features,
         "reference": [hashlib.sha256(one.tobytes()).hexdigest() for one in references],
         "format": formats,
         "colours": colours,
@@ -246,8 +289,8 @@ def _explain(
     batch: int,
 ) -> list[Failure]:
     """Explain what the journal does not hold yet; write what belongs to the set as a whole."""
-    from onnxlrp.running.results import write_hdf5, write_tables
-    from onnxlrp.running.stream import Failure, ahead, explain, pool
+    from onnxlrp.running.results import write_features, write_hdf5, write_tables
+    from onnxlrp.running.stream import Failure, Result, ahead, explain, pool
 
     def work(result: Result | Failure) -> tuple[Result | Failure, list[Record] | Failure]:
         return result, writer(result)
@@ -276,13 +319,23 @@ def _explain(
                     _complain(done)
                 else:
                     digest = digests[done[0].item]
-                    journal.append({"rows": [asdict(row) for row in done], "digest": digest})
+                    entry: dict[str, Any] = {
+                        "rows": [asdict(row) for row in done],
+                        "digest": digest,
+                    }
+                    if isinstance(result, Result) and writer.features is not None:
+                        entry["lines"] = [writer.line(one) for one in result.explained]
+                    journal.append(entry)
                     if verbose:
-                        tell(result, done, score, writer.colours)
+                        tell(result, done, score, writer)
                 advance()
     finally:
-        rows = [row for entry in _entries(journal).values() for row in entry.rows]
+        entries = _entries(journal).values()
+        rows = [row for entry in entries for row in entry.rows]
         write_tables(writer.folder, rows, failures)
+        if writer.features is not None and "csv" in writer.formats:
+            lines = [line for entry in entries for line in entry.lines]
+            write_features(writer, zip(rows, lines, strict=True))
     for notice in noticed:
         echo(f"Warning: {notice.message}", err=True)
     if writer.shared:
@@ -299,10 +352,11 @@ def _explain(
 
 
 class _Entry(NamedTuple):
-    """What the journal holds of an item: its rows, and the digest of the file it was read from."""
+    """What the journal holds of an item: its rows, the digest of what it was read from, cells."""
 
     rows: list[Record]
     digest: str | None
+    lines: Sequence[str]
 
 
 def _entries(journal: Journal) -> dict[str, _Entry]:
@@ -312,7 +366,7 @@ def _entries(journal: Journal) -> dict[str, _Entry]:
     found = {}
     for entry in journal.records:
         rows = [Record(**row) for row in entry["rows"]]
-        found[rows[0].item] = _Entry(rows, entry.get("digest"))
+        found[rows[0].item] = _Entry(rows, entry.get("digest"), entry.get("lines", ()))
     return found
 
 
@@ -372,11 +426,12 @@ def _summarise(
     seconds: float,
     how: How,
 ) -> None:
+    from onnxlrp.inputs.columns import Columns
     from onnxlrp.inputs.preprocessing import Preprocessing
 
     if rows and how is not None:
-        noun = "Pictures" if isinstance(how, Preprocessing) else "Texts"
-        echo(f"{noun} were {how.in_words()}", err=True)
+        nouns = {Preprocessing: "Pictures", Columns: "Rows"}
+        echo(f"{nouns.get(type(how), 'Texts')} were {how.in_words()}", err=True)
     if count > 1:
         shares = [row.share for row in rows if row.share is not None]
         held = f"; in the median {statistics.median(shares):.1%} of the score" if shares else ""

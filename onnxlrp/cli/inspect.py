@@ -104,6 +104,9 @@ def _show_explainer(proto: onnx.ModelProto, contract: Contract, as_json: bool) -
     echo(f"of the model with SHA-256 {contract.model_sha256}")
     echo(f"relevance starts from '{contract.score}'")
     echo(f"target: {contract.explains}")
-    echo(f"pictures: {preprocessing.in_words() if preprocessing else 'not said how made'}")
+    if contract.features:
+        echo(f"features: {', '.join(name for one in contract.features.values() for name in one)}")
+    else:
+        echo(f"pictures: {preprocessing.in_words() if preprocessing else 'not said how made'}")
     tables.show(tables.values(inputs, outputs))
     echo(contract.composite.rstrip())

@@ -1,4 +1,4 @@
-"""What an item's explanation says, on the terminal: texts with their tokens in colours."""
+"""What an item's explanation says, on the terminal: features, and tokens in their colours."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from onnxlrp.inputs.text import Tokens
-    from onnxlrp.running.results import Record
+    from onnxlrp.running.results import Record, Writer
     from onnxlrp.running.stream import Failure, Result
 
 
-def tell(result: Result | Failure, rows: Sequence[Record], score: str, colours: str) -> None:
-    """Print class, score and sum of relevance; of a text what speaks for and against it, too.
+def tell(result: Result | Failure, rows: Sequence[Record], score: str, writer: Writer) -> None:
+    """Print class, score and sum of relevance; of texts and tables what speaks for and against it.
 
     Parameters
     ----------
     result : the item's
     rows : its records, one for each class explained
     score : what the model's output is called
-    colours : a name that `onnxlrp.drawing.colours` knows
+    writer : with the colours, and the names of a table's features
 
     """
+    from onnxlrp.drawing.bars import in_words
     from onnxlrp.running.stream import Failure
 
     explained = () if isinstance(result, Failure) else result.explained
     for row, one in zip(rows, explained, strict=True):
         echo(f"{row.source}: {row.explained}, {row.account.in_words(score)}")
-        if isinstance(result, Failure) or result.sample.tokens is None:
+        if isinstance(result, Failure):
             continue
-        show(result.sample.tokens, one.relevance, one.padding, colours)
+        if result.sample.tokens is not None:
+            show(result.sample.tokens, one.relevance, one.padding, writer.colours)
+        elif writer.features is not None:
+            echo(f"  {in_words(one.relevance, result.sample.values, writer.features)}")
 
 
 def show(

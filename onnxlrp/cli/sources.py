@@ -1,4 +1,4 @@
-"""What is given to explain: pictures, arrays, texts, and how each becomes the model's input."""
+"""What is given to explain: pictures, arrays, texts, tables; and how it becomes model's input."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def given(
     run: Explainer,
     inputs: Sequence[str],
     folder: Path,
-    texts: Mapping[str, Any],
-    pictures: Mapping[str, Any],
+    options: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[Source], How]:
     """List what there is to explain, and choose how it is read.
 
@@ -28,7 +27,7 @@ def given(
     ----------
     inputs : files, folders, and -
     folder : where results go
-    texts, pictures : the options for either, by name
+    options : by name, those for `texts`, `tables` and `pictures`
 
     Raises
     ------
@@ -38,41 +37,95 @@ def given(
         A file or folder does not exist.
 
     """
-    if _reads_text(run, inputs, texts["text"]):
-        return _texts(run, inputs, texts, pictures)
-    unused = [name for name, value in texts.items() if value]
-    if unused:
-        explained = ", ".join(f"{name} {run.inputs[name]}" for name in run.contract.relevance)
-        raise InputError(
-            f"--{unused[0]} is for texts, and for models that read whole numbers [N, T]; this one "
-            f"reads {explained}"
-        )
+    texts, tables, pictures = (options[kind] for kind in ("texts", "tables", "pictures"))
+    if _reads_text(run, inputs, texts):
+        _refuse(pictures, "is for pictures; the model reads text")
+        _refuse(tables, "is for tables; the model reads text")
+        return _texts(run, inputs, texts)
+    explained = ", ".join(f"{name} {run.inputs[name]}" for name in run.contract.relevance)
+    _refuse(
+        texts,
+        f"is for texts, and for models that read whole numbers [N, T]; this one reads {explained}",
+    )
+    if _reads_tables(run, inputs):
+        _refuse(pictures, f"is for pictures; the model reads {explained}")
+        return _tables(run, inputs, folder, tables)
+    _refuse(tables, f"is for tables, .csv or .tsv; the model reads {explained}")
     return _pictures(run, inputs, folder, pictures)
 
 
-def _reads_text(run: Explainer, inputs: Sequence[str], sentences: Sequence[str]) -> bool:
+def features_of(run: Explainer, how: How) -> list[str] | None:
+    """Name the features of what is explained; None where the model reads no table."""
+    from onnxlrp.inputs.columns import Columns, feature_names
+    from onnxlrp.inputs.text import Reader
+
+    if isinstance(how, Columns):
+        return [*how.features]
+    name = next(iter(run.contract.relevance))
+    shape = run.inputs[name].shape
+    if isinstance(how, Reader) or len(shape) != 2 or not isinstance(shape[1], int):
+        return None
+    return [*run.contract.features.get(name, feature_names({name: shape[1]}))]
+
+
+def _refuse(options: Mapping[str, Any], why: str) -> None:
+    for name, value in options.items():
+        if value not in (None, ()):
+            raise InputError(f"--{name} {why}")
+
+
+def _reads_text(run: Explainer, inputs: Sequence[str], texts: Mapping[str, Any]) -> bool:
     """Tell whether what is given is text for a model that reads tokens, and no arrays of them."""
-    from onnxlrp.inputs.items import ARRAYS
     from onnxlrp.inputs.text import token_input
 
-    if token_input(run.inputs, list(run.contract.relevance)) is None:
+    ids = token_input(run.inputs, list(run.contract.relevance))
+    if ids is None:
         return False
-    arrays = [name for name in inputs if Path(name).suffix.lower() in ARRAYS]
-    return bool(sentences) or len(arrays) < len(inputs)
+    # So many whole numbers, and no tokenizer: features.
+    counted = isinstance(run.inputs[ids].shape[1], int) and run.tokenizer is None
+    return any(texts.values()) or (_no_arrays(inputs) and not counted)
+
+
+def _reads_tables(run: Explainer, inputs: Sequence[str]) -> bool:
+    """Tell whether what is given are tables, for a model that reads features."""
+    axes = max(len(tensor.shape) for tensor in run.inputs.values())
+    return axes <= 2 and _no_arrays(inputs)
+
+
+def _no_arrays(inputs: Sequence[str]) -> bool:
+    """Tell whether anything given is no file of an array, or all of a folder is none."""
+    from onnxlrp.inputs.items import ARRAYS
+
+    return any(
+        not any(one.suffix.lower() in ARRAYS for one in path.iterdir())
+        if (path := Path(name)).is_dir()
+        else path.suffix.lower() not in ARRAYS
+        for name in inputs
+    )
+
+
+def _tables(
+    run: Explainer, inputs: Sequence[str], folder: Path, options: Mapping[str, Any]
+) -> tuple[list[Source], How]:
+    """List the rows of tables, and find the columns that the model reads."""
+    from onnxlrp.inputs.columns import arranged, named_features
+    from onnxlrp.inputs.rows import Row, collect_tables
+    from onnxlrp.inputs.targets import load_labels
+
+    contract, features = run.contract, run.contract.features
+    if options["features"] is not None:
+        features = named_features(load_labels(options["features"]), run.inputs)
+    tables = collect_tables(_listed(inputs), leave_out=folder)
+    columns = arranged(tables, run.inputs, [*contract.relevance], features, options["ignore"])
+    return [Row(table, row) for table in tables for row in range(len(table))], columns
 
 
 def _texts(
-    run: Explainer,
-    inputs: Sequence[str],
-    texts: Mapping[str, Any],
-    pictures: Mapping[str, Any],
+    run: Explainer, inputs: Sequence[str], texts: Mapping[str, Any]
 ) -> tuple[list[Source], How]:
     """List the texts, and open what makes tokens of them."""
     from onnxlrp.inputs.passages import collect_texts
 
-    unused = [name for name, value in pictures.items() if value is not None]
-    if unused:
-        raise InputError(f"--{unused[0]} is for pictures; the model reads text")
     reader = run.reader
     return [*collect_texts(inputs, texts["text"], texts["column"])], reader
 
@@ -86,8 +139,9 @@ def _pictures(
 
     if len(run.inputs) > 1:
         raise InputError(
-            f"the model has several inputs ({', '.join(run.inputs)}): run its explainer from "
-            "Python, with onnxlrp.Explainer"
+            f"the model has several inputs ({', '.join(run.inputs)}): give them as columns of a "
+            "table (.csv), where they are such, or run its explainer from Python, with "
+            "onnxlrp.Explainer"
         )
     (expected,) = run.inputs.values()
     items = collect(_listed(inputs), len(expected.shape) - 1, leave_out=folder)

@@ -33,6 +33,7 @@ from onnxlrp.graph.head import canonicalise
 from onnxlrp.graph.loading import load
 from onnxlrp.graph.score import FLOATS
 from onnxlrp.graph.shapes import dims_of, signature
+from onnxlrp.inputs.columns import named_features
 from onnxlrp.inputs.points import read_points
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.presets import doubts, misfits
@@ -168,6 +169,7 @@ def convert(
     dynamic_batch: bool = False,
     fold_weights: bool = False,
     preprocessing: Preprocessing | None = None,
+    features: Sequence[str] = (),
     reference: Reference | Mapping[str, Reference] | None = None,
 ) -> Conversion:
     """Compile a classifier into an explainer.
@@ -195,6 +197,7 @@ def convert(
         once give what they give one by one
     fold_weights : write out tensors derived from weights, for runtimes that do not fold constants
     preprocessing : stored in the explainer, for whoever feeds it images
+    features : names of a table's features, stored likewise: of all inputs [N, F], in their order
     reference : what every contribution is a difference from, so that relevance sums to
         f(x) - f(reference) and biases take none of it: an array that broadcasts to one sample of
         the explained input, or what `onnxlrp.inputs.references` reads: "mean", "black", "zero",
@@ -210,8 +213,8 @@ def convert(
     CompositeError
         If the composite is malformed or has no line for a node.
     InputError
-        If `target`, `at`, `intermediates` or `masks` name what does not exist, or the rule z-box
-        has no bounds.
+        If `target`, `at`, `intermediates` or `masks` name what does not exist, `features` are more
+        or fewer than the model's, or the rule z-box has no bounds.
 
     """
     chosen = Composite.load(composite)
@@ -228,6 +231,10 @@ def convert(
             "best is not the same at all: let an input choose it (no --target), or name one"
         )
     loaded = load(model, dynamic_batch)
+    read = {
+        name: (dtype, shape) for name, dtype, shape in map(signature, loaded.model.graph.inputs)
+    }
+    named = named_features(features, read) if features else {}
     network = canonicalise(loaded.model.graph, output, inputs, at, class_axis)
     facts, explained, kind = analyse(network), network, chosen.yields
     maps: ir.Value | None = None
@@ -256,6 +263,7 @@ def convert(
         "at": at or "",
         "class_axis": "" if class_axis is None else str(class_axis),
         **({} if preprocessing is None else {"preprocessing": preprocessing.to_json()}),
+        **({"features": json.dumps(named)} if named else {}),
     }
     renamed = assemble(loaded.model, network, flow, intermediates, metadata)
     if fold_weights:

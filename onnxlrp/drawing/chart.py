@@ -1,9 +1,8 @@
-"""Relevance of what is no picture: signals, and rows of tables."""
+"""Relevance of signals as curves on coloured stripes."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CHANNELS = 8
-FEATURES = 20
 
 
 def signal(
@@ -43,7 +41,7 @@ def signal(
         The arrays have other axes, or relevance holds NaN or infinity.
 
     """
-    _check(relevance, values, 2)
+    check(relevance, values, 2)
     strongest = np.argsort(-np.abs(relevance).sum(axis=1), kind="stable")[:CHANNELS]
     shown = np.sort(strongest)
     if len(shown) < len(relevance):
@@ -75,51 +73,15 @@ def signal(
     return _rendered(figure)
 
 
-def table(
-    relevance: NDArray[Any],
-    values: NDArray[Any],
-    *,
-    title: str,
-    names: Sequence[str] | None = None,
-    colours: str = "red-blue",
-) -> Image.Image:
-    """Draw the strongest features as bars, the strongest on top, and the rest as one.
-
-    Parameters
-    ----------
-    relevance, values : [F]
-    title : the heading
-    names : of the features; their numbers if None
-    colours : as for `onnxlrp.drawing.heatmap.heatmap`
+def check(relevance: NDArray[Any], values: NDArray[Any], axes: int) -> None:
+    """Check that relevance can be drawn with the values it is of.
 
     Raises
     ------
     InputError
-        As for `signal`.
+        Either has other axes, or relevance holds NaN or infinity.
 
     """
-    _check(relevance, values, 1)
-    order = np.argsort(-np.abs(relevance), kind="stable")
-    shown, rest = order[:FEATURES], order[FEATURES:]
-    bars = [float(relevance[index]) for index in shown]
-    words = [f"{names[i] if names else f'feature {i}'} = {values[i]:.4g}" for i in shown]
-    if len(rest):
-        bars.append(float(relevance[rest].sum()))
-        words.append(f"the other {len(rest)}")
-    against, speaks_for = (colour_map(colours)(place) for place in (0.12, 0.88))
-    figure = _figure(8, 1.2 + 0.28 * len(bars))
-    axis = figure.subplots()
-    axis.barh(range(len(bars)), bars, color=[speaks_for if bar > 0 else against for bar in bars])
-    axis.set_yticks(range(len(bars)), words)
-    axis.invert_yaxis()
-    axis.axvline(0, color="black", linewidth=0.8)
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.set_xlabel("relevance (below 0: against the class)")
-    figure.suptitle(title, fontsize=11)
-    return _rendered(figure)
-
-
-def _check(relevance: NDArray[Any], values: NDArray[Any], axes: int) -> None:
     if relevance.ndim != axes or relevance.shape != values.shape:
         raise InputError(
             f"relevance {list(relevance.shape)} of values {list(values.shape)} cannot be drawn: "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxlrp.drawing.chart import signal, table
+from onnxlrp.drawing.bars import bars
+from onnxlrp.drawing.chart import signal
 from onnxlrp.drawing.heatmap import enlarging
 from onnxlrp.drawing.sheet import side_by_side
 from onnxlrp.errors import InputError
@@ -21,6 +23,7 @@ def sheet(
     layout: Layout = "NCHW",
     *,
     title: str,
+    names: Sequence[str] | None = None,
     colours: str = "red-blue",
     full: float | None = None,
 ) -> Image.Image:
@@ -33,8 +36,10 @@ def sheet(
     picture : what the model saw, H x W pixels or a multiple; a map without it stands alone
     layout : where a picture's channel axis is
     title : the heading
+    names : of the features of a table's row; their numbers if None
     colours : a name that `onnxlrp.drawing.colours` knows
-    full : relevance at which colours are full; the 99.9th percentile if None
+    full : relevance at which colours are full, of a row that of the longest bar; the 99.9th
+        percentile, or the largest, if None
 
     Raises
     ------
@@ -47,7 +52,7 @@ def sheet(
     if relevance.ndim == 2:
         return signal(relevance, values, title=title, colours=colours, full=full)
     if relevance.ndim == 1:
-        return table(relevance, values, title=title, colours=colours)
+        return bars(relevance, values, title=title, names=names, colours=colours, full=full)
     raise InputError(
         f"an input with {relevance.ndim} axes besides the batch cannot be drawn: pictures have 3, "
         "signals 2, rows of a table 1"

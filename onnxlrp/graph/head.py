@@ -14,6 +14,7 @@ from onnxlrp.graph.canonical import Network, Operation, constant_of, operations
 from onnxlrp.graph.gates import bounded_values, named
 from onnxlrp.graph.operators import Fact, has
 from onnxlrp.graph.score import FLOATS, Score, describe, find_score, make_output
+from onnxlrp.graph.shapes import dims_of
 
 _IMAGES = (*FLOATS, ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16)
 
@@ -75,7 +76,8 @@ def explained_inputs(
     """Return the inputs to explain: those named, or all that look like images or signals.
 
     An input qualifies without being named if it holds floats or small integers, has at least two
-    axes, and the score depends on its elements.
+    axes, and the score depends on its elements; so do those that choose rows of tables, and where
+    these are no texts columns of whole numbers, [N, 1].
 
     Raises
     ------
@@ -94,6 +96,8 @@ def explained_inputs(
                 raise ModelError(f"the score '{score.name}' does not depend on input '{name}'")
         return [by_name[name] for name in names]
     tokens = _tokens(graph)
+    if not [value for value in tokens if not _is_column(value)]:
+        tokens = [value for value in graph.inputs if _is_column(value)]
     chosen = [
         value
         for value in graph.inputs
@@ -109,6 +113,11 @@ def explained_inputs(
             "is to be explained all the same"
         )
     return chosen
+
+
+def _is_column(value: ir.Value) -> bool:
+    sizes = () if value.shape is None else dims_of(value.shape)
+    return value.dtype in _INTEGERS and len(sizes) == 2 and sizes[1] == 1
 
 
 def channels_last(source: ir.Value) -> bool:

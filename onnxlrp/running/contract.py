@@ -63,6 +63,7 @@ class Contract:
         from, [1, classes] or [N, classes]; "" without a reference
     references : input that takes the reference, by explained input; empty where it is written in
     preprocessing : how pictures become the model's input, if it was stored
+    features : names of the features of a table, by the input that reads them, if they were stored
 
     """
 
@@ -91,6 +92,7 @@ class Contract:
     reference_scores: str
     references: Mapping[str, str]
     preprocessing: Preprocessing | None
+    features: Mapping[str, Sequence[str]]
 
     @property
     def sensitivity(self) -> bool:
@@ -160,6 +162,7 @@ class Contract:
                 reference_scores=get.get("reference_scores", ""),
                 references=json.loads(get.get("references", "{}")),
                 preprocessing=Preprocessing.from_json(stored) if stored else None,
+                features=json.loads(get.get("features", "{}")),
             )
         except (KeyError, json.JSONDecodeError, InputError) as error:
             raise ModelError(

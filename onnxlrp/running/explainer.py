@@ -49,6 +49,7 @@ class Explainer:
     ----------
     contract : what the explainer says about itself
     inputs : the model's own inputs, without the target and masks
+    tokenizer : the file that splits texts; None where there is none
     classes : number of classes; None if it depends on the input
     batch : how many samples a call takes, if the model fixes it
     several : whether a run explains one sample for several classes
@@ -72,9 +73,9 @@ class Explainer:
         tokenizer: str | os.PathLike[str] | None = None,
         most: int | None = None,
     ) -> None:
-        self._tokenizer = None if tokenizer is None else Path(tokenizer)
+        self.tokenizer = None if tokenizer is None else Path(tokenizer)
         if tokenizer is None and not isinstance(source, bytes):
-            self._tokenizer = beside(Path(source))
+            self.tokenizer = beside(Path(source))
         self._most = most
         name = "the explainer" if isinstance(source, bytes) else str(source)
         if not isinstance(source, bytes) and not Path(source).is_file():
@@ -138,12 +139,12 @@ class Explainer:
             The tokenizer's file cannot be opened.
 
         """
-        if self._tokenizer is None:
+        if self.tokenizer is None:
             raise InputError(
                 "text needs the model's tokenizer: put tokenizer.json beside the explainer, or "
                 "name it, as in --tokenizer FILE"
             )
-        return Reader(self._tokenizer, self.inputs, list(self.contract.relevance), self._most)
+        return Reader(self.tokenizer, self.inputs, list(self.contract.relevance), self._most)
 
     def __call__(
         self,
@@ -241,6 +242,7 @@ class Explainer:
             intermediates=intermediates,
             inputs={name: _rows(feeds[name], rows) for name in contract.relevance},
             preprocessing=self.preprocessing,
+            features=self.contract.features,
             aims=tuple(
                 replace(
                     aim,
@@ -342,8 +344,8 @@ class Explainer:
                 self.several = False
                 return self._run(feeds, rows)
             where = f" (is there a place {contract.at}?)" if contract.at else ""
-            if self._tokenizer and "out of data bounds" in str(error):
-                where = f" (is {self._tokenizer} the model's own tokenizer?)"
+            if self.tokenizer and "out of data bounds" in str(error):
+                where = f" (is {self.tokenizer} the model's own tokenizer?)"
             raise InputError(f"onnxruntime failed{where}: {first_line(error)}") from error
         outputs = dict(zip(self._outputs, values, strict=True))
         for name in contract.relevance.values():

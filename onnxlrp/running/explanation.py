@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -152,6 +152,7 @@ class Explanation:
     intermediates : relevance of the values inside that the explainer also outputs, by name
     inputs : what was explained, by input name
     preprocessing : how pictures become that input, if the explainer stores it
+    features : names of the features of a table, by input name, if the explainer stores them
     aims : what was explained of each of the N; the class alone if there are none
     texts : the N texts as their tokens, where texts were explained
     reference_scores : floating [1, classes] or [N, classes], the logits at the reference that
@@ -168,6 +169,7 @@ class Explanation:
     intermediates: dict[str, NDArray[Any]]
     inputs: dict[str, NDArray[Any]] = field(repr=False)
     preprocessing: Preprocessing | None = None
+    features: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
     aims: tuple[Aim, ...] = ()
     texts: tuple[Tokens, ...] = ()
     reference_scores: NDArray[Any] | None = field(default=None, repr=False)
@@ -304,6 +306,7 @@ class Explanation:
             picture,
             self.layout,
             title=heading,
+            names=self.features.get(name or next(iter(self.inputs))),
             **options,
         )
 

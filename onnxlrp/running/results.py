@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from onnxlrp.drawing.bars import longest
 from onnxlrp.drawing.heatmap import full_scale, heatmap, overlay
 from onnxlrp.drawing.panels import seen, sheet
 from onnxlrp.drawing.sentence import full_scale as strongest
 from onnxlrp.drawing.sentence import page
 from onnxlrp.drawing.typeset import sentence
 from onnxlrp.errors import InputError
-from onnxlrp.files import write, write_csv
+from onnxlrp.files import write, write_csv, write_lines
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.text import Tokens
 from onnxlrp.running.explanation import Account, is_flat, title
@@ -32,6 +33,7 @@ DRAWINGS = {
 TABLE, ARRAY, ARCHIVE = "tokens.csv", "relevance.npy", "relevance.npz"
 FORMATS = (*DRAWINGS, "csv", "npy", "npz", "hdf5")
 OF_PICTURES, OF_TEXTS = ("heatmap", "overlay"), ("html", "csv")
+FEATURES = "relevance.csv"
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,11 @@ class Writer:
     Attributes
     ----------
     folder : where they go
-    formats : out of `FORMATS`; `OF_TEXTS` of texts only, `OF_PICTURES` of pictures only
+    formats : out of `FORMATS`; `OF_TEXTS` of texts only, but csv of tables, too; `OF_PICTURES` of
+        pictures only
     preprocessing : how pictures became the model's input; None where none did
     labels : names of the classes
+    features : names of a table's; None where the model reads none
     best : how many classes of an item have files; where several, rank and class tell them apart
     logits : whether relevance adds up to the score, but for biases and stabiliser
     colours : a name that `onnxlrp.drawing.colours` knows
@@ -99,6 +103,7 @@ class Writer:
     formats: tuple[str, ...]
     preprocessing: Preprocessing | None
     labels: Sequence[str] | None
+    features: Sequence[str] | None
     best: int
     logits: bool
     colours: str = "red-blue"
@@ -125,7 +130,7 @@ class Writer:
     def written(self, record: Record) -> bool:
         """Tell whether the files of a row are all there; of a shared scale, but for drawings."""
         endings = [DRAWINGS[kind] for kind in self._drawings if not self.shared]
-        if "csv" in self.formats:
+        if "csv" in self.formats and self.features is None:
             endings.append(TABLE)
         if "npy" in self.formats or self.shared:
             endings.append(ARRAY)
@@ -137,6 +142,11 @@ class Writer:
         """Draw one map in every way asked for, with colours full at `full`."""
         relevance = np.load(self.path(record, ARRAY))
         self._draw(sample, relevance, record, full)
+
+    def line(self, explained: Explained) -> str:
+        """Write the relevance of a table's row as the cells of `FEATURES` that are to hold it."""
+        kept = "csv" in self.formats and self.features is not None
+        return ",".join(map(str, explained.relevance)) if kept else ""
 
     @property
     def _drawings(self) -> list[str]:
@@ -152,6 +162,8 @@ class Writer:
         full = full_scale(relevance, layout) if relevance.ndim == 3 else 0.0
         if tokens is not None:
             full = strongest(tokens, relevance)
+        elif self.features is not None:
+            full = longest(relevance)
         record = Record(
             item=sample.item.name,
             source=sample.item.source,
@@ -209,7 +221,15 @@ class Writer:
         for kind in self._drawings:
             if kind == "sheet":
                 heading = title(record.explained, record.account)
-                drawn = sheet(relevance, sample.values, picture, layout, title=heading, **options)
+                drawn = sheet(
+                    relevance,
+                    sample.values,
+                    picture,
+                    layout,
+                    title=heading,
+                    names=self.features,
+                    **options,
+                )
             elif kind == "heatmap":
                 drawn = heatmap(relevance, layout, **options)
             elif picture is None:
@@ -244,6 +264,26 @@ def write_tables(folder: Path, records: Sequence[Record], failures: Sequence[Fai
         write(failed, lambda file: file.write(_json(listed)))
     else:
         failed.unlink(missing_ok=True)
+
+
+def write_features(writer: Writer, rows: Iterable[tuple[Record, str]]) -> None:
+    """Write the relevance of all rows of tables, a line each: `FEATURES`.
+
+    Parameters
+    ----------
+    writer : with the names of the features
+    rows : each record, and what `Writer.line` made of its relevance
+
+    """
+    known = [] if writer.labels is None else ["label"]
+    about = ["item", "target", *known, "score", "share"]
+
+    def lines() -> Iterator[list[Any]]:
+        yield [*about, *(writer.features or ())]
+        for record, line in rows:
+            yield [*(getattr(record, name) for name in about), *line.split(",")]
+
+    write_lines(writer.folder / FEATURES, lines())
 
 
 def write_hdf5(path: Path, records: Sequence[Record], writer: Writer) -> None:

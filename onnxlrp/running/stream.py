@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxlrp.errors import InputError
+from onnxlrp.inputs.columns import Columns
 from onnxlrp.inputs.items import Item, are_pictures, as_picture
 from onnxlrp.inputs.passages import Passage
 from onnxlrp.inputs.preprocessing import Preprocessing
+from onnxlrp.inputs.rows import Row
 from onnxlrp.inputs.targets import Aim, Targets
 from onnxlrp.inputs.text import Reader, Tokens
 from onnxlrp.running.explainer import Explainer
@@ -28,8 +30,8 @@ NO_PREPROCESSING = (
     "or spell it out, as in --resize 32 --crop 32 --scale 1/255"
 )
 
-Source = Item | Passage
-How = Preprocessing | Reader | None
+Source = Item | Passage | Row
+How = Preprocessing | Reader | Columns | None
 """How items become what the model reads; None where they are that already."""
 
 Out = TypeVar("Out")
@@ -43,9 +45,10 @@ class Sample:
     Attributes
     ----------
     item : where it is from
-    values : of the model's dtype, without the batch axis
+    values : of the model's dtype, without the batch axis; of a table's row those explained
     picture : the item before preprocessing; None where the values came as they are
     tokens : a text's, whose ids are the values; None of what is no text
+    cells : of a table's row all that the model reads; None of what is none
 
     """
 
@@ -53,6 +56,7 @@ class Sample:
     values: NDArray[Any]
     picture: Image.Image | None = None
     tokens: Tokens | None = None
+    cells: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,9 @@ class Failure:
 def prepare(item: Source, explainer: Explainer, how: How) -> Sample:
     """Read an item and make it what the model reads.
 
-    Texts go through their reader; pictures, and arrays of uint8 for a model of another dtype,
-    through the preprocessing; other arrays are what the model reads already.
+    Texts go through their reader, rows of tables are parted into columns; pictures, and arrays of
+    uint8 for a model of another dtype, go through the preprocessing; other arrays are what the
+    model reads already.
 
     Raises
     ------
@@ -110,6 +115,11 @@ def prepare(item: Source, explainer: Explainer, how: How) -> Sample:
             raise InputError("the explainer reads no text")
         tokens = how(item.text)
         return Sample(item, tokens.ids, tokens=tokens)
+    if isinstance(item, Row):
+        if not isinstance(how, Columns):
+            raise InputError("the explainer reads no tables")
+        cells = how.read(item)
+        return Sample(item, cells[[*how.explained]], cells=cells)
     preprocessing = how if isinstance(how, Preprocessing) else None
     read = item.read()
     (expected,) = explainer.inputs.values()
@@ -143,9 +153,9 @@ def explain(
 
     Parameters
     ----------
-    explainer : of a model with one input, or one that reads tokens
+    explainer : of a model with one input, or one that reads tokens or columns of a table
     targets : which classes
-    how : for pictures and for texts
+    how : for pictures, texts or tables
     batch : samples to a run; an explainer with a fixed batch decides itself
     workers : threads that read
 
@@ -243,7 +253,7 @@ def _results(
             sample,
             first.scores[index],
             tuple(
-                _explained(one.aim(row), float(one.score[row]), one.of(row)[0], sample)
+                _explained(one.aim(row), float(one.score[row]), _map(one, row, how), sample)
                 for one, row in found[index]
             ),
         )
@@ -279,7 +289,16 @@ def _stacked(samples: list[Sample], how: How) -> NDArray[Any] | dict[str, NDArra
     texts = [sample.tokens for sample in samples if sample.tokens is not None]
     if isinstance(how, Reader) and texts:
         return how.feeds(texts)
+    rows = [sample.cells for sample in samples if sample.cells is not None]
+    if isinstance(how, Columns) and rows:
+        return how.feeds(np.stack(rows))
     return np.stack([sample.values for sample in samples])
+
+
+def _map(explanation: Explanation, row: int, how: How) -> NDArray[Any]:
+    if isinstance(how, Columns):
+        return how.joined(explanation.relevance, row)
+    return explanation.of(row)[0]
 
 
 def _explained(aim: Aim, score: float, relevance: NDArray[Any], sample: Sample) -> Explained:

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from onnxlrp.drawing import panels
-from onnxlrp.drawing.chart import signal, table
+from onnxlrp.drawing.chart import signal
 from onnxlrp.errors import InputError
 
 
@@ -30,33 +29,8 @@ def test_of_many_channels_the_most_relevant_are_drawn():
     assert red_and_blue(drawn)[0][:, :800].any()
 
 
-def test_bars_are_as_long_as_the_relevance_is_large():
-    relevance = np.array([1.0, -2.0, 4.0])
-    red, blue = red_and_blue(table(relevance, np.ones(3), title="row"))
-    lengths = [int(where.sum(axis=1).max()) for where in (red, blue)]
-    assert lengths[0] == pytest.approx(2 * lengths[1], abs=4)
-    assert np.where(red)[0].min() < np.where(blue)[0].min()
-
-
-def test_features_beyond_the_strongest_are_one_bar():
-    relevance = np.full(50, -0.1)
-    relevance[:20] = 1
-    red, blue = red_and_blue(table(relevance, np.ones(50), title="row"))
-    # Thirty times -0.1.
-    assert int(blue.sum(axis=1).max()) == pytest.approx(3 * int(red.sum(axis=1).max()), rel=0.02)
-
-
-def test_the_bars_take_the_colours_that_are_asked_for():
-    relevance = np.array([2.0, -2.0])
-    drawn = panels.sheet(relevance, relevance, None, title="row", colours="PRGn_r")
-    red, green, blue = np.moveaxis(np.asarray(drawn).astype(int), -1, 0)
-    # Green for the class, purple against it.
-    assert (green > np.maximum(red, blue) + 40).any()
-    assert (np.minimum(red, blue) > green + 40).any()
-
-
 def test_what_cannot_be_drawn():
-    with pytest.raises(InputError, match=r"relevance \[3\] of values \[4\]"):
-        table(np.ones(3), np.ones(4), title="")
+    with pytest.raises(InputError, match=r"relevance \[1, 3\] of values \[1, 4\]"):
+        signal(np.ones((1, 3)), np.ones((1, 4)), title="")
     with pytest.raises(InputError, match="NaN"):
         signal(np.full((1, 3), np.nan), np.ones((1, 3)), title="")
