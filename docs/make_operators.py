@@ -15,6 +15,7 @@ import onnx
 from onnxlrp.compiler.outside import REFUSED, carries_none
 from onnxlrp.graph.bodies import BODIES
 from onnxlrp.graph.expanding import INLINED
+from onnxlrp.graph.flattening import FLATTENED
 from onnxlrp.graph.operators import FACTS
 from onnxlrp.propagation.formulas import RULES
 from onnxlrp.propagation.registry import OPERATORS
@@ -72,7 +73,7 @@ def standing(operator: str) -> tuple[str, str]:
         if known.default:
             rules = [f"`{known.default}`", *(r for r in rules if r != f"`{known.default}`")]
         return "passed on" if known.default == "" else "rule", ", ".join(rules)
-    if operator in BODIES:
+    if operator in BODIES or operator in FLATTENED:
         return "written out", otherwise
     if operator in INLINED:
         return "written out", "by the body that ONNX defines it with"

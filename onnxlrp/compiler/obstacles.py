@@ -8,6 +8,7 @@ from onnxlrp.compiler.outside import why
 from onnxlrp.errors import Obstacle, UnsupportedError
 from onnxlrp.graph.analysis import Facts
 from onnxlrp.graph.canonical import Operation
+from onnxlrp.graph.flattening import WHY
 from onnxlrp.graph.loading import OPSETS
 from onnxlrp.propagation.registry import OPERATORS, ObstacleError
 
@@ -24,7 +25,8 @@ class Obstacles:
         """Tell whether relevance can cross an operation, and remember why not."""
         problem: tuple[str, str] | None = None
         if operation.operator not in OPERATORS:
-            problem = why(operation.operator)
+            told = operation.node.meta.get(WHY)
+            problem = why(operation.operator) if told is None else (told[0], told[1])
         else:
             try:
                 OPERATORS[operation.operator].check(operation, self._facts.live)

@@ -21,15 +21,22 @@ _INFERENCE = "export the model for inference"
 # Reason, advice, operators; of those that have a body, why a use of them may have none.
 _GROUPS: tuple[tuple[str, str, str], ...] = (
     (
-        "its branches or its steps depend on what it is given",
-        "export the model without control flow: traced for one size of input, or simplified",
-        "If Loop Scan SequenceMap",
+        "how many steps it takes is known only when the model runs, or it is more than 20000 nodes",
+        "export the model for one length of its input",
+        "Loop Scan",
     ),
     (
-        "it makes or reads a list of tensors, not a tensor",
+        "its condition is known only when the model runs, and its branches make tensors of "
+        "different sizes, or one may fail where the other is taken",
+        "export the model for one case, in which it takes one branch",
+        "If",
+    ),
+    (
+        "what its list holds, or what is read of it, is known only when the model runs",
         _TENSORS,
         "SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SplitToSequence "
-        "ConcatFromSequence Optional OptionalGetElement",
+        "ConcatFromSequence SequenceMap SequenceLength Optional OptionalGetElement "
+        "OptionalHasElement",
     ),
     (
         "it reads what bits stand for as another type, which is no function of the value",

@@ -13,6 +13,7 @@ from onnx import version_converter
 from onnxlrp.errors import ModelError, OnnxlrpError
 from onnxlrp.graph.bodies import MICROSOFT
 from onnxlrp.graph.expanding import expand, rename
+from onnxlrp.graph.flattening import flatten, is_flat
 from onnxlrp.graph.shapes import inferred
 from onnxlrp.graph.tensors import SMALL, elements
 
@@ -50,7 +51,7 @@ def reason(error: BaseException) -> str:
 
 
 def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """Check a model as onnx does, inline its functions, lift its opset, and infer its shapes.
+    """Check a model as onnx does, inline functions, lift, write out control flow, infer shapes.
 
     Large weights are set aside meanwhile: onnx's C++ copies its input, and limits it to 2 GB.
 
@@ -94,8 +95,11 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
         proto.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
     _check(proto)
     _check_slices(proto)
-    proto = expand(_lift(proto))
-    proto = _infer(proto)
+    proto = _lift(proto)
+    if not is_flat(proto):
+        proto = flatten(_infer(proto))
+        weights += set_aside(proto.graph)
+    proto = _infer(expand(proto))
     put_back(proto.graph, weights)
     return proto, notes
 
@@ -146,12 +150,14 @@ def _sort(graph: onnx.GraphProto) -> None:
 
 
 def _read(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield what a node and its subgraphs read."""
+    """Yield what a node and its subgraphs read, but for what the subgraphs hold themselves."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
+            own = {held.name for held in (*graph.input, *graph.initializer)}
+            own.update(name for inner in graph.node for name in inner.output)
             for inner in graph.node:
-                yield from _read(inner)
+                yield from (name for name in _read(inner) if name not in own)
 
 
 def _check(proto: onnx.ModelProto) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from onnxlrp.errors import InputError, ModelError
 from onnxlrp.files import check_regular
 from onnxlrp.graph.batch import free_batch
 from onnxlrp.graph.constants import fold
+from onnxlrp.graph.flattening import WHY
 from onnxlrp.graph.lifting import MINIMUM_OPSET, malformed, prepare
 from onnxlrp.graph.shapes import Dim, dims_of
 from onnxlrp.graph.sizes import settle
@@ -58,7 +60,7 @@ def load(
 
     1. The protobuf is parsed, and every tensor and piece of external data is looked at.
     2. onnx checks it, functions are inlined, the opset is lifted to at least 18 by onnx's own
-       converter.
+       converter; control flow and sequences are written out where it is known what they do.
     3. Initializers are removed from the inputs, constants folded.
     4. Nodes without a name are named after their first output; shapes are inferred.
 
@@ -92,6 +94,9 @@ def load(
         proto, notes = prepare(proto)
         model = ir.from_proto(proto)
         model.graph.meta[OPSETS] = imported
+        for node in model.graph:
+            if WHY in node.metadata_props:
+                node.meta[WHY] = json.loads(node.metadata_props.pop(WHY))
         ir.external_data.set_base_dir(model.graph, folder)
         for name, content in held.items():
             _hold(model.graph.initializers[name], content)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from support import close, explain, lines, model, node, normal, run
 
 import onnxlrp
@@ -397,40 +397,3 @@ def test_more_classes_than_can_be_numbered_are_refused():
     proto = model(body, {"x": [1, 6]}, ["logits"], weights)
     with pytest.raises(onnxlrp.OnnxlrpError, match="has 2147483648 classes; 1 to 16777216"):
         onnxlrp.convert(proto, "epsilon")
-
-
-def test_control_flow_is_not_a_plugins_business():
-    then = helper.make_graph(
-        [helper.make_node("Relu", ["x"], ["t"])],
-        "t",
-        [],
-        [helper.make_tensor_value_info("t", 1, None)],
-    )
-    other = helper.make_graph(
-        [helper.make_node("Neg", ["x"], ["e"])],
-        "e",
-        [],
-        [helper.make_tensor_value_info("e", 1, None)],
-    )
-    body = [
-        node("ReduceSum", ["x"], "total", keepdims=0),
-        node("Greater", ["total", "zero"], "positive"),
-        helper.make_node("If", ["positive"], ["y"], "choice", then_branch=then, else_branch=other),
-        node("Gemm", ["y", "w"], "logits"),
-    ]
-    weights = {"zero": np.float32(0).reshape(()), "w": normal(6, 3)}
-    graph = helper.make_graph(
-        body,
-        "branches",
-        [helper.make_tensor_value_info("x", 1, ["N", 6])],
-        [helper.make_tensor_value_info("logits", 1, ["N", 3])],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    opset = helper.make_opsetid("", 13)
-    proto = helper.make_model(graph, opset_imports=[opset], ir_version=8)
-    with pytest.raises(UnsupportedError) as caught:
-        onnxlrp.convert(proto, EPSILON)
-    (found,) = caught.value.obstacles
-    assert found.node == "choice"
-    assert found.opset == 13
-    assert "without control flow" in found.advice

@@ -1,0 +1,114 @@
+"""From a model with control flow, sequences and optionals to a flat graph of tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from onnxlrp.graph import sequences, unrolling
+from onnxlrp.graph.constants import fold
+from onnxlrp.graph.editing import Edit, RefusalError, subgraphs
+from onnxlrp.graph.operators import operator_of
+
+WHY = "onnxlrp.why"
+"""Where a node that could not be written out says why, and what to do: JSON, two texts."""
+
+_HANDLERS: Mapping[str, Callable[[Edit, ir.Node], None]] = MappingProxyType(
+    {
+        "Loop": unrolling.loop,
+        "Scan": unrolling.scan,
+        "If": unrolling.branch,
+        "SequenceInsert": sequences.insert,
+        "SequenceErase": sequences.erase,
+        "SequenceAt": sequences.at,
+        "SequenceLength": sequences.length,
+        "SplitToSequence": sequences.split,
+        "ConcatFromSequence": sequences.concat,
+        "SequenceMap": sequences.each,
+        "OptionalGetElement": sequences.get,
+        "OptionalHasElement": sequences.has,
+    }
+)
+
+FLATTENED = frozenset({*_HANDLERS, "SequenceConstruct", "SequenceEmpty", "Optional"})
+"""The operators that are written out where it is known what they do."""
+
+
+def is_flat(proto: onnx.ModelProto) -> bool:
+    """Tell whether a model holds tensors alone, and its graph all that it computes."""
+    return not any(node.op_type in _HANDLERS for node in proto.graph.node)
+
+
+def flatten(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Write out control flow, sequences and optionals as far as it is known what they do.
+
+    What is not known stays, and says why: whether relevance has to cross it is found out later.
+
+    Parameters
+    ----------
+    proto : of opset 18 or later, all types inferred
+
+    """
+    model = ir.from_proto(proto)
+    passes.RemoveInitializersFromInputsPass()(model)
+    for node in model.graph.all_nodes():
+        node.name = node.name or next((v.name for v in node.outputs if v.name), None)
+    changed = True
+    while changed:
+        for graph in model.graphs():
+            _own(graph)
+        fold(model)
+        for graph in model.graphs():
+            _own(graph)
+        passes.LiftSubgraphInitializersToMainGraphPass()(model)
+        passes.NameFixPass()(model)
+        edit = Edit(model.graph, _visit)
+        changed = _visit_all(edit, model.graph)
+    passes.RemoveUnusedNodesPass()(model)
+    passes.NameFixPass()(model)
+    return ir.to_proto(model)
+
+
+def _own(graph: ir.Graph) -> None:
+    """Let every output of a branch or body be computed in it, or be an input of it."""
+    inside = {value for node in graph for value in node.outputs} | set(graph.inputs)
+    for index, value in enumerate(graph.outputs):
+        if value not in inside:
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+            graph.append(copy)
+            graph.outputs[index] = copy.outputs[0]
+
+
+def _visit_all(edit: Edit, graph: ir.Graph) -> bool:
+    """Write out all that is in a graph; tell whether anything has changed."""
+    changed = False
+    for node in tuple(graph):
+        changed |= _visit(edit, node)
+    return changed
+
+
+def _visit(edit: Edit, node: ir.Node) -> bool:
+    """Write out a node and what is inside it; tell whether anything has changed."""
+    graph = node.graph
+    if graph is None:
+        return False
+    changed = False
+    for inner in subgraphs(node):
+        changed |= _visit_all(edit, inner)
+    handler = _HANDLERS.get(operator_of(node))
+    if handler is None:
+        return changed
+    written = edit.written
+    try:
+        handler(edit, node)
+    except RefusalError as refusal:
+        edit.undo(written, graph)
+        node.metadata_props[WHY] = json.dumps([refusal.reason, refusal.advice])
+        return changed
+    return True
