@@ -40,7 +40,8 @@ FEW = 20
     required=True,
     metavar="FOLDER|FILE",
     help="Pictures: files, folders, or uint8 [N, H, W, C] in .npy or .npz. Signals and tables: "
-    "floats as the model reads them. Text: files with a text a line, .csv or .tsv (see --column); "
+    "floats as the model reads them; tables also .csv. Text: files with a text a line, .csv or "
+    ".tsv (see --column); "
     "or numbers of tokens [N, T], in .npz by the names of the model's inputs. Repeatable.",
 )
 @click.option(
@@ -104,6 +105,19 @@ FEW = 20
     "noise, blur, a number. The first is the default.",
 )
 @click.option("--column", metavar="NAME", help="The column of a .csv or .tsv that holds texts.")
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Names of a table's features in the order of the model; they find its columns.",
+)
+@click.option(
+    "--ignore",
+    "ignored",
+    multiple=True,
+    metavar="NAME",
+    help="A column of tables that the model does not read. Repeatable.",
+)
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onnxlrp.errors import InputError
+from onnxlrp.inputs.items import ARRAYS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +59,8 @@ def samples(
     sources : files and folders
     replacement : of what is flipped; what is usual if None
     flipping : of `Flipping`'s values those that are asked for
-    options : of the command, `axis`, `tokenizer`, `pad` and `special`
+    options : of the command, `axis`, `tokenizer`, `pad`, `special`,
+        `features` and `ignored`
 
     Raises
     ------
@@ -69,9 +71,12 @@ def samples(
     kind = kind or kind_of(model)
     if kind == "text":
         return _text(model, sources, replacement, flipping, options)
+    if kind == "tables" and not all(Path(one).suffix.lower() in ARRAYS for one in sources):
+        return _tables(model, sources, replacement, flipping, options)
     if len(model.inputs) != 1:
         raise InputError(
-            f"{model.path} has several inputs: of such models only those of text can be evaluated"
+            f"{model.path} has several inputs: of such models only those of text, and of "
+            "columns of a table (.csv), can be evaluated"
         )
     if kind == "pictures":
         return _pictures(model, sources, replacement, flipping)
@@ -83,6 +88,9 @@ def kind_of(model: ScoredModel) -> str:
     tensor = model.inputs[model.explained[0]]
     if model.preprocessing is not None:
         return "pictures"
+    shapes = [model.inputs[name].shape for name in model.explained]
+    if len(shapes) > 1 and all(len(s) == 2 for s in shapes) and any(s[1] == 1 for s in shapes):
+        return "tables"
     if "int" in tensor.dtype and len(tensor.shape) == 2:
         return "text"
     return {2: "tables", 3: "signals"}.get(len(tensor.shape), "pictures")
@@ -119,6 +127,45 @@ def _pictures(
     return Samples(medium, [item.name for item in items], make, Flipping(**usual | asked))
 
 
+def _no_neighbours(asked: Mapping[str, Any]) -> None:
+    if asked.keys() & {"region", "stride"}:
+        raise InputError("features have no neighbours: leave out --region and --stride")
+
+
+def _tables(
+    model: ScoredModel,
+    sources: tuple[str, ...],
+    replacement: str | None,
+    asked: dict[str, Any],
+    options: Mapping[str, Any],
+) -> Samples:
+    import numpy as np
+
+    from onnxlrp.evaluation import Flipping, Sample, Tables
+    from onnxlrp.inputs.columns import arranged, named_features
+    from onnxlrp.inputs.rows import Row, collect_tables
+    from onnxlrp.inputs.targets import load_labels
+
+    _no_neighbours(asked)
+    features = options["features"]
+    named = {} if features is None else named_features(load_labels(features), model.inputs)
+    tables = collect_tables(sources)
+    model.columns = columns = arranged(
+        tables, model.inputs, model.explained, named, options["ignored"]
+    )
+    if columns.features != columns.names:
+        raise InputError("all inputs of a table are judged together: leave out --input")
+    found = [Row(table, row) for table in tables for row in range(len(table))]
+    values = np.stack([columns.read(row) for row in found])
+
+    def make(number: int, maps: Mapping[str, NDArray[Any]], mask: NDArray[Any] | None) -> Sample:
+        return Sample(found[number].name, number, {"values": values[number]}, maps, mask)
+
+    medium = Tables(columns, values, replacement or "mean")
+    names = [row.name for row in found]
+    return Samples(medium, names, make, Flipping(**{"every": None} | asked))
+
+
 def _arrays(
     kind: str,
     model: ScoredModel,
@@ -130,6 +177,7 @@ def _arrays(
     import numpy as np
 
     from onnxlrp.evaluation import Flipping, Sample, Signals, Tables
+    from onnxlrp.inputs.columns import Columns
     from onnxlrp.inputs.items import collect
 
     name = model.explained[0]
@@ -155,13 +203,13 @@ def _arrays(
     if kind == "tables":
         if axes != 1:
             raise InputError(f"the model reads {expected}: a table is [N, F]")
-        if asked.keys() & {"region", "stride"}:
-            raise InputError("features have no neighbours: leave out --region and --stride")
+        _no_neighbours(asked)
         rows = [values(number) for number in range(len(items))]
         if len({len(row) for row in rows}) > 1:
             raise InputError("the rows of a table have as many features each")
         usual["every"] = None
-        medium = Tables(name, np.stack(rows), replacement or "mean")
+        columns = Columns.of_matrix(name, expected.dtype, len(rows[0]))
+        medium = Tables(columns, np.stack(rows), replacement or "mean")
     else:
         medium = Signals(name, axis, replacement or "mean")
         if not -axes <= axis < axes:
@@ -180,7 +228,6 @@ def _text(
     options: Mapping[str, Any],
 ) -> Samples:
     from onnxlrp.evaluation import Flipping, Sentences
-    from onnxlrp.inputs.items import ARRAYS
     from onnxlrp.inputs.passages import collect_texts
     from onnxlrp.inputs.text import Reader
     from onnxlrp.inputs.tokens import Vocabulary, beside, token_arrays

@@ -17,6 +17,7 @@ from onnxlrp.compiler.conversion import convert
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.evaluation.medium import Feeds
+from onnxlrp.inputs.columns import Columns
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.running.contract import Contract, Tensor, tensor
 from onnxlrp.running.explainer import Explainer
@@ -41,6 +42,7 @@ class ScoredModel:
     ----------
     inputs : the model's own, by name
     explained : names of those that relevance is computed for
+    columns : of tables, how what several inputs read is joined; None where one is judged
 
     Raises
     ------
@@ -67,6 +69,7 @@ class ScoredModel:
         self.preprocessing = preprocessing
         self.probability = probability
         self.threads = threads
+        self.columns: Columns | None = None
         self._wanted = None if explained is None else [explained]
         proto = convert(
             path,
@@ -116,6 +119,8 @@ class ScoredModel:
     def relevance(self, explanation: Explanation) -> NDArray[Any]:
         """Return the relevance of the input that is judged, of the batch's only sample."""
         found = explanation.relevance
+        if self.columns is not None:
+            return self.columns.joined(found, 0)
         own = found[self.explained[0]] if isinstance(found, Mapping) else found
         single: NDArray[Any] = np.asarray(own)[0]
         return single

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxlrp.errors import InputError
 from onnxlrp.evaluation.flipping import Flipping, Size
 from onnxlrp.evaluation.medium import Feeds, Replacing, Sample, constant_of
+from onnxlrp.inputs.columns import Columns
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Tables:
 
     Attributes
     ----------
-    input : name of the model's input
+    columns : which of the model's inputs takes which feature
     background : the whole table, [N, F]
     replacement : `mean` or `median` of the feature's column; `column`, the value of a row drawn by
         chance for each feature, so that it has the column's distribution and depends on no other;
@@ -34,7 +35,7 @@ class Tables:
 
     """
 
-    input: str
+    columns: Columns
     background: NDArray[Any] = field(repr=False)
     replacement: str = "mean"
     samples: ClassVar[str] = "rows"
@@ -55,8 +56,8 @@ class Tables:
         return {"replacement": self.replacement, "table": table}
 
     def feeds(self, sample: Sample) -> Feeds:
-        """Return what the model reads of a row, [1, F]."""
-        return {self.input: sample.content["values"][None]}
+        """Return what the model reads of a row, [1, F], or [1, 1] for inputs of one column."""
+        return self.columns.feeds(sample.content["values"][None])
 
     def size(self, sample: Sample) -> Size:
         """Return F."""
@@ -78,7 +79,7 @@ class Tables:
         after = self.replaced(flipping.random(sample.number)).astype(before.dtype)
 
         def exchange(gone: NDArray[np.bool_]) -> Iterator[Feeds]:
-            yield {self.input: np.where(gone, after, before)}
+            yield self.columns.feeds(np.where(gone, after, before))
 
         return exchange
 

@@ -55,6 +55,14 @@ class Columns:
     unread: tuple[str, ...]
     headed: bool
 
+    @classmethod
+    def of_matrix(cls, name: str, dtype: str, count: int) -> Columns:
+        """Return those of rows that are what a model's only input reads, of so many features."""
+        every = tuple(range(count))
+        inputs = {name: (dtype, (None, count))}
+        names = tuple(feature_names({name: count}))
+        return cls(names, {name: every}, inputs, every, frozenset(), (), False)
+
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the columns that get relevance."""
@@ -109,14 +117,14 @@ class Columns:
                 return f"the model reads whole numbers ({dtype}), not {cell.strip()}"
         return ""
 
-    def feeds(self, values: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-        """Return what the model reads of rows, [N, C], by input."""
-        return {
-            name: values[:, places[0] if len(self.inputs[name][1]) == 1 else [*places]].astype(
-                self.inputs[name][0]
-            )
-            for name, places in self.places.items()
-        }
+    def feeds(self, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return what the model reads of rows, [N, C], by input, rounded where it is whole."""
+        feeds = {}
+        for name, places in self.places.items():
+            dtype, shape = self.inputs[name]
+            taken = values[:, places[0] if len(shape) == 1 else [*places]]
+            feeds[name] = (np.rint(taken) if "int" in dtype else taken).astype(dtype)
+        return feeds
 
     def joined(self, relevance: Relevance, row: int) -> NDArray[Any]:
         """Return the relevance of the explained columns of one of N rows, in their order."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import tabular
 from support import model, node, normal
 from texts import ALL, VOCABULARY, classifier, write_tokenizer
 
@@ -192,6 +193,62 @@ def test_a_table(run):
     assert "rows.npy:0 holds NaN or infinity" in run(*arguments, "-o", "o").stderr
     np.save("rows.npy", normal(COUNT, 4))
     assert "the model reads [5] as 'x', not [4]" in run(*arguments, "-o", "o").stderr
+
+
+def test_a_table_of_a_file_is_judged_as_its_array(run):
+    network = linear("model.onnx", 5)
+    rows = (normal(COUNT, 5) + 1).round(3)
+    np.save("rows.npy", rows)
+    lines = [f"{','.join(map(str, row))},yes" for row in rows]
+    Path("rows.csv").write_text("\n".join(["a,b,c,d,e,label", *lines]))
+    flags = ["--composite", "epsilon", "--replace", "column"]
+    assert run("evaluate", network, "--data", "rows.npy", *flags, "-o", "array").exit_code == 0
+    line = ["evaluate", network, "--data", "rows.csv", *flags, "-o"]
+    result = run(*line, "table", "--ignore", "label")
+    assert result.exit_code == 0, result.output
+    assert results("table") == pytest.approx(results("array"), abs=1e-4)
+    assert "has 6 columns (a, b, c, d, e, label) where the model reads 5" in run(*line, "o").stderr
+    Path("names.txt").write_text("b\na\nc\nd\ne\n")
+    result = run(*line, "named", "--features", "names.txt")
+    assert (
+        results("named")["AUC descending", "epsilon"]
+        != results("table")["AUC descending", "epsilon"]
+    )
+    Path("rows.csv").write_text("a,b,c,d,e\n1,2,3,4,\n")
+    result = run(*line, "o")
+    assert "rows.csv, column 'e': the value is missing" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_columns_of_several_inputs(run):
+    """As the same network of one matrix, of which they are joined."""
+    onnx.save(tabular.several(), "several.onnx")
+    onnx.save(tabular.matrix(), "matrix.onnx")
+    whole = normal(COUNT, 4).round(3) + np.array([0, 0, 40, 10])
+    whole[:, 2] = whole[:, 2].round()
+    lines = ["pay,u,v,age", *(f"{row[3]},{row[0]},{row[1]},{row[2]:.0f}" for row in whole)]
+    Path("rows.csv").write_text("\n".join(lines))
+    Path("names.txt").write_text("u\nv\nage\npay\n")
+    flags = [
+        "--data",
+        "rows.csv",
+        "--composite",
+        "epsilon",
+        "--randomise",
+        2,
+        "--replace",
+        "0",
+        "-o",
+    ]
+    result = run("evaluate", "several.onnx", *flags, "several")
+    assert result.exit_code == 0, result.output
+    result = run("evaluate", "matrix.onnx", *flags, "matrix", "--features", "names.txt")
+    assert result.exit_code == 0, result.output
+    found, wanted = results("several"), results("matrix")
+    for measure in ("AUC descending", "AUC ascending", "share of score", "sparseness"):
+        assert found[measure, "epsilon"] == pytest.approx(wanted[measure, "epsilon"], rel=1e-4)
+    wrong = run("evaluate", "several.onnx", *flags, "o", "--input", "pay")
+    assert "all inputs of a table are judged together: leave out --input" in wrong.stderr
 
 
 def test_signals_with_channels_and_without(run):

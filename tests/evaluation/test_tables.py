@@ -9,9 +9,11 @@ import onnxlrp
 from onnxlrp.compiler.composite import Composite
 from onnxlrp.evaluation import Flipping, Judge, Sample, ScoredModel, Study, Tables
 from onnxlrp.evaluation.study import RANDOM
+from onnxlrp.inputs.columns import Columns
 
 FEATURES = 8
 WEIGHTS = normal(FEATURES, 2, seed=1)
+COLUMNS = Columns.of_matrix("x", "float32", FEATURES)
 TABLE = normal(30, FEATURES) + np.arange(FEATURES, dtype=np.float32)
 
 
@@ -25,7 +27,7 @@ def scored(tmp_path):
 
 def judge(scored, replacement, **options):
     flipping = options.pop("flipping", Flipping())
-    medium = Tables("x", TABLE, replacement)
+    medium = Tables(COLUMNS, TABLE, replacement)
     return Judge(scored, {"epsilon": Composite.load("epsilon")}, flipping, medium, **options)
 
 
@@ -69,7 +71,7 @@ def test_the_best_order_is_by_what_a_feature_adds_beyond_its_replacement(scored,
 
 
 def test_a_column_gives_values_of_its_own_and_of_other_rows():
-    medium = Tables("x", TABLE, "column")
+    medium = Tables(COLUMNS, TABLE, "column")
     drawn = np.stack([medium.replaced(Flipping().random(number)) for number in range(200)])
     assert all(np.isin(drawn[:, one], TABLE[:, one]).all() for one in range(FEATURES))
     np.testing.assert_allclose(drawn.mean(axis=0), TABLE.mean(axis=0), atol=0.4)
@@ -81,10 +83,12 @@ def test_a_column_gives_values_of_its_own_and_of_other_rows():
 
 def test_what_does_not_fit_is_told(scored):
     with pytest.raises(onnxlrp.InputError, match="features are replaced by mean, median, column"):
-        Tables("x", TABLE, "blur")
+        Tables(COLUMNS, TABLE, "blur")
     run = judge(scored, "mean")
     with pytest.raises(onnxlrp.InputError, match=r"0: a map \[3\] for 8 features"):
         run.check(sample(0, {"theirs": np.zeros(3)}))
     short = Sample("short", 0, {"values": TABLE[0, :5]}, {})
+    medium = Tables(Columns.of_matrix("x", "float32", 5), TABLE[:, :5])
+    run = Judge(scored, {}, Flipping(), medium)
     with pytest.raises(onnxlrp.InputError, match=r"short: the model reads \[8\] as 'x', not \[5\]"):
         run.check(short)
