@@ -116,7 +116,14 @@ def _tables(
     if options["features"] is not None:
         features = named_features(load_labels(options["features"]), run.inputs)
     tables = collect_tables(_listed(inputs), leave_out=folder)
-    columns = arranged(tables, run.inputs, [*contract.relevance], features, options["ignore"])
+    columns = arranged(
+        tables,
+        run.inputs,
+        [*contract.relevance],
+        features,
+        options["ignore"],
+        contract.missing,
+    )
     return [Row(table, row) for table in tables for row in range(len(table))], columns
 
 

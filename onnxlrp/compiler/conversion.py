@@ -31,6 +31,7 @@ from onnxlrp.graph.canonical import Array, Network, Operation
 from onnxlrp.graph.gates import bounded_values
 from onnxlrp.graph.head import canonicalise
 from onnxlrp.graph.loading import load
+from onnxlrp.graph.missing import filled_in
 from onnxlrp.graph.score import FLOATS
 from onnxlrp.graph.shapes import dims_of, signature
 from onnxlrp.inputs.columns import named_features
@@ -235,6 +236,7 @@ def convert(
         name: (dtype, shape) for name, dtype, shape in map(signature, loaded.model.graph.inputs)
     }
     named = named_features(features, read) if features else {}
+    missing = filled_in(loaded.model.graph)
     network = canonicalise(loaded.model.graph, output, inputs, at, class_axis)
     facts, explained, kind = analyse(network), network, chosen.yields
     maps: ir.Value | None = None
@@ -264,6 +266,7 @@ def convert(
         "class_axis": "" if class_axis is None else str(class_axis),
         **({} if preprocessing is None else {"preprocessing": preprocessing.to_json()}),
         **({"features": json.dumps(named)} if named else {}),
+        "missing": json.dumps(missing),
     }
     renamed = assemble(loaded.model, network, flow, intermediates, metadata)
     if fold_weights:

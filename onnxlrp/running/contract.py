@@ -64,6 +64,7 @@ class Contract:
     references : input that takes the reference, by explained input; empty where it is written in
     preprocessing : how pictures become the model's input, if it was stored
     features : names of the features of a table, by the input that reads them, if they were stored
+    missing : inputs that may lack values, NaN, which the model fills in
 
     """
 
@@ -93,6 +94,7 @@ class Contract:
     references: Mapping[str, str]
     preprocessing: Preprocessing | None
     features: Mapping[str, Sequence[str]]
+    missing: tuple[str, ...]
 
     @property
     def sensitivity(self) -> bool:
@@ -163,6 +165,7 @@ class Contract:
                 references=json.loads(get.get("references", "{}")),
                 preprocessing=Preprocessing.from_json(stored) if stored else None,
                 features=json.loads(get.get("features", "{}")),
+                missing=tuple(json.loads(get.get("missing", "[]"))),
             )
         except (KeyError, json.JSONDecodeError, InputError) as error:
             raise ModelError(

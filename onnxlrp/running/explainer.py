@@ -389,7 +389,10 @@ class Explainer:
             if array.size == 0:
                 raise InputError(f"input '{name}' is empty: {given}")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise InputError(f"input '{name}' holds NaN or infinity")
+                if name not in self.contract.missing:
+                    raise InputError(f"input '{name}' holds NaN or infinity")
+                if np.isinf(array).any():
+                    raise InputError(f"input '{name}' holds infinity")
             if name in self.contract.relevance:
                 self._check_range(name, array)
         return dict(images)

@@ -182,6 +182,25 @@ def test_one_row_that_fails_fails_no_other(run, explainer: Path):
     assert [one["source"] for one in failed] == ["data.csv:2", "data.csv:3", "data.csv:4"]
 
 
+def test_missing_values_pass_where_the_model_fills_them_in(run):
+    filled = [
+        onnx.helper.make_node("IsNaN", ["x"], ["gone"]),
+        onnx.helper.make_node("Where", ["gone", "put", "x"], ["f"]),
+    ]
+    body = tabular.matrix()
+    body.graph.node[0].input[0] = "f"
+    for place, one in enumerate(filled):
+        body.graph.node.insert(place, one)
+    put = np.array([5, 6, 7, 8], np.float32)
+    body.graph.initializer.append(onnx.numpy_helper.from_array(put, "put"))
+    onnxlrp.convert(body, "epsilon").save(Path("explainer.onnx"))
+    Path("data.csv").write_text("a,b,c,d\n1,NA,3,\n")
+    result = run("explain", "explainer.onnx", "data.csv", "-o", "out", "--target", 0)
+    assert result.exit_code == 0, result.output
+    wanted = tabular.relevance(np.array([[1.0, 6, 3, 8]]), np.zeros(1, int))
+    np.testing.assert_allclose(numbers(read(), "a b c d"), wanted * [1, 0, 1, 0], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("content", "flags", "said"),
     [
