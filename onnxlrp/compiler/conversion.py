@@ -34,6 +34,7 @@ from onnxlrp.graph.loading import load
 from onnxlrp.graph.missing import filled_in
 from onnxlrp.graph.score import FLOATS
 from onnxlrp.graph.shapes import dims_of, signature
+from onnxlrp.graph.texts import texts_read
 from onnxlrp.inputs.columns import named_features
 from onnxlrp.inputs.points import read_points
 from onnxlrp.inputs.preprocessing import Preprocessing
@@ -284,6 +285,7 @@ def convert(
             *(f"{line.origin}: {why}" for line, why in unmatched(chosen, facts, assigned)),
             *_multiplied(assigned),
             *_bounded(network),
+            *_texts(network),
             *renamed,
         ),
         None if isinstance(model, onnx.ModelProto) else Path(model),
@@ -349,6 +351,15 @@ def _bounded(network: Network) -> list[str]:
         f"relevance starts from '{network.score.name}', which lies between two numbers like a "
         "probability: no logit was found that it comes from; if a value inside the model is one, "
         "name it with --output"
+    ]
+
+
+def _texts(network: Network) -> list[str]:
+    """Name the inputs that hold texts, beside those that are explained."""
+    return [
+        f"input '{value.name}' holds texts, which get no relevance: what is made of them counts as "
+        "given; cut the model behind it to explain that too"
+        for value in texts_read(network.graph, network.score)
     ]
 
 

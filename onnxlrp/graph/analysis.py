@@ -119,6 +119,8 @@ def _guarantees(node: ir.Node, known: set[int]) -> bool:
         constant = constant_of(value)
         if constant is None:
             return id(value) in known
+        if value.dtype == ir.DataType.STRING:
+            return False
         # The first row of an embedding says it already: the rest may lie on the disk.
         return bool((constant.flat[:SMALL] >= 0).all() and (constant >= 0).all())
 

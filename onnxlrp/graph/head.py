@@ -15,6 +15,7 @@ from onnxlrp.graph.gates import bounded_values, named
 from onnxlrp.graph.operators import Fact, has
 from onnxlrp.graph.score import FLOATS, Score, describe, find_score, make_output
 from onnxlrp.graph.shapes import dims_of
+from onnxlrp.graph.texts import refusal, texts_read
 
 _IMAGES = (*FLOATS, ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16)
 
@@ -88,10 +89,13 @@ def explained_inputs(
     depends = reachable(dependencies(found), [id(score)], nx.ancestors)
     by_name = {value.name: value for value in graph.inputs}
     listing = ", ".join(describe(value) for value in graph.inputs) or "none"
+    texts = texts_read(graph, score)
     if names:
         for name in names:
             if name not in by_name:
                 raise ModelError(f"the model has no input '{name}'; it has {listing}")
+            if by_name[name] in texts:
+                raise ModelError(refusal(graph, score, texts))
             if id(by_name[name]) not in depends:
                 raise ModelError(f"the score '{score.name}' does not depend on input '{name}'")
         return [by_name[name] for name in names]
@@ -106,6 +110,8 @@ def explained_inputs(
         and len(value.shape) >= 2
         and id(value) in depends
     ]
+    if not chosen and texts:
+        raise ModelError(refusal(graph, score, texts))
     if not chosen:
         raise ModelError(
             f"no input that the score '{score.name}' depends on looks like an image, signal or "

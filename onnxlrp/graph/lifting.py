@@ -83,6 +83,8 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     notes = _leave_out(proto.graph)
     constant = {tensor.name for tensor in proto.graph.initializer}
     for value in proto.graph.input:
+        if value.type.HasField("map_type"):
+            raise ModelError(_dictionary(proto.graph, value.name))
         for dim in value.type.tensor_type.shape.dim:
             empty = dim.HasField("dim_value") and dim.dim_value == 0
             if empty and value.name not in constant:
@@ -102,6 +104,16 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     proto = _infer(expand(proto))
     put_back(proto.graph, weights)
     return proto, notes
+
+
+def _dictionary(graph: onnx.GraphProto, name: str) -> str:
+    """Say what to do about an input that is a dictionary."""
+    readers = [node for node in graph.node if name in node.input]
+    made = ", ".join(f"'{node.output[0]}' ({node.op_type} {node.name})" for node in readers)
+    return (
+        f"input '{name}' is a dictionary, of which no score is a share: cut the model behind it, "
+        f"and explain what takes the numbers that are made of it: {made or 'none'}"
+    )
 
 
 def _leave_out(graph: onnx.GraphProto) -> list[str]:

@@ -1,0 +1,66 @@
+"""Inputs that hold texts: no score is a share of them, but of the numbers that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from onnxlrp.graph.operators import operator_of
+
+
+def texts_read(graph: ir.Graph, score: ir.Value) -> list[ir.Value]:
+    """Return the inputs that hold texts on which a score depends."""
+    behind = _behind(score)
+    return [v for v in graph.inputs if v.dtype == ir.DataType.STRING and v in behind]
+
+
+def refusal(graph: ir.Graph, score: ir.Value, texts: Iterable[ir.Value]) -> str:
+    """Say why texts cannot be explained, and where to cut the model so that what is left can."""
+    behind = _behind(score)
+    numbers = [value for text in texts for value in _numbers(text) if value in behind]
+    others = [v.name for v in graph.inputs if v.dtype != ir.DataType.STRING and v in behind]
+    names = ", ".join(f"'{text.name}'" for text in texts)
+    told = f"no score is a share of texts, which {names} holds"
+    if not numbers:
+        return f"{told}; give the network behind, which takes numbers"
+    made = ", ".join(f"'{v.name}' ({_maker(v)})" for v in numbers)
+    inputs = [*(v.name for v in numbers), *others]
+    return (
+        f"{told}; the first numbers made of them are {made}: cut the model there, "
+        f"onnx.utils.extract_model(MODEL, 'network.onnx', {inputs}, ['{score.name}']), "
+        "and explain network.onnx"
+    )
+
+
+def _maker(value: ir.Value) -> str:
+    node = value.producer()
+    assert node is not None
+    return f"of {operator_of(node)} {node.name}"
+
+
+def _behind(score: ir.Value) -> set[ir.Value]:
+    """Return all that a score is computed from."""
+    found: set[ir.Value] = {score}
+    todo = [score]
+    while todo:
+        node = todo.pop().producer()
+        for value in () if node is None else node.inputs:
+            if value is not None and value not in found:
+                found.add(value)
+                todo.append(value)
+    return found
+
+
+def _numbers(text: ir.Value) -> list[ir.Value]:
+    """Return the first values that are made of a text and hold numbers."""
+    found: list[ir.Value] = []
+    seen, todo = {text}, [text]
+    while todo:
+        for node, _ in todo.pop().uses():
+            for value in node.outputs:
+                if value in seen:
+                    continue
+                seen.add(value)
+                (todo if value.dtype == ir.DataType.STRING else found).append(value)
+    return found
