@@ -44,6 +44,12 @@ class Start:
     - weights w, an input [N, classes] or [1, classes]: R = w f. The map adds up to the sum of w f;
       with a unit vector for w, and an embedding for f, to the part of it along w.
 
+    Logits are looked for behind an output of probabilities, or their logarithms, however a softmax
+    or sigmoid is written, clipped, smoothed or scaled: f is what it is given, a temperature
+    included. Where one logit z makes two columns, as 1 - sigmoid(z) and sigmoid(z), the scores are
+    -z and z. A mean or product of several probabilities has none, and relevance starts from
+    itself, with a warning; a value inside the model can be named in its place (`output`).
+
     A composite that yields a gradient starts from the derivatives of what is explained by the
     scores: 1 in the place of f_c in all of this, and w in that of w f.
 
