@@ -99,6 +99,13 @@ X = normal(BATCH, 4, 6)
 WITHIN = (0.1 + 0.8 / (1 + np.exp(-X))).astype(np.float32)
 IMAGE = normal(BATCH, 4, 3, 5, seed=1)
 SCALE, SHIFT = normal(4, seed=2), normal(4, seed=3)
+STEPS = normal(BATCH, 3, 4, seed=7), normal(1, 3, 3, seed=8)
+
+
+def _weights(gates: int) -> tuple[Array, Array, Array]:
+    return normal(1, 3 * gates, 4), normal(1, 3 * gates, 3, seed=1), normal(1, 6 * gates, seed=2)
+
+
 HALF = np.float32(0.5).reshape(())
 
 
@@ -184,6 +191,18 @@ OWN = [
     ),
     Branch("ScatterND", (X, np.array([[0, 1], [1, 3]]), normal(2, 6)), live=(0, 2)),
     Branch("TopK", (X, np.array([2])), kind="TopK"),
+    Branch("LSTM", STEPS[:1] + _weights(4), live=(0,), attributes={"hidden_size": 3}),
+    Branch(
+        "GRU",
+        (*STEPS[:1], *_weights(3), None, STEPS[1]),
+        live=(0, 5),
+        attributes={"hidden_size": 3, "linear_before_reset": 1},
+    ),
+    Branch(
+        "RNN",
+        (*STEPS[:1], *_weights(1)),
+        attributes={"hidden_size": 3, "direction": "reverse"},
+    ),
     Branch("Where", (X > 0, X, normal(BATCH, 4, 6, seed=4)), live=(1, 2)),
 ]
 

@@ -177,7 +177,7 @@ def read(source: Source) -> Written:
                 notes["onnxlrp.rule"], _parameters(notes.get("onnxlrp.parameters", ""))
             )
             if "onnxlrp.account" in notes:
-                accounts.setdefault(explained, []).append(json.loads(notes["onnxlrp.account"]))
+                accounts.setdefault(explained, []).extend(json.loads(notes["onnxlrp.account"]))
         for output in node.output:
             if output.startswith(_RELEVANCE):
                 relevance[output.removeprefix(_RELEVANCE)] = output

@@ -13,13 +13,14 @@ from onnxlrp.compiler.naming import free, value_names
 from onnxlrp.compiler.several import depending, give_own_batch
 from onnxlrp.compiler.walk import Flow
 from onnxlrp.errors import InputError
+from onnxlrp.graph.analysis import reads, within
 from onnxlrp.graph.canonical import Network
 from onnxlrp.graph.loading import METADATA_PREFIX
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Tensor
 
 ACCOUNT = METADATA_PREFIX + "account"
-"""Where a node says, as JSON, by which tensors' names or numbers a division was made."""
+"""Where a node says, as JSON, by which tensors' names or numbers divisions were made."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _append(network: Network, flow: Flow, intermediates: Sequence[ir.Value]) -> 
     kept = _needed(emitter.nodes, outputs)
     if flow.several and flow.chooser is not None:
         give_own_batch(kept, [flow.chooser], sources)
-    used = {id(value) for node in kept for value in node.inputs if value is not None}
+    used = {id(value) for node in kept for value in reads(node)}
     for initializer in emitter.initializers:
         if id(initializer) in used:
             graph.register_initializer(initializer)
@@ -204,12 +205,13 @@ def _needed(nodes: Sequence[ir.Node], outputs: Iterable[ir.Value]) -> list[ir.No
     for node in reversed(nodes):
         if any(id(value) in needed for value in node.outputs):
             kept.append(node)
-            needed.update(id(value) for value in node.inputs if value is not None)
-            if "account" in node.meta:
-                needed.add(id(node.meta["account"].bias.value))
+            needed.update(id(value) for value in reads(node))
+            accounts = node.meta.get("accounts", {}).values()
+            needed.update(id(account.bias.value) for account, _ in accounts)
         else:
-            for index in range(len(node.inputs)):
-                node.replace_input_with(index, None)
+            for step in (node, *within(node)):
+                for index in range(len(step.inputs)):
+                    step.replace_input_with(index, None)
     return kept[::-1]
 
 
@@ -234,12 +236,22 @@ def _label(nodes: Iterable[ir.Node], taken: set[str]) -> None:
     for node in nodes:
         label = node.meta.pop("label")
         counts[label] = counts.get(label, 0) + 1
-        node.name = f"onnxlrp/{label[0]}/{label[1]}/{counts[label]}"
-        for index, value in enumerate(node.outputs):
-            if value.name is None:
-                name = node.name if index == 0 else f"{node.name}:{index}"
-                value.name = free(name, taken)
-        node.meta.pop("key", None)
+        _name(node, f"onnxlrp/{label[0]}/{label[1]}/{counts[label]}", taken)
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                for index, value in enumerate(attribute.value.inputs):
+                    value.name = free(f"{node.name}/{index}", taken)
+                for index, step in enumerate(attribute.value):
+                    step.meta.pop("label")
+                    _name(step, f"{node.name}/step/{index + 1}", taken)
+
+
+def _name(node: ir.Node, name: str, taken: set[str]) -> None:
+    node.name = name
+    for index, value in enumerate(node.outputs):
+        if value.name is None:
+            value.name = free(name if index == 0 else f"{name}:{index}", taken)
+    node.meta.pop("key", None)
 
 
 def _write_accounts(nodes: Iterable[ir.Node], unused: set[int]) -> None:
@@ -249,16 +261,17 @@ def _write_accounts(nodes: Iterable[ir.Node], unused: set[int]) -> None:
     initializer that nothing reads would make onnxruntime warn at every load.
     """
     for node in nodes:
-        account, times = node.meta.pop("account", None), node.meta.pop("times", 1)
-        if account is None:
-            continue
-        terms: dict[str, Any] = {} if times == 1 else {"times": times}
-        for name, tensor in vars(account).items():
-            value = tensor.value
-            terms[name] = "" if value is None else value.name
-            if value is not None and id(value) in unused:
-                terms[name] = value.const_value.numpy().tolist()
-        node.metadata_props[ACCOUNT] = json.dumps(terms)
+        accounts = []
+        for account, times in node.meta.pop("accounts", {}).values():
+            terms: dict[str, Any] = {} if times == 1 else {"times": times}
+            for name, tensor in vars(account).items():
+                value = tensor.value
+                terms[name] = "" if value is None else value.name
+                if value is not None and id(value) in unused:
+                    terms[name] = value.const_value.numpy().tolist()
+            accounts.append(terms)
+        if accounts:
+            node.metadata_props[ACCOUNT] = json.dumps(accounts)
 
 
 def _describe(model: ir.Model, names: OutputNames, facts: Mapping[str, str]) -> None:

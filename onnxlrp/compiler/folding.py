@@ -75,7 +75,8 @@ def _of_pass(node: ir.Node) -> bool:
 
 def _told(graph: ir.Graph) -> set[str]:
     """Names of the tensors that the accounts of divisions refer to."""
-    accounts = (json.loads(n.metadata_props[ACCOUNT]) for n in graph if ACCOUNT in n.metadata_props)
+    noted = (json.loads(n.metadata_props[ACCOUNT]) for n in graph if ACCOUNT in n.metadata_props)
+    accounts = (account for accounts in noted for account in accounts)
     return {term for account in accounts for term in account.values() if isinstance(term, str)}
 
 
@@ -83,12 +84,16 @@ def _tell(graph: ir.Graph, numbers: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """Write numbers into the accounts that name tensors which nothing reads any more."""
     for node in graph:
         if ACCOUNT in node.metadata_props:
-            account = json.loads(node.metadata_props[ACCOUNT])
-            terms = {
-                name: numbers[term].tolist() if isinstance(term, str) and term in numbers else term
-                for name, term in account.items()
-            }
-            node.metadata_props[ACCOUNT] = json.dumps(terms)
+            told = [
+                {
+                    name: numbers[term].tolist()
+                    if isinstance(term, str) and term in numbers
+                    else term
+                    for name, term in account.items()
+                }
+                for account in json.loads(node.metadata_props[ACCOUNT])
+            ]
+            node.metadata_props[ACCOUNT] = json.dumps(told)
 
 
 def _computed(

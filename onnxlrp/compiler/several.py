@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 import onnx_ir as ir
 
-from onnxlrp.graph.analysis import Facts
+from onnxlrp.graph.analysis import Facts, reads
 from onnxlrp.graph.canonical import Network, Operation
+from onnxlrp.graph.recurrent import RECURRENT
 from onnxlrp.graph.shapes import Dim, dims_of
 
 _ADDRESSED = ("ScatterND", "GatherND")
@@ -49,6 +50,8 @@ def _across_samples(operation: Operation, symbols: set[Dim]) -> bool:
     shape = dims_of(value.shape)
     if operation.operator in _ADDRESSED and not operation.attributes.get("batch_dims", 0):
         return not isinstance(shape[0], int)
+    if operation.operator in RECURRENT:
+        return shape[0] is None or shape[0] in symbols
     axes = operation.attributes.get("axes", _ACROSS.get(operation.operator, ()))
     if operation.operator != "Flatten" and "axis" in operation.attributes:
         axes = [operation.attributes["axis"]]
@@ -89,7 +92,7 @@ def depending(nodes: Iterable[ir.Node], values: Iterable[ir.Value]) -> list[ir.N
     """Return those of some nodes, in topological order, that depend on one of the values."""
     reached, found = {id(value) for value in values}, []
     for node in nodes:
-        if any(id(value) in reached for value in node.inputs if value is not None):
+        if any(id(value) in reached for value in reads(node)):
             reached.update(id(value) for value in node.outputs)
             found.append(node)
     return found

@@ -260,9 +260,10 @@ def _stand_in(
 
 
 def _record(accounts: Iterable[Account]) -> None:
-    """Attach a division's terms to its node, for audits; two alike are one node."""
+    """Attach divisions' terms to their nodes, for audits; two alike are one node."""
     for account in accounts:
         node = account.share.value.producer() if account.share.value is not None else None
         if node is not None:
-            node.meta["account"] = account
-            node.meta["times"] = node.meta.get("times", 0) + 1
+            held = node.meta.setdefault("accounts", {})
+            times = held[id(account.share.value)][1] if id(account.share.value) in held else 0
+            held[id(account.share.value)] = account, times + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -65,8 +65,9 @@ def dependencies(found: Sequence[Operation]) -> nx.DiGraph[int | Operation]:
         for value in operation.inputs:
             if value is not None and not has(operation.operator, Fact.UNREAD):
                 graph.add_edge(id(value), operation)
-        for value in _captured(operation):
-            graph.add_edge(id(value), operation)
+        for node in within(operation.node):
+            for value in node.inputs:
+                graph.add_edge(id(value), operation)
         carries = has(operation.operator, Fact.MOVES) or operation.operator == "Cast"
         for value in operation.outputs:
             if carries or value.dtype is None or value.dtype in _FLOATS:
@@ -74,12 +75,17 @@ def dependencies(found: Sequence[Operation]) -> nx.DiGraph[int | Operation]:
     return graph
 
 
-def _captured(operation: Operation) -> Iterable[ir.Value]:
-    """Yield the outer values that the subgraphs of an If, Loop or Scan read."""
-    for attribute in operation.node.attributes.values():
+def within(node: ir.Node) -> Iterator[ir.Node]:
+    """Yield the nodes of the subgraphs of an If, Loop or Scan."""
+    for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
-            for node in attribute.value.all_nodes():
-                yield from (value for value in node.inputs if value is not None)
+            yield from attribute.value.all_nodes()
+
+
+def reads(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield what a node reads; its subgraphs, too, read values outside."""
+    for step in (node, *within(node)):
+        yield from (value for value in step.inputs if value is not None)
 
 
 def reachable(

@@ -9,6 +9,7 @@ from onnx import helper
 
 from onnxlrp.graph import attention, einsum, fused, plain
 from onnxlrp.graph.bodies import BODIES, MICROSOFT, Call, written_out
+from onnxlrp.graph.recurrent import time_first
 from onnxlrp.graph.shapes import inferred
 from onnxlrp.graph.tensors import SMALL, elements
 
@@ -52,6 +53,7 @@ def expand(proto: onnx.ModelProto) -> onnx.ModelProto:
     """
     while _written_out(proto):
         pass
+    time_first(proto.graph)
     return _inlined(proto)
 
 

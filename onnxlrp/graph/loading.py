@@ -24,6 +24,7 @@ from onnxlrp.graph.batch import free_batch
 from onnxlrp.graph.constants import fold
 from onnxlrp.graph.flattening import WHY
 from onnxlrp.graph.lifting import MINIMUM_OPSET, malformed, prepare
+from onnxlrp.graph.recurrent import name_hidden
 from onnxlrp.graph.shapes import Dim, dims_of
 from onnxlrp.graph.sizes import settle
 from onnxlrp.graph.tensors import check_tensors
@@ -165,6 +166,7 @@ def _normalise(model: ir.Model) -> None:
     passes.RemoveUnusedNodesPass()(model)
     passes.TopologicalSortPass()(model)
     _name(model.graph)
+    name_hidden(model.graph)
     # Which also finds out whether what is left can be written: damaged names cannot, say.
     _infer_shapes(model)
     settle(model, _infer_shapes)

@@ -12,6 +12,7 @@ from onnxlrp.propagation import (  # noqa: F401
     normalization,
     pooling,
     products,
+    recurrent,
     structural,
     sums,
 )

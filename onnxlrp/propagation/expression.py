@@ -126,6 +126,9 @@ class Tensor:
         other = self._operand(other)
         return self.emitter.elementwise("Div", self, other, sign=self.sign * other.sign)
 
+    def __rtruediv__(self, other: float) -> Tensor:
+        return self._operand(other) / self
+
     def __pow__(self, exponent: float) -> Tensor:
         if exponent == 1 or self.is_zero:
             return self
@@ -354,12 +357,23 @@ class Emitter:
                 ir.Value(shape=ir.Shape(list(shape)), type=ir.TensorType(dtype)) for shape in shapes
             ]
             node = ir.node(op, values, _typed(attributes), outputs=outputs)
-            node.metadata_props.update(self._metadata)
-            node.meta["label"] = self._label
             node.meta["key"] = key
-            self.nodes.append(node)
+            self.append(node)
             self._written[key] = tuple(outputs)
         return [Tensor(self, value, sign) for value in self._written[key]]
+
+    def append(self, node: ir.Node) -> None:
+        """Take in a node, under what is explained now."""
+        node.metadata_props.update(self._metadata)
+        node.meta["label"] = self._label
+        self.nodes.append(node)
+
+    def inner(self) -> Emitter:
+        """Return one for a subgraph: with nodes of its own, and the constants of this one."""
+        inside = Emitter()
+        inside.initializers, inside._constants = self.initializers, self._constants
+        inside.explain(*self._label, self._metadata)
+        return inside
 
     def elementwise(self, op: str, *inputs: Tensor, sign: Sign = Sign.UNKNOWN) -> Tensor:
         """Write an elementwise node of the inputs' common type, with broadcasting."""

@@ -24,7 +24,7 @@ def _of(function: str, x: Tensor, sign: Sign = Sign.UNKNOWN) -> Tensor:
     return x.emitter.elementwise(function, x, sign=sign)
 
 
-def _where_above(
+def where_above(
     bound: Tensor | float, x: Tensor, yes: Tensor | float, no: Tensor | float
 ) -> Tensor:
     """Return `yes` where x is above a bound, else `no`."""
@@ -39,8 +39,8 @@ def _clip(x: Tensor, y: Tensor, at: Crossing) -> Tensor | float:
     low, high = at.operation.input(1), at.operation.input(2)
     inside: Tensor | float = 1.0
     if high is not None:
-        inside = _where_above(at.tensor(high), x, 0.0, inside)
-    return inside if low is None else _where_above(at.tensor(low), x, inside, 0.0)
+        inside = where_above(at.tensor(high), x, 0.0, inside)
+    return inside if low is None else where_above(at.tensor(low), x, inside, 0.0)
 
 
 def _extremum(x: Tensor, y: Tensor, at: Crossing) -> Tensor | float:
@@ -50,7 +50,7 @@ def _extremum(x: Tensor, y: Tensor, at: Crossing) -> Tensor | float:
     for value in at.operation.inputs:
         if value is not None and id(value) not in at.live:
             bound = at.tensor(value)
-            inside = _where_above(bound, x, *((inside, 0.0) if largest else (0.0, inside)))
+            inside = where_above(bound, x, *((inside, 0.0) if largest else (0.0, inside)))
     return inside
 
 
@@ -76,13 +76,13 @@ def _mish(x: Tensor, y: Tensor, at: Crossing) -> Tensor:
 
 def _selu(x: Tensor, y: Tensor, at: Crossing) -> Tensor:
     alpha, gamma = at.attribute("alpha", 1.6732632423543772), at.attribute("gamma", 1.05070098)
-    return _where_above(0.0, x, gamma, y + alpha * gamma)
+    return where_above(0.0, x, gamma, y + alpha * gamma)
 
 
 def _hard_sigmoid(x: Tensor, y: Tensor, at: Crossing) -> Tensor:
     alpha = at.attribute("alpha", 0.2)
     line = x * alpha + at.attribute("beta", 0.5)
-    return _where_above(0.0, line, _where_above(1.0, line, 0.0, alpha), 0.0)
+    return where_above(0.0, line, where_above(1.0, line, 0.0, alpha), 0.0)
 
 
 def _pow(x: Tensor, y: Tensor, at: Crossing) -> Tensor:
@@ -108,23 +108,23 @@ SLOPES: Mapping[str, Callable[[Tensor, Tensor, Crossing], Tensor | float]] = {
     "Atanh": lambda x, y, at: (1.0 - x**2) ** -1,
     "Cast": _cast,
     "Ceil": lambda x, y, at: 0.0,
-    "Celu": lambda x, y, at: _where_above(0.0, x, 1.0, y * (1 / at.attribute("alpha", 1.0)) + 1.0),
+    "Celu": lambda x, y, at: where_above(0.0, x, 1.0, y * (1 / at.attribute("alpha", 1.0)) + 1.0),
     "Clip": _clip,
     "Cos": lambda x, y, at: -_of("Sin", x),
     "Cosh": lambda x, y, at: _of("Sinh", x),
     "Dropout": lambda x, y, at: 1.0,
-    "Elu": lambda x, y, at: _where_above(0.0, x, 1.0, y + at.attribute("alpha", 1.0)),
+    "Elu": lambda x, y, at: where_above(0.0, x, 1.0, y + at.attribute("alpha", 1.0)),
     "Erf": lambda x, y, at: _of("Exp", -(x**2)) * (2 / math.sqrt(math.pi)),
     "Exp": lambda x, y, at: y,
     "Floor": lambda x, y, at: 0.0,
     "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,
-    "HardSwish": lambda x, y, at: _where_above(
-        3.0, x, 1.0, _where_above(-3.0, x, x * (1 / 3) + 0.5, 0.0)
+    "HardSwish": lambda x, y, at: where_above(
+        3.0, x, 1.0, where_above(-3.0, x, x * (1 / 3) + 0.5, 0.0)
     ),
     "Hardmax": lambda x, y, at: 0.0,
     "Identity": lambda x, y, at: 1.0,
-    "LeakyRelu": lambda x, y, at: _where_above(0.0, x, 1.0, at.attribute("alpha", 0.01)),
+    "LeakyRelu": lambda x, y, at: where_above(0.0, x, 1.0, at.attribute("alpha", 0.01)),
     "Log": lambda x, y, at: x**-1,
     "Max": _extremum,
     "Min": _extremum,
@@ -133,13 +133,13 @@ SLOPES: Mapping[str, Callable[[Tensor, Tensor, Crossing], Tensor | float]] = {
     "Mod": lambda x, y, at: (
         1.0 if at.live_inputs[0] is at.operation.inputs[0] else (y - at.input(0)) / x
     ),
-    "PRelu": lambda x, y, at: _where_above(0.0, x, 1.0, at.input(1)),
+    "PRelu": lambda x, y, at: where_above(0.0, x, 1.0, at.input(1)),
     "Pow": _pow,
     "Reciprocal": lambda x, y, at: -(y / x),
-    "Relu": lambda x, y, at: _where_above(0.0, y, 1.0, 0.0),
+    "Relu": lambda x, y, at: where_above(0.0, y, 1.0, 0.0),
     "Round": lambda x, y, at: 0.0,
     "Selu": _selu,
-    "Shrink": lambda x, y, at: _where_above(at.attribute("lambd", 0.5), _of("Abs", x), 1.0, 0.0),
+    "Shrink": lambda x, y, at: where_above(at.attribute("lambd", 0.5), _of("Abs", x), 1.0, 0.0),
     "Sigmoid": lambda x, y, at: y * (1.0 - y),
     "Sign": lambda x, y, at: 0.0,
     "Sin": lambda x, y, at: _of("Cos", x),
@@ -150,6 +150,6 @@ SLOPES: Mapping[str, Callable[[Tensor, Tensor, Crossing], Tensor | float]] = {
     "Swish": _swish,
     "Tan": lambda x, y, at: y**2 + 1.0,
     "Tanh": lambda x, y, at: 1.0 - y**2,
-    "ThresholdedRelu": lambda x, y, at: _where_above(at.attribute("alpha", 1.0), x, 1.0, 0.0),
+    "ThresholdedRelu": lambda x, y, at: where_above(at.attribute("alpha", 1.0), x, 1.0, 0.0),
 }
 """By ONNX operator type, of x and y = f(x), and the operation for what else it says."""

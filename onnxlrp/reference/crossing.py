@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxlrp.reference import differences, sensitivity
+from onnxlrp.reference import differences, recurrent, sensitivity
 from onnxlrp.reference.contributions import (
     LINEAR,
     Block,
@@ -283,6 +283,35 @@ def _product(
     return Propagated(back, nothing, stabiliser)
 
 
+def _recurrent(
+    node: onnx.NodeProto,
+    inputs: Inputs,
+    relevance: Sequence[Array | None],
+    rule: str,
+    parameters: Mapping[str, Any],
+    live: Sequence[bool],
+    root: Inputs | None,
+) -> Propagated:
+    """Send relevance back step by step; what bias and stabiliser took is added up over samples."""
+    whole, base = (
+        None if given is None else recurrent.written_out(node, attributes_of(node), given, forward)
+        for given in (inputs, root)
+    )
+    assert whole is not None
+    epsilon = parameters.get("epsilon", 1e-6)
+    found, bias, stabiliser = recurrent.cross(whole, base, relevance, rule, epsilon, propagate)
+    back: list[Array | None] = [None] * len(live)
+    for place, (name, alive) in enumerate(zip(whole.inputs, live, strict=True)):
+        arrived = found.get(name)
+        if alive:
+            value = inputs[place]
+            assert value is not None
+            back[place] = np.zeros(value.shape) if arrived is None else arrived
+        elif arrived is not None and rule != "gradient":
+            bias += float(arrived.sum())
+    return Propagated(back, np.array([bias]), np.array([stabiliser]))
+
+
 def _of_change(
     node: onnx.NodeProto,
     inputs: Inputs,
@@ -354,6 +383,8 @@ def propagate(
         return Propagated([None, r.sum(axis=row)], *[np.zeros(_samples(r.shape))] * 2)
     if node.op_type in STRUCTURAL:
         return _structural(node, inputs, relevance, live)
+    if node.op_type in recurrent.GATES:
+        return _recurrent(node, inputs, relevance, rule, parameters, live, root)
     r, at = relevance[0], list(live).index(True)
     x = inputs[at]
     assert r is not None

@@ -9,8 +9,9 @@ from onnxlrp.reference.beginning import start
 from onnxlrp.reference.contributions import LINEAR
 from onnxlrp.reference.crossing import propagate
 from onnxlrp.reference.operators import NORMALISATIONS, Array, evaluate
+from onnxlrp.reference.recurrent import GATES
 
-CHOICES = LINEAR | NORMALISATIONS | {"MaxPool", "LRN", "Softmax", "LogSoftmax"}
+CHOICES = LINEAR | NORMALISATIONS | {"MaxPool", "LRN", "Softmax", "LogSoftmax", *GATES}
 """Operators for which there is a choice of rules."""
 
 _NOT_DIFFERENTIABLE = ("Shape", "Size", "ArgMax")

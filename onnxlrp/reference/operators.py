@@ -15,6 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from onnxlrp.reference import recurrent
 from onnxlrp.reference.windows import Attributes, Windows, transposed_windows, windows
 
 Array = npt.NDArray[Any]
@@ -449,6 +450,9 @@ def forward(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> list[Array]
         return [widened(v) for v in _delegate(node, inputs)]
     if node.op_type in NORMALISATIONS:
         return [_normalisation(node, inputs)]
+    if node.op_type in recurrent.GATES:
+        whole = recurrent.written_out(node, attributes_of(node), inputs, forward)
+        return [whole.tape.values[name] for name in whole.outputs]
     if node.op_type not in _NUMERIC:
         raise NotImplementedError(f"the reference has no forward pass of {node.op_type}")
     return [widened(_NUMERIC[node.op_type](attributes_of(node), *inputs))]
