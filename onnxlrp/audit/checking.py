@@ -107,9 +107,13 @@ def check(
     maps = written.contract.relevance.values()
     heatmap = sum(values[held].sum(dtype=np.float64) for held in maps)
     with np.errstate(all="ignore"):
-        whole = _per_sample([start.relevance])
-        shares = _per_sample([values[held] for held in maps]) / whole
-        sizes = _per_sample([np.abs(values[held]) for held in maps]) / np.abs(whole)
+        arrays = [values[held] for held in maps]
+        # The state that a recurrent layer starts from does not have its samples along axis 0.
+        lengths = {len(array) for array in (start.relevance, *arrays)}
+        samples = lengths.pop() if len(lengths) == 1 else 1
+        whole = _per_sample([start.relevance], samples)
+        shares = _per_sample(arrays, samples) / whole
+        sizes = _per_sample(map(np.abs, arrays), samples) / np.abs(whole)
         alike = _alike(written, feeds, values, provider)
         drawn = _drawn(written, feeds, values)
     return Audit(
@@ -149,8 +153,8 @@ def check(
     )
 
 
-def _per_sample(arrays: Iterable[Array]) -> Array:
-    sums = [array.reshape(len(array), -1).sum(axis=1, dtype=np.float64) for array in arrays]
+def _per_sample(arrays: Iterable[Array], samples: int) -> Array:
+    sums = [array.reshape(samples, -1).sum(axis=1, dtype=np.float64) for array in arrays]
     return np.asarray(np.sum(sums, axis=0))
 
 
@@ -168,7 +172,10 @@ def _alike(
     order = np.argsort(-scores, axis=1)
     target = np.where(feeds[chooses] < 0, order[:, 0], feeds[chooses])
     after = np.where(order[:, 0] == target, order[:, 1], order[:, 0])
-    held = list(written.contract.relevance.values())
+    held = written.contract.relevance.values()
+    held = [name for name in held if len(values[name]) == len(scores)]
+    if not held:
+        return None
     other = running.trace(written, {**feeds, chooses: after}, set(held), provider)
     maps = [
         np.concatenate([found[name].reshape(len(scores), -1) for name in held], axis=1)

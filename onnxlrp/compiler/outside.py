@@ -46,7 +46,7 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
     (
         "it is a recurrent layer in a form that has no rule",
         _EXPORT,
-        "LSTM GRU RNN com.microsoft::AttnLSTM com.microsoft::DynamicQuantizeLSTM",
+        "com.microsoft::AttnLSTM com.microsoft::DynamicQuantizeLSTM",
     ),
     (
         "it is a quantised layer in a form that has no rule",

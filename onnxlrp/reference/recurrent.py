@@ -255,12 +255,12 @@ def written_out(
                 new = [_gru(tape, cell, a, step, h), c]
             else:
                 new = [_rnn(tape, cell, step, h), c]
-            inside = tape.put((t < turned)[:, None])
-            h, c = (
-                tape("Where", inside, after, before)
-                for after, before in zip(new, (h, c), strict=True)
-            )
-            shown = tape("Where", inside, h, zero)
+            shown = new[0]
+            if lens is not None:
+                inside = tape.put((t < turned)[:, None])
+                shown = tape("Where", inside, new[0], zero)
+                new = [tape("Where", inside, *pair) for pair in zip(new, (h, c), strict=True)]
+            h, c = new
             hidden.append(tape("Unsqueeze", shown, tape.put(np.array([0]))))
         y = tape("Concat", *hidden, axis=0)
         y = tape("ReverseSequence", y, order, **turn) if back else y
