@@ -172,8 +172,8 @@ def _alike(
     order = np.argsort(-scores, axis=1)
     target = np.where(feeds[chooses] < 0, order[:, 0], feeds[chooses])
     after = np.where(order[:, 0] == target, order[:, 1], order[:, 0])
-    held = written.contract.relevance.values()
-    held = [name for name in held if len(values[name]) == len(scores)]
+    everything = written.contract.relevance.values()
+    held = [name for name in everything if len(values[name]) == len(scores)]
     if not held:
         return None
     other = running.trace(written, {**feeds, chooses: after}, set(held), provider)
