@@ -14,6 +14,7 @@ from onnxlrp.errors import ModelError, OnnxlrpError
 from onnxlrp.graph.bodies import MICROSOFT
 from onnxlrp.graph.expanding import expand, rename
 from onnxlrp.graph.flattening import flatten, is_flat
+from onnxlrp.graph.older import modernise, resample_as_before
 from onnxlrp.graph.shapes import inferred
 from onnxlrp.graph.tensors import SMALL, elements
 
@@ -92,12 +93,14 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
             # Some exporters' way of writing a size that is not known.
             if dim.dim_value < 0:
                 dim.ClearField("value")
+    modernise(proto, opset)
     proto = _inline(proto)
     if rename(proto.graph, opset) and MICROSOFT not in {e.domain for e in proto.opset_import}:
         proto.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
     _check(proto)
     _check_slices(proto)
-    proto = _lift(proto)
+    proto = _lift(proto, opset)
+    resample_as_before(proto.graph, opset)
     if not is_flat(proto):
         proto = flatten(_infer(proto))
         weights += set_aside(proto.graph)
@@ -255,8 +258,8 @@ def _inline(proto: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.inliner.inline_local_functions(proto, convert_version=True)
 
 
-def _lift(proto: onnx.ModelProto) -> onnx.ModelProto:
-    opset = opset_of(proto)
+def _lift(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Lift a model; `opset` is what its file says."""
     # Without an opset none of ONNX's own operators is used.
     if opset >= MINIMUM_OPSET or not opset:
         return proto
@@ -265,6 +268,16 @@ def _lift(proto: onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(
             f"onnx cannot lift Hardmax from opset {opset} to {MINIMUM_OPSET}; export the model "
             "again with opset 13 or later"
+        )
+    unknown = [
+        f"{node.name or node.output[0]} ({node.op_type})"
+        for node in proto.graph.node
+        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type)
+    ]
+    if unknown:
+        raise ModelError(
+            f"ONNX has no such operators any more: {', '.join(unknown)}; export the model again "
+            f"with opset {MINIMUM_OPSET} or later"
         )
     try:
         return version_converter.convert_version(proto, MINIMUM_OPSET)
