@@ -16,6 +16,7 @@ from onnxlrp.compiler.outside import REFUSED, carries_none
 from onnxlrp.graph.bodies import BODIES
 from onnxlrp.graph.expanding import INLINED
 from onnxlrp.graph.flattening import FLATTENED
+from onnxlrp.graph.older import OLDER
 from onnxlrp.graph.operators import FACTS
 from onnxlrp.propagation.formulas import RULES
 from onnxlrp.propagation.registry import OPERATORS
@@ -94,7 +95,8 @@ def operators() -> dict[str, list[str]]:
     for schema in onnx.defs.get_all_schemas():
         full = f"{schema.domain}::{schema.name}" if schema.domain else schema.name
         found.setdefault(schema.domain, set()).add(full)
-    for name in {*OPERATORS, *BODIES, *REFUSED, *FACTS} - PSEUDO.keys():
+    bodies = {name for name in BODIES if not name.startswith(OLDER)}
+    for name in {*OPERATORS, *bodies, *REFUSED, *FACTS} - PSEUDO.keys():
         found.setdefault(name.rpartition("::")[0], set()).add(name)
     return {domain: sorted(names) for domain, names in found.items()}
 
