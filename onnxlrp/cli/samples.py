@@ -153,8 +153,12 @@ def _tables(
     model.columns = columns = arranged(
         tables, model.inputs, model.explained, named, options["ignored"]
     )
-    if columns.features != columns.names:
-        raise InputError("all inputs of a table are judged together: leave out --input")
+    bare = [name for name in columns.names if name not in columns.features]
+    if bare:
+        raise InputError(
+            f"columns are judged together, and {', '.join(bare)} would get no relevance: "
+            "leave out --input, or cut the model behind what reads texts"
+        )
     found = [Row(table, row) for table in tables for row in range(len(table))]
     values = np.stack([columns.read(row) for row in found])
 

@@ -20,6 +20,7 @@ from onnxlrp.inputs.rows import Row, Table, number
 Inputs = Mapping[str, tuple[str, Sequence[int | str | None]]]
 Relevance = NDArray[Any] | Mapping[str, NDArray[Any]]
 
+TEXT = "string"
 _WHOLE = 2.0**53
 """Beyond it not every whole number has a float64 of its own."""
 
@@ -74,8 +75,8 @@ class Columns:
         found = {place: name for name, places in self.places.items() for place in places}
         return [found[place] for place in range(len(self.names))]
 
-    def read(self, row: Row) -> NDArray[np.float64]:
-        """Read the numbers of a row, [C].
+    def read(self, row: Row) -> NDArray[Any]:
+        """Read the cells of a row, [C]: numbers, and texts as they are.
 
         Raises
         ------
@@ -89,9 +90,13 @@ class Columns:
         cells, width = row.table.cells(row.row), row.table.width
         if len(cells) != width:
             raise InputError(f"{row.source} has {len(cells)} cells, and the first line {width}")
-        values = np.empty(len(self.names))
+        texts = any(dtype == TEXT for dtype, _ in self.inputs.values())
+        values = np.empty(len(self.names), object if texts else np.float64)
         for place, (name, source) in enumerate(zip(self.names, self._reading, strict=True)):
             cell = cells[row.table.places[place]]
+            if self.inputs[source][0] == TEXT:
+                values[place] = cell
+                continue
             wrong = self._wrong(source, cell, value := number(cell))
             if wrong:
                 raise InputError(f"{row.source}, column '{name}': {wrong}")
@@ -123,7 +128,10 @@ class Columns:
         for name, places in self.places.items():
             dtype, shape = self.inputs[name]
             taken = values[:, places[0] if len(shape) == 1 else [*places]]
-            feeds[name] = (np.rint(taken) if "int" in dtype else taken).astype(dtype)
+            if dtype != TEXT:
+                numbers = taken.astype(np.float64)
+                taken = (np.rint(numbers) if "int" in dtype else numbers).astype(dtype)
+            feeds[name] = taken
         return feeds
 
     def joined(self, relevance: Relevance, row: int) -> NDArray[Any]:
@@ -139,6 +147,8 @@ class Columns:
     def in_words(self) -> str:
         """Say which columns are read."""
         said = f"read by {len(self.names)} columns{'' if self.headed else ', which no line names'}"
+        bare = [name for place, name in enumerate(self.names) if place not in self.explained]
+        said += f"; without relevance: {', '.join(bare)}" if bare else ""
         return said + (f"; not read: {', '.join(self.unread)}" if self.unread else "")
 
 
@@ -171,9 +181,6 @@ def arranged(
         A column is missing, there twice, or one too many.
 
     """
-    texts = [name for name, (dtype, _) in inputs.items() if "string" in dtype]
-    if texts:
-        raise InputError(f"the model reads text in its input '{texts[0]}': tables hold numbers")
     wanted = _wanted(tables[0], inputs, features, ignored)
     for table in tables:
         known = {column.name for column in wanted if column.name is not None}

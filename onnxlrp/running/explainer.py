@@ -382,7 +382,7 @@ class Explainer:
             array = images[name]
             if not isinstance(array, np.ndarray):
                 raise InputError(f"input '{name}' takes a numpy array, not {type(array).__name__}")
-            given = Tensor(str(array.dtype), array.shape)
+            given = Tensor("string" if array.dtype.kind in "OU" else str(array.dtype), array.shape)
             if given.dtype != expected.dtype or not fits(array.shape, expected.shape):
                 hint = self._hint(array, expected)
                 raise InputError(f"input '{name}' takes {expected}, not {given}{hint}")

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import tabular
 from PIL import Image
+from support import node, normal
 
 import onnxlrp
 
@@ -199,6 +200,42 @@ def test_missing_values_pass_where_the_model_fills_them_in(run):
     assert result.exit_code == 0, result.output
     wanted = tabular.relevance(np.array([[1.0, 6, 3, 8]]), np.zeros(1, int))
     np.testing.assert_allclose(numbers(read(), "a b c d"), wanted * [1, 0, 1, 0], rtol=1e-4)
+
+
+def test_texts_go_to_the_model_and_get_no_relevance(run):
+    """What is made of them counts as given: of a linear model, w x of the numbers is left."""
+    weights = normal(3, 2)
+    body = [
+        onnx.helper.make_node(
+            "LabelEncoder",
+            ["sex"],
+            ["code"],
+            domain="ai.onnx.ml",
+            keys_strings=["male", "female"],
+            values_floats=[1.0, 2.0],
+        ),
+        node("Concat", ["rest", "code"], "x", axis=1),
+        node("Gemm", ["x", "w"], "logits"),
+    ]
+    tensors = (("sex", 8, 1), ("rest", 1, 2), ("logits", 1, 2))
+    sex, rest, logits = (
+        onnx.helper.make_tensor_value_info(name, kind, ["N", size]) for name, kind, size in tensors
+    )
+    weight = onnx.numpy_helper.from_array(weights, "w")
+    graph = onnx.helper.make_graph(body, "g", [sex, rest], [logits], [weight])
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("ai.onnx.ml", 2)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), "model.onnx")
+    onnxlrp.convert("model.onnx", "epsilon").save(Path("explainer.onnx"))
+    Path("data.csv").write_text("a,sex,b\n3,female,0.5\n-1,male,2\n")
+    result = run("explain", "explainer.onnx", "data.csv", "-o", "out", "--target", 1)
+    assert result.exit_code == 0, result.output
+    assert "without relevance: sex" in result.stderr
+    found = read()
+    np.testing.assert_allclose(
+        numbers(found, "a b"), np.array([[3, 0.5], [-1, 2]]) * weights[:2, 1], rtol=1e-4
+    )
+    scores = np.array([[3, 0.5, 2], [-1, 2, 1]]) @ weights[:, 1]
+    np.testing.assert_allclose(numbers(found, "score")[:, 0], scores, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,6 @@ def test_an_input_of_any_width_takes_what_is_left(tmp_path: Path):
         ("a,b,d\n1,2,3\n", MATRIX, {"features": {"x": "abc"}}, "has no column 'c', which"),
         ("a,b,c,c\n1,2,3,3\n", MATRIX, {"features": {"x": "abc"}}, "several columns 'c', which"),
         ("age,u,v,male\n1,2,3,1\n", SEVERAL, {}, "no column 'pay_per_hour', which the model reads"),
-        ("a\nx\n", {"a": ("string", ("N", 1))}, {}, "reads text in its input 'a': tables hold"),
         (
             "a,b\n1,2\n",
             {"x": ("float32", ("N", None)), "y": ("float32", ("N", "F"))},
@@ -157,6 +156,18 @@ def test_a_missing_value_is_nan_where_the_model_fills_it_in(tmp_path: Path):
     (table,) = tables(tmp_path, "a,b,c\n1,NA,\n")
     made = arranged([table], MATRIX, ["x"], {}, missing=["x"])
     np.testing.assert_array_equal(made.read(Row(table, 0)), [1, np.nan, np.nan])
+
+
+def test_texts_are_read_as_they_are_and_get_no_relevance(tmp_path: Path):
+    (table,) = tables(tmp_path, "sex,x,y,age,z\n fem,1,2,40,3\n,4,5,50,6\n")
+    inputs = {"sex": ("string", ("N", 1)), "age": ("int64", ("N", 1)), **MATRIX}
+    made = arranged([table], inputs, ["age", "x"], {})
+    read = feeds(made, table)
+    np.testing.assert_array_equal(read["sex"], [[" fem"], [""]])
+    np.testing.assert_array_equal(read["x"], [[1, 2, 3], [4, 5, 6]])
+    assert read["age"].dtype == np.int64
+    assert made.features == ("x", "y", "age", "z")
+    assert made.in_words() == "read by 5 columns; without relevance: sex"
 
 
 def test_names_are_parted_among_the_inputs_that_need_them():
