@@ -144,6 +144,8 @@ def _guarantees(node: ir.Node, known: set[int]) -> bool:
     if operator == "Cast":
         # An integer may overflow into the negative.
         return node.outputs[0].dtype in _FLOATS and holds(0)
+    if operator == "Where":
+        return holds(1) and holds(2)
     if operator == "Max":
         return any(holds(index) for index in range(len(node.inputs)))
     if operator == "Clip":

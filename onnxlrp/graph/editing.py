@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,12 +45,19 @@ class Edit:
     Parameters
     ----------
     graph : the model's own, not that of a branch
+    weights : names of those of its inputs that hold weights
     visit : what is done to every node that `copy` writes
 
     """
 
-    def __init__(self, graph: ir.Graph, visit: Callable[[Edit, ir.Node], bool]) -> None:
+    def __init__(
+        self,
+        graph: ir.Graph,
+        weights: Collection[str],
+        visit: Callable[[Edit, ir.Node], bool],
+    ) -> None:
         self._graph = graph
+        self._weights = weights
         self._visit = visit
         self._nodes: list[ir.Node] = []
         self._replaced: dict[ir.Value, ir.Value] = {}
@@ -83,6 +90,12 @@ class Edit:
         """Return what a value holds; None where that is not known, or too much to look at."""
         held = None if value is None else self._held(value)
         return None if held is None or _has_holes(held) else held
+
+    def varies(self, value: ir.Value) -> bool:
+        """Whether what a value holds depends on what the model is given, or may."""
+        if value.const_value is not None or value.name in self._weights:
+            return value.is_graph_input() and value.name not in self._weights
+        return self.constant(value) is None
 
     def _held(self, value: ir.Value) -> Array | None:
         """Return what a value holds, with holes in the place of sizes that are not known."""
@@ -183,9 +196,22 @@ class Edit:
         return self.make(place, "Split", [value, given], stem, len(sizes), value.type, axis=axis)
 
     def copy(
-        self, place: ir.Node, body: ir.Graph, given: Sequence[ir.Value | None], stem: str
+        self,
+        place: ir.Node,
+        body: ir.Graph,
+        given: Sequence[ir.Value | None],
+        stem: str,
+        captured: Mapping[ir.Value, ir.Value] | None = None,
     ) -> list[ir.Value]:
         """Write a subgraph's nodes in front of a node; return what its outputs are there.
+
+        Parameters
+        ----------
+        place : in front of which they are written
+        body : the subgraph
+        given : its inputs
+        stem : what names of nodes and values begin with
+        captured : what it reads in the place of values around it
 
         Raises
         ------
@@ -194,7 +220,7 @@ class Edit:
 
         """
         self.check(len(body))
-        inside = dict(zip(body.inputs, given, strict=True))
+        inside = {**(captured or {}), **dict(zip(body.inputs, given, strict=True))}
         copies = []
         for node in body:
             new = _copied(node, inside, stem)

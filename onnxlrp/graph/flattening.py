@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
 import onnx
@@ -44,7 +44,7 @@ def is_flat(proto: onnx.ModelProto) -> bool:
     return not any(node.op_type in _HANDLERS for node in proto.graph.node)
 
 
-def flatten(proto: onnx.ModelProto) -> onnx.ModelProto:
+def flatten(proto: onnx.ModelProto, weights: Collection[str]) -> onnx.ModelProto:
     """Write out control flow, sequences and optionals as far as it is known what they do.
 
     What is not known stays, and says why: whether relevance has to cross it is found out later.
@@ -52,6 +52,7 @@ def flatten(proto: onnx.ModelProto) -> onnx.ModelProto:
     Parameters
     ----------
     proto : of opset 18 or later, all types inferred
+    weights : names of those of its inputs that hold weights
 
     """
     model = ir.from_proto(proto)
@@ -60,29 +61,30 @@ def flatten(proto: onnx.ModelProto) -> onnx.ModelProto:
         node.name = node.name or next((v.name for v in node.outputs if v.name), None)
     changed = True
     while changed:
-        for graph in model.graphs():
-            _own(graph)
+        _own(model)
         fold(model)
-        for graph in model.graphs():
-            _own(graph)
+        _own(model)
         passes.LiftSubgraphInitializersToMainGraphPass()(model)
         passes.NameFixPass()(model)
-        edit = Edit(model.graph, _visit)
+        edit = Edit(model.graph, weights, _visit)
         changed = _visit_all(edit, model.graph)
     passes.RemoveUnusedNodesPass()(model)
     passes.NameFixPass()(model)
     return ir.to_proto(model)
 
 
-def _own(graph: ir.Graph) -> None:
+def _own(model: ir.Model) -> None:
     """Let every output of a branch or body be computed in it, or be an input of it."""
-    inside = {value for node in graph for value in node.outputs} | set(graph.inputs)
-    for index, value in enumerate(graph.outputs):
-        if value not in inside:
-            copy = ir.node("Identity", [value])
-            copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
-            graph.append(copy)
-            graph.outputs[index] = copy.outputs[0]
+    for graph in model.graphs():
+        if graph is model.graph:
+            continue
+        inside = {value for node in graph for value in node.outputs} | set(graph.inputs)
+        for index, value in enumerate(graph.outputs):
+            if value not in inside:
+                copy = ir.node("Identity", [value])
+                copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+                graph.append(copy)
+                graph.outputs[index] = copy.outputs[0]
 
 
 def _visit_all(edit: Edit, graph: ir.Graph) -> bool:

@@ -17,12 +17,15 @@ from onnxlrp.graph.flattening import flatten, is_flat
 from onnxlrp.graph.older import modernise, resample_as_before
 from onnxlrp.graph.shapes import inferred
 from onnxlrp.graph.tensors import SMALL, elements
+from onnxlrp.graph.texts import dictionary
 
 MINIMUM_OPSET = 18
 """Opset that older models are lifted to; explainers are never written below it."""
 
 # From here on, what changed up to opset 18 is written out in `_lift_reductions`.
 _NEARLY = 13
+# Scan lost its batch.
+_BATCHLESS = 9
 _WINDOWS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool")
 _REDUCTIONS = {
     *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"),
@@ -85,7 +88,7 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     constant = {tensor.name for tensor in proto.graph.initializer}
     for value in proto.graph.input:
         if value.type.HasField("map_type"):
-            raise ModelError(_dictionary(proto.graph, value.name))
+            raise ModelError(dictionary(proto.graph, value.name))
         for dim in value.type.tensor_type.shape.dim:
             empty = dim.HasField("dim_value") and dim.dim_value == 0
             if empty and value.name not in constant:
@@ -102,21 +105,11 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     proto = _lift(proto, opset)
     resample_as_before(proto.graph, opset)
     if not is_flat(proto):
-        proto = flatten(_infer(proto))
+        proto = flatten(_infer(proto), {tensor.name for tensor in weights})
         weights += set_aside(proto.graph)
     proto = _infer(expand(proto))
     put_back(proto.graph, weights)
     return proto, notes
-
-
-def _dictionary(graph: onnx.GraphProto, name: str) -> str:
-    """Say what to do about an input that is a dictionary."""
-    readers = [node for node in graph.node if name in node.input]
-    made = ", ".join(f"'{node.output[0]}' ({node.op_type} {node.name})" for node in readers)
-    return (
-        f"input '{name}' is a dictionary, of which no score is a share: cut the model behind it, "
-        f"and explain what takes the numbers that are made of it: {made or 'none'}"
-    )
 
 
 def _leave_out(graph: onnx.GraphProto) -> list[str]:
@@ -263,6 +256,11 @@ def _lift(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     # Without an opset none of ONNX's own operators is used.
     if opset >= MINIMUM_OPSET or not opset:
         return proto
+    if opset < _BATCHLESS and any(operator == "Scan" for operator in _operators(proto.graph)):
+        raise ModelError(
+            f"onnx cannot lift Scan from opset {opset}, which goes along axis 1 of a batch; export "
+            f"the model again with opset {_BATCHLESS} or later"
+        )
     # onnx's converter keeps it as it is, though opset 13 gave its axis another meaning.
     if opset < 13 and any(node.op_type == "Hardmax" for node in proto.graph.node):
         raise ModelError(
@@ -293,6 +291,15 @@ def _lift(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             f"onnx cannot lift the model from opset {opset} to {MINIMUM_OPSET}: "
             f"{reason(error)}; export it again with opset 18 or later"
         ) from error
+
+
+def _operators(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the operators of a graph's nodes, and of those inside."""
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _operators(inner)
 
 
 def _lift_reductions(graph: onnx.GraphProto) -> bool:

@@ -1,9 +1,10 @@
-"""Inputs that hold texts: no score is a share of them, but of the numbers that are made of them."""
+"""Inputs that hold texts or dictionaries: what can be explained are the numbers made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import onnx
 import onnx_ir as ir
 
 from onnxlrp.graph.operators import operator_of
@@ -64,3 +65,13 @@ def _numbers(text: ir.Value) -> list[ir.Value]:
                 seen.add(value)
                 (todo if value.dtype == ir.DataType.STRING else found).append(value)
     return found
+
+
+def dictionary(graph: onnx.GraphProto, name: str) -> str:
+    """Say what to do about an input that is a dictionary."""
+    readers = [node for node in graph.node if name in node.input]
+    made = ", ".join(f"'{node.output[0]}' ({node.op_type} {node.name})" for node in readers)
+    return (
+        f"input '{name}' is a dictionary, of which no score is a share: cut the model behind it, "
+        f"and explain what takes the numbers that are made of it: {made or 'none'}"
+    )

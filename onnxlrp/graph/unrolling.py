@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxlrp.graph.editing import Edit, RefusalError, needed, subgraphs
 from onnxlrp.graph.operators import operator_of
+from onnxlrp.graph.score import FLOATS
 from onnxlrp.graph.shapes import alike, dims_of
 
 _FIXED = "export the model for one length of its input: fixed axes, traced for one size"
@@ -153,7 +154,7 @@ def _stacked(
 def branch(edit: Edit, node: ir.Node) -> None:
     """Put the branch of an If in its place, or both, and what the condition chooses of them.
 
-    Both are run then, so each must be one that may be.
+    Both are run then, so each must be one that may be; that which is not taken gets no relevance.
 
     Raises
     ------
@@ -175,14 +176,14 @@ def branch(edit: Edit, node: ir.Node) -> None:
     for body in bodies:
         for inner in body:
             _check_runs(edit, inner)
-    each = [
-        edit.copy(node, body, [], f"{node.name}/{name}")
-        for name, body in zip(("then", "else"), bodies, strict=True)
-    ]
     scalar = edit.number(np.zeros(0, np.int64))
     boolean = ir.TensorType(ir.DataType.BOOL)
     stem = f"{node.name}/condition"
     (one,) = edit.make(node, "Reshape", [condition, scalar], stem, like=boolean)
+    each = []
+    for name, body in zip(("then", "else"), bodies, strict=True):
+        stem = f"{node.name}/{name}"
+        each.append(edit.copy(node, body, [], stem, _guarded(edit, node, body, one, stem)))
     edit.replace(
         node,
         [
@@ -192,6 +193,27 @@ def branch(edit: Edit, node: ir.Node) -> None:
             for index, (output, *pair) in enumerate(zip(node.outputs, *each, strict=True))
         ],
     )
+
+
+def _guarded(
+    edit: Edit, node: ir.Node, body: ir.Graph, condition: ir.Value, stem: str
+) -> dict[ir.Value, ir.Value]:
+    """Let a branch read 0 where the other is taken.
+
+    Nothing of it reaches what it reads then: not even where it divides by 0.
+    """
+    inside = {value for inner in body for value in inner.outputs}
+    read = dict.fromkeys(value for inner in body for value in inner.inputs if value is not None)
+    found = {}
+    for value in read:
+        if value in inside or value.dtype not in FLOATS or not edit.varies(value):
+            continue
+        assert value.dtype is not None
+        zero = edit.number(np.zeros((), value.dtype.numpy()))
+        pair = [value, zero] if stem.endswith("/then") else [zero, value]
+        at = f"{stem}/{value.name}"
+        (found[value],) = edit.make(node, "Where", [condition, *pair], at, like=value.type)
+    return found
 
 
 _DEPENDS = "its condition is known only when the model runs"

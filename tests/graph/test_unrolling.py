@@ -8,6 +8,7 @@ from flat import EPSILON, W, X, flattened, holds, operators, read, refused
 from support import close, explain, normal, run
 
 import onnxlrp
+from onnxlrp.errors import ModelError
 from onnxlrp.graph import editing
 
 STEP = "t = Gemm(s, w, b) o = Tanh(t)"
@@ -348,11 +349,27 @@ def test_both_branches_are_explained_where_the_values_choose(sign):
     condition = "total = ReduceSum<keepdims = 0>(x) c = Greater(total, zero)"
     proto = chosen(condition, *BRANCHES, zero=np.array(0, np.float32))
     x = sign * np.abs(X)
-    assert operators(flattened(proto)).count("Where") == 1
+    # What each branch reads, and what is chosen of them.
+    assert operators(flattened(proto)).count("Where") == 3
     one = chosen("", *BRANCHES, c=np.array(sign > 0))
     found, wanted = (explain(p, EPSILON, {"x": x}, [1, 1]).values for p in (proto, one))
     close(found["y"], run(proto, {"x": x})["y"], 1e-6)
     close(found["relevance"], wanted["relevance"], 1e-6)
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "gradient_x_input"])
+def test_a_branch_that_is_not_taken_may_divide_by_zero(composite):
+    """Or have an infinite slope: nothing of it is in the map."""
+    condition = "total = ReduceSum<keepdims = 0>(x) c = Greater(total, zero)"
+    proto = chosen(
+        condition, "p = Relu(x)", "r = Relu(x) s = Sqrt(r) l = Log(s) q = Div(x, l)",
+        zero=np.array(0, np.float32),
+    )  # fmt: skip
+    x = np.abs(X) * [0, 1, 1, 1]
+    x[:, 1] = -1e-3
+    x = x.astype(np.float32)
+    found = explain(proto, onnxlrp.Composite.load(composite), {"x": x}, [1, 1]).values
+    close(found["relevance"], np.maximum(x, 0) * W["readout"][:, 1])
 
 
 UNKNOWN = {
@@ -446,6 +463,19 @@ def test_a_loop_beside_the_explained_path_stays():
     feeds = {"x": X, "n": np.array(2)}
     found = run(explainer, {**feeds, "target": np.array([1])})
     np.testing.assert_array_equal(found["h"], run(proto, feeds)["h"])
+
+
+def test_a_scan_of_opset_8_is_refused():
+    """It goes along the axis behind that of samples; onnx's converter takes the first."""
+    proto = read(
+        """g (float[N, 5, 4] x) => (float[N, 5, 4] y) {
+            y = Scan<num_scan_inputs = 1,
+                body = step (float[4] e) => (float[4] o) { o = Relu(e) }>("", x)
+        }""",
+        opset=8,
+    )
+    with pytest.raises(ModelError, match=r"cannot lift Scan from opset 8.* opset 9 or later"):
+        onnxlrp.convert(proto, EPSILON)
 
 
 def test_an_old_loop_is_lifted_with_what_it_holds():
