@@ -22,7 +22,15 @@ from onnxlrp.compiler.composite import DOMAINS, available
 from onnxlrp.compiler.start import Start
 from onnxlrp.demo import PREPROCESSING
 from onnxlrp.drawing.heatmap import heatmap
-from onnxlrp.propagation import elementwise, formulas, moments, normalization, pooling, products
+from onnxlrp.propagation import (
+    elementwise,
+    formulas,
+    moments,
+    normalization,
+    pooling,
+    products,
+    trees,
+)
 from onnxlrp.propagation.registry import OPERATORS
 
 HERE = Path(__file__).parent
@@ -67,6 +75,14 @@ On x / |x| and the normalisations by deviation it is the same formula, everythin
 On a `Gate` or `Mixture` it is `signal`, on a `Product` or `MatrixProduct` `uniform`, on a softmax
 AttnLRP's rule, which leaves out the division (`bias = "absorb"`).
 
+**Trees** are no layers, and what crosses them is not LRP: a score is a mean and what features add
+to it, by `treeshap` (the default) or `saabas`, and relevance is shared out along these terms. The
+mean is that of the leaves, which count alike unless the file says in `nodes_hitrates` how many
+samples reached each: exporters write ones there, so that without a reference the terms are not
+those of `shap` or treeinterpreter, which know the training samples. With `--reference` nothing of
+training is needed, and `treeshap` is SHAP's interventional value. A class whose score is exactly 0
+has no relevance to share out.
+
 **Where peers are wrong or undefined.** A plain `+` in zennit gives both branches all relevance;
 here a sum shares in proportion. zennit takes the first layer in definition order; here it is
 every layer that the input reaches with no other layer between. zennit's `Gamma` drops relevance
@@ -98,6 +114,8 @@ def rules() -> dict[str, tuple[Callable[..., Any], Mapping[str, Any], str]]:
             found[f"activation {name}"] = treatment, OPERATORS["Relu"].rules[name], f"Relu: {name}"
     own = OPERATORS["LayerNormalization"].rules["taylor"]
     found["normalisation taylor"] = moments.taylor, own, ""
+    for name, terms in trees.TREATMENTS.items():
+        found[f"trees {name}"] = terms, OPERATORS["ai.onnx.ml::TreeEnsemble"].rules[name], ""
     found["Softmax taylor"] = products.softmax, OPERATORS["Softmax"].rules["taylor"], ""
     return found
 

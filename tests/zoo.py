@@ -64,8 +64,9 @@ class Branch:
         """Its node; the values are named after the operator."""
         names = ["" if v is None else self.value(place) for place, v in enumerate(self.inputs)]
         made = [f"{self.operator}_y{k}" for k in range(2 if self.kind == "TopK" else self.outputs)]
+        domain, _, kind = (self.kind or self.operator).rpartition("::")
         return helper.make_node(
-            self.kind or self.operator, names, made, name=self.operator, **self.attributes
+            kind, names, made, name=self.operator, domain=domain, **self.attributes
         )
 
     def value(self, place: int) -> str:
@@ -206,11 +207,54 @@ OWN = [
     Branch("Where", (X > 0, X, normal(BATCH, 4, 6, seed=4)), live=(1, 2)),
 ]
 
+TREE = {
+    "nodes_treeids": [0] * 7 + [1] * 3,
+    "nodes_nodeids": [0, 1, 2, 3, 4, 5, 6, 0, 1, 2],
+    "nodes_modes": [
+        *("BRANCH_LEQ", "BRANCH_GT", "BRANCH_LT", "LEAF", "LEAF", "LEAF", "LEAF"),
+        *("BRANCH_GTE", "LEAF", "LEAF"),
+    ],
+    "nodes_featureids": [0, 1, 0, 0, 0, 0, 0, 2, 0, 0],
+    "nodes_values": [0.1, -0.2, 0.7, 0.0, 0.0, 0.0, 0.0, 0.3, 0.0, 0.0],
+    "nodes_truenodeids": [1, 3, 5, 0, 0, 0, 0, 1, 0, 0],
+    "nodes_falsenodeids": [2, 4, 6, 0, 0, 0, 0, 2, 0, 0],
+    "nodes_hitrates": [0.0, 0.0, 0.0, 5.0, 2.0, 1.0, 4.0, 0.0, 3.0, 9.0],
+    "target_treeids": [0, 0, 0, 0, 0, 1, 1],
+    "target_nodeids": [3, 4, 5, 6, 6, 1, 2],
+    "target_ids": [0, 1, 0, 0, 1, 0, 1],
+    "target_weights": [0.5, -1.0, 2.0, 0.25, 1.5, -0.75, 1.0],
+    "base_values": [0.1, -0.3],
+    "n_targets": 2,
+}
+"""Two small trees, the first of which asks for a feature twice."""
+
+OWN += [
+    Branch("ai.onnx.ml::TreeEnsembleRegressor", (normal(BATCH, 4, seed=1),), attributes=TREE),
+    Branch("ai.onnx.ml::Binarizer", (X,), attributes={"threshold": 0.3}),
+    Branch(
+        "ai.onnx.ml::LabelEncoder",
+        (np.array([[1, 3, 7], [3, 5, 1]], np.float32),),
+        attributes={
+            "keys_floats": [1.0, 3.0, 5.0],
+            "values_floats": [0.4, -1.5, 2.0],
+            "default_float": 0.5,
+        },
+    ),
+    Branch(
+        "ai.onnx.ml::OneHotEncoder",
+        (np.array([[1, 3, 7], [3, 5, 1]], np.float32),),
+        attributes={"cats_int64s": [1, 3, 5]},
+    ),
+]
+
 BRANCHES: dict[str, Branch] = _given() | {branch.operator: branch for branch in OWN}
 """By operator."""
 
 REMOVED = ("Identity", "Dropout")
 """Operators that loading takes out of a model."""
+
+ALONE = ("ai.onnx.ml::TreeEnsemble",)
+"""Operators of an opset that has none of the older ones; `tests/propagation` has them."""
 
 for name in REMOVED:
     BRANCHES.pop(name)
@@ -267,5 +311,5 @@ def network(branches: Sequence[Branch]) -> tuple[onnx.ModelProto, dict[str, Arra
         [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", 3])],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
-    opsets = [helper.make_opsetid("", OPSET)]
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 3)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=11), feeds

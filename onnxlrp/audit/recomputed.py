@@ -19,6 +19,7 @@ from onnxlrp.graph.operators import Fact, has
 from onnxlrp.reference.contributions import LINEAR
 from onnxlrp.reference.network import CHOICES
 from onnxlrp.reference.operators import NORMALISATIONS, attributes_of, normalised_groups
+from onnxlrp.reference.trees import TREES
 
 Array = NDArray[Any]
 
@@ -384,6 +385,10 @@ def _cost(alone: Standalone, relevance: list[Array | None]) -> int:
     if operator in EXPLICIT_WEIGHTS and weights is not None:
         channels = r.shape[1] if operator.startswith("Conv") else r.shape[-1]
         return int(r.size // channels * weights.size)
+    if operator in TREES:
+        # A leaf is walked to in Python, and costs as much as so many.
+        modes = next(a for a in alone.node.attribute if a.name == "nodes_modes")
+        return 10**4 * max(len(modes.strings), len(modes.t.raw_data))
     if operator in NORMALISATIONS:
         # Those of a group are held all at once, in several arrays.
         return int(8 * r.size * normalised_groups(alone.node, alone.inputs).index.shape[1])

@@ -52,7 +52,7 @@ def standalone(operation: Operation, values: Mapping[str, Array]) -> Standalone:
         If ONNX has no single operator for it.
 
     """
-    if operation.node.domain not in ("", "ai.onnx"):
+    if operation.node.domain not in ("", "ai.onnx", "ai.onnx.ml"):
         raise NotRecomputableError(f"{operation.operator} is no operator of ONNX")
     inputs = [_widened(value, values) for value in operation.inputs]
     if operation.operator == "LRN" and operation.node.op_type != "LRN":

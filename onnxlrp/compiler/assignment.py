@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import networkx as nx
+import onnx_ir as ir
 
 from onnxlrp.compiler.bounds import with_bounds
 from onnxlrp.compiler.composite import Composite, Line
@@ -14,6 +15,8 @@ from onnxlrp.compiler.obstacles import Obstacles
 from onnxlrp.errors import CompositeError
 from onnxlrp.graph.analysis import Facts
 from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Network, Operation, constant_of
+from onnxlrp.graph.shapes import alike, dims_of
+from onnxlrp.graph.trees import TREES
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.propagation.formulas import Parameter
 from onnxlrp.propagation.registry import OPERATORS, Operator, live_inputs
@@ -142,7 +145,7 @@ def unmatched(
     for line in composite.lines:
         if not line.by_user or id(line) in used:
             continue
-        alike = [
+        matched = [
             operation
             for operation in facts.operations
             if line.matches(
@@ -150,10 +153,10 @@ def unmatched(
             )
         ]
         reason = "this line matches no node that relevance crosses"
-        if alike and line.position:
-            reason = f"no {line.position} layer is among the {len(alike)} nodes it matches"
-        elif alike:
-            reason = f"earlier lines have decided over the {len(alike)} nodes it matches"
+        if matched and line.position:
+            reason = f"no {line.position} layer is among the {len(matched)} nodes it matches"
+        elif matched:
+            reason = f"earlier lines have decided over the {len(matched)} nodes it matches"
         result.append((line, reason))
     return result
 
@@ -162,7 +165,8 @@ def _positions(facts: Facts, network: Network) -> dict[Operation, set[str]]:
     on_path = set(facts.operations)
     first, before = _until_layers(facts, [id(v) for v in network.inputs], on_path, forward=True)
     last, _ = _until_layers(facts, [id(network.score)], on_path, forward=False)
-    layers = {operation for operation in on_path if operation.operator in EXPLICIT_WEIGHTS}
+    kinds = (*EXPLICIT_WEIGHTS, *TREES)
+    layers = {operation for operation in on_path if operation.operator in kinds}
     result: dict[Operation, set[str]] = {operation: set() for operation in on_path}
     for operation in first:
         result[operation].add("first")
@@ -170,9 +174,16 @@ def _positions(facts: Facts, network: Network) -> dict[Operation, set[str]]:
         result[operation].add("last")
     behind = set(chain.from_iterable(nx.bfs_layers(facts.graph, layers)))
     for operation in before - behind:
-        if len(live_inputs(operation, facts.live)) == 1:
+        inputs = live_inputs(operation, facts.live)
+        if len(inputs) == 1 and _same_shape(inputs[0], operation.outputs[0]):
             result[operation].add("preprocessing")
     return result
+
+
+def _same_shape(source: ir.Value, result: ir.Value) -> bool:
+    if source.shape is None or result.shape is None:
+        return source.shape is result.shape
+    return alike(dims_of(source.shape), dims_of(result.shape))
 
 
 def _until_layers(
@@ -191,7 +202,7 @@ def _until_layers(
                 continue
             seen.add(there)
             if isinstance(there, Operation):
-                if there.operator in EXPLICIT_WEIGHTS or (
+                if there.operator in (*EXPLICIT_WEIGHTS, *TREES) or (
                     there.operator == "Gather" and (constant_of(there.inputs[0]) is not None)
                 ):
                     met.add(there)

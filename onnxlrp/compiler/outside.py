@@ -153,17 +153,16 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
         ),
     ),
     (
-        "it is a tree, or prepares features for what follows",
-        "trees and feature pipelines are outside LRP; give the network alone",
-        " ".join(
-            f"ai.onnx.ml::{name}"
-            for name in (
-                *("ArrayFeatureExtractor", "Binarizer", "CastMap", "DictVectorizer", "Imputer"),
-                *("FeatureVectorizer", "LabelEncoder", "LinearClassifier", "LinearRegressor"),
-                *("Normalizer", "OneHotEncoder", "SVMClassifier", "SVMRegressor", "Scaler"),
-                *("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor", "ZipMap"),
-            )
-        ),
+        "it reads or makes a dictionary, not a tensor",
+        _TENSORS,
+        "ai.onnx.ml::CastMap ai.onnx.ml::DictVectorizer ai.onnx.ml::ZipMap",
+    ),
+    (
+        "its scores cannot be told from what it makes of them: PROBIT, SOFTMAX_ZERO, or classes of "
+        "which not every leaf says something",
+        "export it with raw scores",
+        "ai.onnx.ml::LinearClassifier ai.onnx.ml::LinearRegressor "
+        "ai.onnx.ml::TreeEnsembleClassifier",
     ),
     (
         "it counts what stands together, which no score is a share of",
@@ -173,6 +172,7 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
     (
         "it has no rule",
         _EXPORT,
+        "ai.onnx.ml::SVMClassifier ai.onnx.ml::SVMRegressor "
         "CumProd DFT DeformConv GridSample MaxRoiPool OneHot RoiAlign STFT Unique "
         "com.microsoft::Unique com.microsoft::Rfft com.microsoft::Irfft",
     ),

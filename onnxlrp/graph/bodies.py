@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.parser
-from onnx import helper
+from onnx import helper, numpy_helper
 
 MICROSOFT = "com.microsoft"
+ML = "ai.onnx.ml"
 
-Lines = Iterator[str]
+Lines = Iterator[str | onnx.NodeProto]
+"""Nodes, each as the parser of onnx reads it or as it is."""
 
 
 class UnfitError(Exception):
@@ -78,8 +80,8 @@ class Call:
         known = self.types.get(self.node.input[index])
         return onnx.TensorProto.FLOAT if known is None else known.elem_type
 
-    def get(self, name: str, default: float = 0) -> float:
-        """Return a number that is an attribute."""
+    def get(self, name: str, default: Any = 0) -> Any:
+        """Return a number, or a list, that is an attribute."""
         value = next((a for a in self.node.attribute if a.name == name), None)
         return default if value is None else helper.get_attribute_value(value)
 
@@ -97,6 +99,12 @@ class Call:
         # The parser reads no half precision.
         yield f"{name}_32 = Constant<value = float {{{value:.9e}}}>()"
         yield f"{name} = Cast<to={self.kind(index)}>({name}_32)"
+
+
+def constant(name: str, array: Any, kind: int = onnx.TensorProto.FLOAT) -> onnx.NodeProto:
+    """Write a constant."""
+    values = np.asarray(array, helper.tensor_dtype_to_np_dtype(kind))
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(values))
 
 
 def integers(name: str, *values: int) -> str:
@@ -119,21 +127,17 @@ def written_out(call: Call) -> list[onnx.NodeProto] | None:
     except UnfitError:
         return None
     given, made = (part.split() for part in header.split("->"))
-    text = "\n".join(lines)
-    function = onnx.parser.parse_function(
-        f'<domain: "{MICROSOFT}", opset_import: ["" : {call.opset}]> body ({", ".join(given)}) => '
-        f"({', '.join(made)}) {{ {text} }}"
-    )
+    nodes = [onnx.parser.parse_node(line) if isinstance(line, str) else line for line in lines]
     # Values have names of their own, nodes need not.
     stem = f"{next(filter(None, call.node.output))}/{call.node.op_type}"
     names = {"": ""}
     names.update(zip(given, [*call.node.input, *[""] * len(given)], strict=False))
     names.update((a, b) for a, b in zip(made, call.node.output, strict=False) if b)
-    for inner in function.node:
+    for inner in nodes:
         inner.name = f"{call.node.name or stem}/{inner.output[0]}"
         for side in (inner.input, inner.output):
             side[:] = [names.setdefault(name, f"{stem}/{name}") for name in side]
-    return list(function.node)
+    return nodes
 
 
 Body = Callable[[Call], Lines]
@@ -154,6 +158,11 @@ def body(header: str, *names: str) -> Callable[[Body], Body]:
 def microsoft(header: str, *names: str) -> Callable[[Body], Body]:
     """Register what operators of onnxruntime compute."""
     return body(header, *(f"{MICROSOFT}::{name}" for name in names))
+
+
+def traditional(header: str, *names: str) -> Callable[[Body], Body]:
+    """Register what operators of ai.onnx.ml compute."""
+    return body(header, *(f"{ML}::{name}" for name in names))
 
 
 def kept(call: Call, *names: str) -> str:

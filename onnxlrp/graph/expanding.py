@@ -7,13 +7,22 @@ import onnx
 import onnx.inliner
 from onnx import helper
 
-from onnxlrp.graph import attention, einsum, fused, plain
+from onnxlrp.graph import attention, einsum, fused, plain, tabular
 from onnxlrp.graph.bodies import BODIES, MICROSOFT, Call, written_out
 from onnxlrp.graph.recurrent import time_first
 from onnxlrp.graph.shapes import inferred
 from onnxlrp.graph.tensors import SMALL, elements
 
-__all__ = ["INLINED", "attention", "einsum", "expand", "fused", "plain", "rename"]
+__all__ = [
+    "INLINED",
+    "attention",
+    "einsum",
+    "expand",
+    "fused",
+    "plain",
+    "rename",
+    "tabular",
+]
 
 INLINED = (
     *("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),

@@ -84,7 +84,7 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
             )
     weights = set_aside(proto.graph)
     _sort(proto.graph)
-    notes = _leave_out(proto.graph)
+    notes = leave_out(proto.graph)
     constant = {tensor.name for tensor in proto.graph.initializer}
     for value in proto.graph.input:
         if value.type.HasField("map_type"):
@@ -112,7 +112,7 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     return proto, notes
 
 
-def _leave_out(graph: onnx.GraphProto) -> list[str]:
+def leave_out(graph: onnx.GraphProto) -> list[str]:
     """Drop outputs that are no tensors: lists and dictionaries, as of ZipMap or SplitToSequence.
 
     The probabilities that scikit-learn's exporter puts into dictionaries take their place.

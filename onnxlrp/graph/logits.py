@@ -257,10 +257,14 @@ class Logits:
     def _of_all_classes(self, value: ir.Value | None, x: ir.Value) -> bool:
         """Whether a value is a sum, mean or maximum of x over the classes, perhaps kept from 0."""
         while value is not None and (operation := self._makers.get(id(value))) is not None:
-            value = operation.input(0)
+            # Where a sum is 0, nothing is divided by it.
+            value = operation.input(int(operation.operator == "Where"))
             if operation.operator in _STATISTICS:
+                size = self._makers.get(id(value))
+                if size is not None and size.operator == "Abs":
+                    value = size.input(0)
                 return value is x and self._over_classes(operation)
-            if operation.operator not in (*_MOVED_ALONE, "Clip", "Add", "Max"):
+            if operation.operator not in (*_MOVED_ALONE, "Clip", "Add", "Max", "Where"):
                 return False
         return False
 

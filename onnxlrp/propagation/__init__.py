@@ -15,4 +15,5 @@ from onnxlrp.propagation import (  # noqa: F401
     recurrent,
     structural,
     sums,
+    trees,
 )

@@ -61,6 +61,24 @@ def gather(crossing: Crossing) -> Result:
     return [(table, Relevance(back, grounded))]
 
 
+def _check_copies(operation: Operation, live: frozenset[int]) -> None:
+    only_first_live(operation, live)
+    for value in (*live_inputs(operation, live), operation.outputs[0]):
+        static_shape(value)
+
+
+@operator("ai.onnx.ml::OneHotEncoder", rules={"gradient": {}}, check=_check_copies, default="")
+def one_hot(crossing: Crossing) -> Result:
+    """A category gets what its row got; a gradient there is none."""
+    (value,), relevance = crossing.live_inputs, crossing.incoming.tensor
+    if crossing.rule == "gradient" or relevance.is_zero:
+        return [(value, Relevance(crossing.emitter.zero, True))]
+    summed = layout.reduce_sum(relevance, [relevance.rank - 1], keepdims=False)
+    if value.dtype is ir.DataType.DOUBLE:
+        summed = layout.cast(summed, ir.DataType.DOUBLE, Sign.UNKNOWN)
+    return [(value, Relevance(summed, False))]
+
+
 def _chosen(relevance: Tensor, x: Tensor, axis: int, chosen: Array) -> Tensor:
     """Put relevance back where an axis was chosen from, adding up what was chosen often."""
     size = x.shape[axis]
@@ -260,12 +278,6 @@ def where(crossing: Crossing) -> Result:
         back = reduced_to(part, crossing.tensor(value))
         result.append((value, Relevance(back, incoming.grounded)))
     return result
-
-
-def _check_copies(operation: Operation, live: frozenset[int]) -> None:
-    only_first_live(operation, live)
-    for value in (*live_inputs(operation, live), operation.outputs[0]):
-        static_shape(value)
 
 
 @operator("Expand", check=_check_copies)

@@ -82,7 +82,8 @@ def _check_activation(operation: Operation, live: frozenset[int]) -> None:
     "Softsign", "ThresholdedRelu", "Mish", "Identity", "Dropout", "Abs", "Swish", "Shrink",
     "Sigmoid", "HardSigmoid", "Softplus", "Clip", "Cast", "Hardmax", "Exp", "Log", "Sqrt",
     "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh",
-    "Sign", "Floor", "Ceil", "Round", check=_check_activation, rules=_RULES, default="",
+    "Sign", "Floor", "Ceil", "Round", "ai.onnx.ml::Binarizer", "ai.onnx.ml::LabelEncoder",
+    check=_check_activation, rules=_RULES, default="",
 )  # fmt: skip
 def activation(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """R_in = R_out (zennit `Pass`), or by one of `TREATMENTS`."""

@@ -99,6 +99,8 @@ def _cast(x: Tensor, y: Tensor, at: Crossing) -> float:
 
 
 SLOPES: Mapping[str, Callable[[Tensor, Tensor, Crossing], Tensor | float]] = {
+    "ai.onnx.ml::Binarizer": lambda x, y, at: 0.0,
+    "ai.onnx.ml::LabelEncoder": lambda x, y, at: 0.0,
     "Abs": lambda x, y, at: _of("Sign", x),
     "Acos": lambda x, y, at: -((1.0 - x**2) ** -0.5),
     "Acosh": lambda x, y, at: (x**2 - 1.0) ** -0.5,

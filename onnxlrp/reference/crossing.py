@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxlrp.reference import differences, recurrent, sensitivity
+from onnxlrp.reference import differences, recurrent, sensitivity, trees
 from onnxlrp.reference.contributions import (
     LINEAR,
     Block,
@@ -33,12 +33,14 @@ from onnxlrp.reference.products import (
     parts_of,
     summed_to,
 )
-from onnxlrp.reference.rules import LINEAR_RULES, Contributions, evened
+from onnxlrp.reference.rules import LINEAR_RULES, Contributions, evened, stab
 
 CHUNK = 2**18
 """How many contributions z_ij are held at a time."""
 
-PASSED_ON = frozenset(ACTIVATIONS) | {"Identity", "Dropout", "Cast"}
+PASSED_ON = frozenset(ACTIVATIONS) | {
+    *("Identity", "Dropout", "Cast", "Binarizer", "LabelEncoder"),
+}
 """Operators whose every output element has one input element, which receives its relevance."""
 
 STRUCTURAL = {
@@ -347,6 +349,26 @@ def _of_change(
     return back
 
 
+def _trees(
+    node: onnx.NodeProto,
+    x: Array,
+    relevance: Array,
+    rule: str,
+    parameters: Mapping[str, Any],
+    root: Array | None,
+) -> Propagated:
+    """Share relevance out along what features add to each score, and the mean they are added to."""
+    nothing = np.zeros(len(x))
+    if rule == "gradient":
+        return Propagated([np.zeros_like(x)], nothing, nothing)
+    z, (found, mean) = trees.scores(node, x), trees.terms(node, x, root, rule)
+    if root is not None:
+        z, mean = z - trees.scores(node, root), np.zeros_like(mean)
+    share = relevance / stab(z, parameters.get("stabiliser", 1e-6))
+    back = (found * share[:, None]).sum(axis=2)
+    return Propagated([back], (mean * share).sum(axis=1), (relevance - z * share).sum(axis=1))
+
+
 def propagate(
     node: onnx.NodeProto,
     inputs: Inputs,
@@ -390,6 +412,8 @@ def propagate(
     assert r is not None
     assert x is not None
     nothing = taken = np.zeros(_samples(r.shape))
+    if node.op_type in trees.TREES:
+        return _trees(node, x, r, rule, parameters, None if root is None else root[at])
     if root is not None and node.op_type in EXTREMA and rule != "proportional":
         # Whatever is more extreme than all else at both points is where the extremum changes.
         more = np.minimum if "Min" in node.op_type else np.maximum
@@ -453,6 +477,8 @@ def propagate(
         axes = reduced_axes(attributes_of(node), x.ndim, (*inputs, None)[1])
         column = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
         back = np.broadcast_to(share.reshape(column), x.shape)
+    elif node.op_type == "OneHotEncoder":
+        back = r.sum(axis=-1)
     elif node.op_type == "Trilu":
         (back,) = forward(node, [r, *inputs[1:]])
     elif node.op_type == "LRN":

@@ -15,12 +15,14 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxlrp.reference import recurrent
+from onnxlrp.reference import recurrent, trees
 from onnxlrp.reference.windows import Attributes, Windows, transposed_windows, windows
 
 Array = npt.NDArray[Any]
 
 OLDEST_OPSET = 18
+
+_OPSETS = (("", OLDEST_OPSET), ("ai.onnx.ml", 3))
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -420,6 +422,7 @@ _DELEGATED = {
     *("Shape", "Size", "Gather", "Constant", "ConstantOfShape", "Expand", "Tile", "ArgMax"),
     *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND", "ScatterElements"),
     *("ScatterND", "TopK", "Resize", "ReverseSequence", "Trilu", "Col2Im"),
+    *("Binarizer", "LabelEncoder", "OneHotEncoder"),
 }
 
 
@@ -438,7 +441,7 @@ def _delegate(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> list[Arra
         ],
         [helper.make_empty_tensor_value_info(name) for name in alone.output],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OLDEST_OPSET)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in _OPSETS])
     return [np.asarray(v) for v in ReferenceEvaluator(model).run(None, feeds)]
 
 
@@ -448,6 +451,9 @@ def forward(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> list[Array]
     integers = bool(given) and not any(is_float(v) for v in given)
     if node.op_type in _DELEGATED or (integers and node.op_type not in ("Cast", "Pad", "Identity")):
         return [widened(v) for v in _delegate(node, inputs)]
+    if node.op_type in trees.TREES:
+        (x,) = given
+        return [trees.scores(node, x)]
     if node.op_type in NORMALISATIONS:
         return [_normalisation(node, inputs)]
     if node.op_type in recurrent.GATES:

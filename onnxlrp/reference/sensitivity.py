@@ -22,7 +22,7 @@ from onnxlrp.reference.products import PRODUCTS, summed_to
 
 RULES = ("gradient", "guided", "deconvnet")
 
-_STEPS = ("Sign", "Floor", "Ceil", "Round", "Hardmax")
+_STEPS = ("Sign", "Floor", "Ceil", "Round", "Hardmax", "Binarizer", "LabelEncoder")
 """Functions that are constant but where they jump."""
 
 _POWERS = ("Sqrt", "Log", "Pow", "Div", "Reciprocal")
@@ -115,8 +115,10 @@ def cross(
         back = _of_normalisation(node, inputs, relevance)
     elif node.op_type == "ReduceProd":
         back = _of_whole_product(node, x, (*inputs, None)[1], relevance)
+    elif node.op_type == "OneHotEncoder":
+        back = np.zeros_like(x)
     elif sum(live) == 1 and (
-        node.op_type in (*ACTIVATIONS, "Cast", "Pow", "Mod", "Max", "Min")
+        node.op_type in (*ACTIVATIONS, *_STEPS, "Cast", "Pow", "Mod", "Max", "Min")
         or (node.op_type == "Div" and at == 1)
     ):
         through = relevance if rule == "gradient" else np.maximum(relevance, 0.0)
