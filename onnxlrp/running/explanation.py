@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
+from onnxlrp.inputs.columns import feature_names
 from onnxlrp.inputs.targets import Aim
 from onnxlrp.inputs.text import Tokens
 
@@ -275,7 +277,8 @@ class Explanation:
     ) -> Image.Image:
         """Draw one map with what it is of: a picture, a signal [C, L], a table's row [F], a text.
 
-        The photograph is shown where the explainer stores its preprocessing.
+        The photograph is shown where the explainer stores its preprocessing. Of several inputs that
+        are columns of a table all are drawn together where none is named.
 
         Parameters
         ----------
@@ -292,7 +295,11 @@ class Explanation:
         from onnxlrp.drawing.panels import sheet
         from onnxlrp.drawing.typeset import sentence
 
-        relevance, values = self.of(index, name)
+        names = None
+        if name is None and self._is_table:
+            names, relevance, values = self._row(index)
+        else:
+            relevance, values = self.of(index, name)
         label = self.aim(index).in_words(labels, numbers=False)
         heading = title(label, self.account(index))
         if self.texts:
@@ -306,9 +313,29 @@ class Explanation:
             picture,
             self.layout,
             title=heading,
-            names=self.features.get(name or next(iter(self.inputs))),
+            names=names or self.features.get(name or next(iter(self.inputs))),
             **options,
         )
+
+    @property
+    def _is_table(self) -> bool:
+        """Whether several inputs are explained, all of them columns of a table."""
+        maps = self.relevance
+        return isinstance(maps, dict) and all(array.ndim == 2 for array in maps.values())
+
+    def _row(self, index: int) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
+        """Join names, relevance and values of the columns of several inputs."""
+        assert isinstance(self.relevance, dict)
+        maps = self.relevance
+        rest = iter(feature_names({name: array.shape[1] for name, array in maps.items()}))
+        names: list[str] = []
+        for name, array in maps.items():
+            numbered = list(islice(rest, array.shape[1]))
+            names += self.features.get(name, numbered)
+        relevance, values = (
+            np.concatenate([arrays[name][index] for name in maps]) for arrays in (maps, self.inputs)
+        )
+        return names, relevance, values
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to an `.npz` file, completely or not at all.
@@ -379,7 +406,7 @@ class Explanation:
     def _repr_png_(self) -> bytes | None:
         """Show the first input to Jupyter, which shows the text where nothing can be drawn."""
         try:
-            drawn = self.plot(name=next(iter(self.inputs)))
+            drawn = self.plot(name=None if self._is_table else next(iter(self.inputs)))
         except InputError:
             return None
         buffer = io.BytesIO()

@@ -4,12 +4,16 @@ import concurrent.futures
 
 import numpy as np
 import pytest
+import tabular
 from PIL import Image
+from support import normal
 
 import onnxlrp
 from onnxlrp.demo import MODEL, PREPROCESSING
+from onnxlrp.drawing.bars import bars
 from onnxlrp.inputs.preprocessing import Preprocessing
-from onnxlrp.running.explanation import Account, Explanation, Region, is_flat
+from onnxlrp.running.explainer import Explainer
+from onnxlrp.running.explanation import Account, Explanation, Region, is_flat, title
 
 
 def explanation(relevance: np.ndarray, preprocessing: Preprocessing | None = None, logit=True):
@@ -100,6 +104,33 @@ def bundled():
 
     conversion = onnxlrp.convert(onnx.load_model_from_string(proto), preprocessing=PREPROCESSING)
     return conversion.to_proto().SerializeToString()
+
+
+def test_a_row_is_drawn_with_the_names_that_are_stored_and_several_inputs_as_one():
+    rows = normal(2, 4) + np.array([0, 0, 30, 5], np.float32)
+    conversion = onnxlrp.convert(tabular.matrix(), "epsilon", features=["u", "v", "age", "pay"])
+    one = Explainer(conversion.to_proto().SerializeToString())(rows, 1)
+    wanted = bars(
+        one.relevance[1],
+        rows[1],
+        title=title("class 1", one.account(1)),
+        names=["u", "v", "age", "pay"],
+    )
+    assert one.plot(1).tobytes() == wanted.tobytes()
+    conversion = onnxlrp.convert(tabular.several(), "epsilon")
+    columns = {
+        "age": rows[:, 2:3].round().astype(np.int64),
+        "pay": rows[:, 3:],
+        "rest": rows[:, :2],
+    }
+    several = Explainer(conversion.to_proto().SerializeToString())(columns, 1)
+    joined = np.concatenate([several.relevance[name][0] for name in columns])
+    values = np.concatenate([columns[name][0] for name in columns])
+    names = ["age", "pay", "rest 0", "rest 1"]
+    wanted = bars(joined, values, title=title("class 1", several.account()), names=names)
+    assert several.plot().tobytes() == wanted.tobytes()
+    assert several.plot(name="rest").height < wanted.height
+    assert several._repr_png_().startswith(b"\x89PNG")
 
 
 def test_many_threads_share_one_explainer(bundled):
