@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import re
 from collections.abc import Mapping
@@ -19,7 +20,10 @@ from google.protobuf.message import DecodeError
 from onnxlrp.errors import ModelError
 from onnxlrp.graph.analysis import Facts, analyse
 from onnxlrp.graph.canonical import Operation, operations
+from onnxlrp.graph.derived import hold_derived
 from onnxlrp.graph.head import network_of
+from onnxlrp.graph.lifting import sort
+from onnxlrp.graph.quantised import TWIN, WITHIN
 from onnxlrp.graph.score import Score
 from onnxlrp.graph.shapes import signature
 from onnxlrp.running.contract import Contract, Tensor
@@ -154,7 +158,8 @@ def read(source: Source) -> Written:
     contract = Contract.read({entry.key: entry.value for entry in proto.metadata_props})
     if contract is None:
         raise ModelError(f"{name} is a plain model, not an explainer")
-    model, added = _model_part(proto, contract)
+    proto, twin = _with_twin(proto)
+    model, added = _model_part(proto, contract, twin)
     if folder is not None:
         ir.external_data.set_base_dir(model.graph, folder)
     graph = model.graph
@@ -198,12 +203,38 @@ def read(source: Source) -> Written:
     )
 
 
-def _model_part(proto: onnx.ModelProto, contract: Contract) -> tuple[ir.Model, dict[str, Tensor]]:
-    """Return the model alone, and the inputs that the explainer has beyond the model's."""
+def _with_twin(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.GraphProto]:
+    """Return an explainer with all that is noted of a quantised model's twin, and what is noted."""
+    twin = onnx.GraphProto()
+    noted = next((entry.value for entry in proto.metadata_props if entry.key == TWIN), None)
+    if noted is None:
+        return proto, twin
+    twin.ParseFromString(base64.b64decode(noted))
+    whole = onnx.ModelProto()
+    whole.CopyFrom(proto)
+    made = {name for node in proto.graph.node for name in node.output}
+    whole.graph.node.extend(node for node in twin.node if node.output[0] not in made)
+    whole.graph.initializer.extend(twin.initializer)
+    whole.graph.value_info.extend(twin.value_info)
+    return whole, twin
+
+
+def _model_part(
+    proto: onnx.ModelProto, contract: Contract, twin: onnx.GraphProto
+) -> tuple[ir.Model, dict[str, Tensor]]:
+    """Return the model alone, and the inputs that the explainer has beyond the model's.
+
+    Of a quantised one that is its twin, with Clip where the explainer reads what is quantised.
+    """
     model = onnx.ModelProto()
     model.CopyFrom(proto)
     graph = model.graph
-    own = [node for node in graph.node if not node.name.startswith(_WRITTEN)]
+    noted = {node.output[0]: node for node in twin.node}
+    own = [
+        noted.get(node.output[0], node)
+        for node in graph.node
+        if not node.name.startswith((_WRITTEN, WITHIN))
+    ]
     read = {name for node in own for name in node.input}
     emitted = {n for node in graph.node if node.name.startswith(_WRITTEN) for n in node.input}
     added = [v for v in graph.input if v.name in emitted - read - {*contract.relevance}]
@@ -212,9 +243,13 @@ def _model_part(proto: onnx.ModelProto, contract: Contract) -> tuple[ir.Model, d
     _keep(graph.node, own)
     _keep(graph.input, [v for v in graph.input if v not in added])
     _keep(graph.output, [v for v in graph.output if v.name not in ours])
+    if noted:
+        sort(graph)
     try:
         extra = {v.name: _tensor(ir.from_proto(v)) for v in added}
-        return ir.from_proto(model), extra
+        parsed = ir.from_proto(model)
+        hold_derived(parsed.graph)
+        return parsed, extra
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the explainer's graph is malformed: {error}") from error
 

@@ -22,6 +22,7 @@ from onnxlrp.compiler.assignment import Assignment, assign, kinds_of, unmatched
 from onnxlrp.compiler.batching import prove_batch
 from onnxlrp.compiler.composite import CLASS_ACTIVATION_MAPS, YIELDS, Composite
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
+from onnxlrp.compiler.reunion import reunite
 from onnxlrp.compiler.several import takes_several
 from onnxlrp.compiler.start import read_start
 from onnxlrp.compiler.walk import propagate
@@ -270,13 +271,18 @@ def convert(
         "missing": json.dumps(missing),
     }
     renamed = assemble(loaded.model, network, flow, intermediates, metadata)
+    score = network.score.name or ""
+    nodes = tuple(_explained(operation, assigned[operation]) for operation in facts.operations)
+    if loaded.own is not None:
+        ends = {score, network.output.name or ""}
+        reunite(loaded.model, loaded.own, loaded.weights, ends)
     if fold_weights:
         folding.fold_weights(loaded.model)
     result = Conversion(
         loaded.model,
-        tuple(_explained(operation, assigned[operation]) for operation in facts.operations),
+        nodes,
         chosen,
-        network.score.name or "",
+        score,
         kinds_of(facts),
         (
             *loaded.notes,

@@ -14,6 +14,7 @@ import onnx_ir.passes.common as passes
 from onnx.reference import ReferenceEvaluator
 from onnxscript.optimizer import fold_constants
 
+from onnxlrp.graph.derived import widens
 from onnxlrp.graph.operators import operator_of
 from onnxlrp.graph.shapes import dims_of
 
@@ -67,7 +68,7 @@ def _should_fold(node: ir.Node) -> bool | None:
     if shape is not None:
         sizes.append(tuple(shape.numpy().tolist()))
     known = [math.prod(d for d in dims if isinstance(d, int)) for dims in sizes]
-    if any(count > _MOST_FOLDED for count in known):
+    if any(count > _MOST_FOLDED for count in known) or widens(node):
         return False
     return True if fills else None
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from onnxlrp.graph.canonical import Operation, constant_of
 from onnxlrp.graph.operators import Fact, has, operator_of
+from onnxlrp.graph.quantised import READS
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -81,7 +82,8 @@ def bounded_values(graph: ir.Graph, found: Sequence[Operation]) -> frozenset[int
         if node.domain not in ("", "ai.onnx"):
             continue
         operator, inputs = operator_of(node), list(node.inputs)
-        ends = inputs[1:3] if operator == "Clip" else []
+        # Everything that is quantised lies between two numbers: that says nothing.
+        ends = inputs[1:3] if operator == "Clip" and READS not in node.metadata_props else []
         if (
             has(operator, Fact.BOUNDED)
             or (len(ends) == 2 and all(v is not None and constant_of(v) is not None for v in ends))

@@ -15,6 +15,7 @@ from onnxlrp.graph.bodies import MICROSOFT
 from onnxlrp.graph.expanding import expand, rename
 from onnxlrp.graph.flattening import flatten, is_flat
 from onnxlrp.graph.older import modernise, resample_as_before
+from onnxlrp.graph.quantised import split
 from onnxlrp.graph.shapes import inferred
 from onnxlrp.graph.tensors import SMALL, elements
 from onnxlrp.graph.texts import dictionary
@@ -54,14 +55,17 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:400] or type(error).__name__
 
 
-def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+def prepare(
+    proto: onnx.ModelProto,
+) -> tuple[onnx.ModelProto, onnx.GraphProto | None, list[str]]:
     """Check a model as onnx does, inline functions, lift, write out control flow, infer shapes.
 
     Large weights are set aside meanwhile: onnx's C++ copies its input, and limits it to 2 GB.
 
     Returns
     -------
-    the model, and what the user should know of outputs that were left out
+    the model; of a quantised one its twin, and what it was without weights (`quantised.split`);
+    and what the user should know of outputs that were left out
 
     Raises
     ------
@@ -83,7 +87,7 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
                 f"'{entry.domain or 'ai.onnx'}'"
             )
     weights = set_aside(proto.graph)
-    _sort(proto.graph)
+    sort(proto.graph)
     notes = leave_out(proto.graph)
     constant = {tensor.name for tensor in proto.graph.initializer}
     for value in proto.graph.input:
@@ -107,9 +111,10 @@ def prepare(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     if not is_flat(proto):
         proto = flatten(_infer(proto), {tensor.name for tensor in weights})
         weights += set_aside(proto.graph)
+    own = split(proto, weights)
     proto = _infer(expand(proto))
     put_back(proto.graph, weights)
-    return proto, notes
+    return proto, own, notes
 
 
 def leave_out(graph: onnx.GraphProto) -> list[str]:
@@ -140,10 +145,10 @@ def leave_out(graph: onnx.GraphProto) -> list[str]:
     return notes
 
 
-def _sort(graph: onnx.GraphProto) -> None:
+def sort(graph: onnx.GraphProto) -> None:
     """Put the nodes behind those that they read, as onnx demands and onnxruntime does not."""
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    reads = [{makers[n] for n in _read(node) if n in makers} for node in graph.node]
+    reads = [{makers[n] for n in read_by(node) if n in makers} for node in graph.node]
     if all(other < i for i, others in enumerate(reads) for other in others):
         return
     try:
@@ -157,7 +162,7 @@ def _sort(graph: onnx.GraphProto) -> None:
     graph.node.extend(copies)
 
 
-def _read(node: onnx.NodeProto) -> Iterator[str]:
+def read_by(node: onnx.NodeProto) -> Iterator[str]:
     """Yield what a node and its subgraphs read, but for what the subgraphs hold themselves."""
     yield from node.input
     for attribute in node.attribute:
@@ -165,7 +170,7 @@ def _read(node: onnx.NodeProto) -> Iterator[str]:
             own = {held.name for held in (*graph.input, *graph.initializer)}
             own.update(name for inner in graph.node for name in inner.output)
             for inner in graph.node:
-                yield from (name for name in _read(inner) if name not in own)
+                yield from (name for name in read_by(inner) if name not in own)
 
 
 def _check(proto: onnx.ModelProto) -> None:

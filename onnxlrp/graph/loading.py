@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from onnxlrp.errors import InputError, ModelError
 from onnxlrp.files import check_regular
 from onnxlrp.graph.batch import free_batch
 from onnxlrp.graph.constants import fold
+from onnxlrp.graph.derived import hold_derived
 from onnxlrp.graph.flattening import WHY
-from onnxlrp.graph.lifting import MINIMUM_OPSET, malformed, prepare
+from onnxlrp.graph.lifting import MINIMUM_OPSET, malformed, prepare, read_by
+from onnxlrp.graph.quantised import identify
 from onnxlrp.graph.recurrent import name_hidden
 from onnxlrp.graph.shapes import Dim, dims_of
 from onnxlrp.graph.sizes import settle
@@ -46,12 +48,17 @@ class LoadedModel:
         initializers no longer listed as inputs, every node and value named, shapes inferred
     sha256 : hex digest of the model file's bytes (of the serialised proto if it was in memory)
     notes : what the user should know of outputs that were left out
+    own : of a quantised model, of which `model` is the twin (`graph.quantised`), what it was; all
+        that it reads of its weights is among its inputs, and in `weights`
+    weights : initializers by name
 
     """
 
     model: ir.Model
     sha256: str
     notes: tuple[str, ...] = ()
+    own: ir.Graph | None = None
+    weights: Mapping[str, ir.Value] = field(default_factory=dict)
 
 
 def load(
@@ -92,7 +99,7 @@ def load(
         free_batch(proto)
     imported = {entry.domain: entry.version for entry in proto.opset_import}
     with malformed(), _unlogged():
-        proto, notes = prepare(proto)
+        proto, own, notes = prepare(proto)
         model = ir.from_proto(proto)
         model.graph.meta[OPSETS] = imported
         for node in model.graph:
@@ -101,8 +108,24 @@ def load(
         ir.external_data.set_base_dir(model.graph, folder)
         for name, content in held.items():
             _hold(model.graph.initializers[name], content)
+        weights = dict(model.graph.initializers)
         _normalise(model)
-    return LoadedModel(model, digest, tuple(notes))
+    if own is None:
+        return LoadedModel(model, digest, tuple(notes))
+    return LoadedModel(model, digest, tuple(notes), _graph_of(own), weights)
+
+
+def _graph_of(own: onnx.GraphProto) -> ir.Graph:
+    """Return a model's nodes as they were, all initializers among the inputs."""
+    made = {name for node in own.node for name in node.output}
+    given = {value.name for value in own.input} | made
+    read = dict.fromkeys(name for node in own.node for name in read_by(node) if name)
+    own.input.extend(
+        onnx.helper.make_empty_tensor_value_info(name) for name in read if name not in given
+    )
+    graph: ir.Graph = ir.from_proto(own)  # type: ignore[assignment]
+    _name(graph)
+    return graph
 
 
 def _hold(value: ir.Value, content: bytes) -> None:
@@ -163,6 +186,7 @@ def _normalise(model: ir.Model) -> None:
     passes.RemoveInitializersFromInputsPass()(model)
     _name(model.graph)
     fold(model)
+    identify(model.graph)
     passes.RemoveUnusedNodesPass()(model)
     passes.TopologicalSortPass()(model)
     _name(model.graph)
@@ -173,6 +197,7 @@ def _normalise(model: ir.Model) -> None:
     while _round_down(model.graph):
         _infer_shapes(model)
         settle(model, _infer_shapes)
+    hold_derived(model.graph)
     model.graph.opset_imports.setdefault("", MINIMUM_OPSET)
     opsets = [onnx.helper.make_opsetid("", model.graph.opset_imports[""])]
     model.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(opsets))

@@ -296,7 +296,12 @@ class Emitter:
         return Tensor(self, self._constants[key], sign)
 
     def duplicate(self, value: ir.Value) -> ir.Value:
-        """Write an initializer of the model a second time, under another name."""
+        """Write an initializer of the model a second time, under another name.
+
+        What is derived of quantised weights is no initializer, and stays as it is.
+        """
+        if value.producer() is not None:
+            return value
         key = id(value)
         if key not in self._constants:
             copy = ir.Value(

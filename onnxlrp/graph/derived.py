@@ -1,0 +1,92 @@
+"""Weights that are computed of quantised ones when a model is loaded, and not stored."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from onnxlrp.graph.tensors import SMALL
+
+Array = np.ndarray[Any, Any]
+
+# Types of weights that would take several times their room as real numbers.
+_NARROW = {
+    *(ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4),
+    *(ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E4M3FNUZ, ir.DataType.FLOAT8E5M2),
+    ir.DataType.FLOAT8E5M2FNUZ,
+}
+
+
+def widens(node: ir.Node) -> bool:
+    """Whether a node writes large quantised weights as real numbers."""
+    x = node.inputs[0] if node.inputs else None
+    tensor = None if x is None else x.const_value
+    return tensor is not None and tensor.dtype in _NARROW and tensor.size > SMALL
+
+
+def hold_derived(graph: ir.Graph) -> None:
+    """Let values that are computed of quantised weights alone tell what they hold.
+
+    They stay computed, so that a file need not hold them.
+    """
+    derived: set[ir.Value] = set()
+    for node in graph:
+        inputs = [value for value in node.inputs if value is not None]
+        starts = node.op_type == "DequantizeLinear" or widens(node)
+        if (
+            len(node.outputs) != 1
+            or not inputs
+            or not (starts or any(value in derived for value in inputs))
+            or any(value.const_value is None or value.is_graph_input() for value in inputs)
+        ):
+            continue
+        (value,) = node.outputs
+        if value.dtype is not None and value.shape is not None and value.shape.is_static():
+            derived.add(value)
+            value.const_value = ir.LazyTensor(
+                partial(_derived, node), value.dtype, value.shape, name=value.name, cache=True
+            )
+
+
+def _derived(node: ir.Node) -> ir.TensorProtocol:
+    inputs = [v for v in node.inputs if v is not None and v.const_value is not None]
+    arrays = {v.name or "": v.const_value.numpy() for v in inputs if v.const_value is not None}
+    if node.op_type == "DequantizeLinear":
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        return ir.tensor(dequantised(*(arrays[v.name or ""] for v in inputs), **attributes))
+    proto = ir.to_proto(node)
+    assert isinstance(proto, onnx.NodeProto)
+    assert node.graph is not None
+    opsets = {"": node.graph.opset_imports[""]}
+    (found,) = ReferenceEvaluator(proto, opsets=opsets).run(None, arrays)
+    return ir.tensor(np.asarray(found))
+
+
+def dequantised(
+    q: Array,
+    scale: Array,
+    zero: Array | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    **_: int,
+) -> Array:
+    """(q - zero) scale, of one scale, one for each place along an axis, or for each block there."""
+
+    def along(each: Array) -> Array:
+        if each.size == 1 and not block_size:
+            return each.reshape(())
+        if block_size:
+            return np.repeat(each, block_size, axis)[tuple(map(slice, q.shape))]
+        return each.reshape([-1 if a == axis % q.ndim else 1 for a in range(q.ndim)])
+
+    wide = q.astype(np.float64)
+    if zero is not None:
+        wide = wide - along(zero.astype(np.float64))
+    # As the operator does: the difference, then the product, each rounded.
+    return wide.astype(scale.dtype) * along(scale)
