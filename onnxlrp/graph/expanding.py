@@ -7,7 +7,7 @@ import onnx
 import onnx.inliner
 from onnx import helper
 
-from onnxlrp.graph import attention, einsum, fused, plain, tabular
+from onnxlrp.graph import attention, einsum, fused, packed, plain, tabular
 from onnxlrp.graph.bodies import BODIES, MICROSOFT, Call, written_out
 from onnxlrp.graph.recurrent import time_first
 from onnxlrp.graph.shapes import inferred
@@ -19,6 +19,7 @@ __all__ = [
     "einsum",
     "expand",
     "fused",
+    "packed",
     "plain",
     "rename",
     "tabular",

@@ -74,7 +74,7 @@ def split(proto: onnx.ModelProto, weights: Iterable[onnx.TensorProto]) -> onnx.G
 
     """
     graph = proto.graph
-    if not any(key_of(node) in _WRITERS for node in graph.node):
+    if not any(key_of(node) in (*_WRITERS, *_PACKED) for node in graph.node):
         return None
     own = onnx.GraphProto()
     own.CopyFrom(graph)
@@ -521,6 +521,9 @@ _WRITERS: dict[str, Callable[[_Twin, onnx.NodeProto], None]] = {
     f"{MICROSOFT}::DynamicQuantizeMatMul": _dynamic_matmul,
 }
 """By operator: how what it means is written."""
+
+_PACKED = (f"{MICROSOFT}::MatMulNBits", f"{MICROSOFT}::GatherBlockQuantized")
+"""Operators that have a body (`graph.packed`), for the twin alone."""
 
 _ALONE = ("DynamicQuantizeLinear", f"{MICROSOFT}::DynamicQuantizeMatMul")
 """Operators that quantise what they read."""

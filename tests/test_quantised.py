@@ -1,0 +1,266 @@
+"""Quantised networks: outputs bit for bit, relevance by the definition of what they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnxlrp
+from onnxlrp.audit.checking import check
+from tests.support import Array, close, lines, model, node, normal, run, with_outputs
+
+MICROSOFT = "com.microsoft"
+EPSILON = 1e-6
+
+
+def step(largest: float, bits: int = 8) -> Array:
+    """Distance of two neighbours."""
+    return np.array(largest / (2**bits - 1), np.float32)
+
+
+W1, B1 = normal(3, 2, 3, 3, seed=1, scale=0.4), normal(3, seed=2, scale=0.2)
+W2, B2 = normal(48, 4, seed=3, scale=0.3), normal(4, seed=4, scale=0.2)
+X = normal(3, 2, 6, 6, seed=5)
+SCALES = {"x": step(6.0), "h": step(3.0), "y": step(10.0)}
+ZEROS = {"x": 128, "h": 0, "y": 128}
+
+
+def whole(real: Array, scale: Array, zero: int, kind: type) -> Array:
+    """Quantise: round to even, and cut to what the type holds."""
+    limits = np.iinfo(kind)
+    return np.clip(np.rint(real / scale) + zero, limits.min, limits.max).astype(kind)
+
+
+class Definition:
+    """The network in float64, from what its integers mean, and relevance from z_ij."""
+
+    def __init__(self, per_channel: bool, signed: bool) -> None:
+        self.kind: type = np.int8 if signed else np.uint8
+        move = 128 if signed else 0
+        self.zeros = {name: zero - move for name, zero in ZEROS.items()}
+        axis = (1, 2, 3) if per_channel else None
+        self.w1_scale = np.asarray(np.abs(W1).max(axis) / 63, np.float32)
+        self.w2_scale = np.asarray(np.abs(W2).max(0 if per_channel else None) / 63, np.float32)
+        spread = self.w1_scale.reshape(-1, 1, 1, 1)
+        self.w1 = whole(W1, spread, 0, np.int8)
+        self.w2 = whole(W2, self.w2_scale, 0, np.int8)
+        self.b1_scale = SCALES["x"] * self.w1_scale
+        self.b2_scale = SCALES["h"] * self.w2_scale
+        self.b1, self.b2 = (
+            np.rint(b / s).astype(np.int32) for b, s in ((B1, self.b1_scale), (B2, self.b2_scale))
+        )
+        wide = np.float64
+        self.matrix, self.bias = _as_matrix(self.w1 * wide(1) * spread, self.b1 * self.b1_scale)
+        self.second = self.w2 * wide(1) * self.w2_scale
+        self.last_bias = self.b2 * wide(1) * self.b2_scale
+
+    def run(self, proto: onnx.ModelProto) -> None:
+        """Take what the model itself rounds to, where that is the nearest number, or the next."""
+        found = run(with_outputs(proto, ["x_q", "h_q", "y_q"]), {"x": X})
+        held = (self._meant(found[f"{name}_q"], name) for name in SCALES)
+        self.x, self.h, self.y = (array.reshape(len(X), -1) for array in held)
+        self.z1 = self.x @ self.matrix + self.bias
+        self.z2 = self.h @ self.second + self.last_bias
+        for name, real, rounded in (("h", np.maximum(self.z1, 0), self.h), ("y", self.z2, self.y)):
+            nearest = whole(real, np.float64(SCALES[name]), self.zeros[name], self.kind)
+            off = np.abs(self._meant(nearest, name) - rounded)
+            assert off.max() < 1.5 * SCALES[name]
+            assert np.count_nonzero(off > SCALES[name] / 2) <= 2
+
+    def _meant(self, q: Array, name: str) -> Array:
+        return np.asarray((q.astype(np.float64) - self.zeros[name]) * SCALES[name])
+
+    def relevance(self, target: int, rule: str) -> Array:
+        arriving = np.zeros_like(self.y)
+        arriving[:, target] = self.y[:, target]
+        hidden = _back(self.h, self.second, self.last_bias, arriving, rule)
+        return _back(self.x, self.matrix, self.bias, hidden, rule).reshape(X.shape)
+
+    def gradient(self, target: int) -> Array:
+        """Straight through what is rounded, 0 where it is cut off."""
+        open_ = (self.z1 > 0) & (self.z1 < 255 * SCALES["h"])
+        inside = np.abs(X) < 127 * SCALES["x"]
+        return ((self.second[:, target] * open_) @ self.matrix.T).reshape(X.shape) * inside
+
+
+def _as_matrix(w: Array, b: Array) -> tuple[Array, Array]:
+    """Write the convolution, 3x3 on 6x6 without padding, as a matrix."""
+    matrix = np.zeros((2, 6, 6, 3, 4, 4))
+    for row in range(4):
+        for column in range(4):
+            window = matrix[:, row : row + 3, column : column + 3, :, row, column]
+            window += w.transpose(1, 2, 3, 0)
+    return matrix.reshape(72, 48), np.repeat(b, 16)
+
+
+def _back(x: Array, w: Array, b: Array, relevance: Array, rule: str) -> Array:
+    z = x[:, :, None] * w
+    total = z.sum(1) + b
+    if rule == "z-plus":
+        z = np.maximum(z, 0)
+        total = z.sum(1) + np.maximum(b, 0)
+    stabilised = total + EPSILON * np.where(total >= 0, 1, -1)
+    return np.asarray((z * (relevance / stabilised)[:, None]).sum(2))
+
+
+# --- The same network in each form ---------------------------------------------------------------
+
+
+def qdq(d: Definition) -> onnx.ModelProto:
+    """QuantizeLinear and DequantizeLinear around each layer."""
+    weights = stored(d)
+    per_channel = d.w1_scale.size > 1
+
+    def pair(name: str, source: str) -> list[onnx.NodeProto]:
+        q = [source, f"{name}_scale", f"{name}_zero"]
+        return [
+            node("QuantizeLinear", q, f"{name}_q"),
+            node("DequantizeLinear", [f"{name}_q", *q[1:]], f"{name}_d"),
+        ]
+
+    def held(name: str, axis: int) -> onnx.NodeProto:
+        attributes = {"axis": axis} if per_channel else {}
+        return node("DequantizeLinear", [name, f"{name}_scale"], f"{name}_d", **attributes)
+
+    body = [
+        *pair("x", "x"),
+        *(held("w1", 0), held("b1", 0), held("w2", 1), held("b2", 0)),
+        node("Conv", ["x_d", "w1_d", "b1_d"], "z1"),
+        node("Relu", ["z1"], "r1"),
+        *pair("h", "r1"),
+        node("Flatten", ["h_d"], "f"),
+        node("Gemm", ["f", "w2_d", "b2_d"], "z2"),
+        *pair("y", "z2"),
+    ]
+    return model(body, {"x": ["N", 2, 6, 6]}, ["y_d"], weights, opset=21)
+
+
+def stored(d: Definition) -> dict[str, Array]:
+    """What every form stores."""
+    scales = {f"{name}_scale": scale for name, scale in SCALES.items()}
+    zeros = {f"{name}_zero": np.array(zero, d.kind) for name, zero in d.zeros.items()}
+    weights = {"w1": d.w1, "b1": d.b1, "w2": d.w2, "b2": d.b2}
+    more = {f"{name}_scale": getattr(d, f"{name}_scale") for name in weights}
+    return {**scales, **zeros, **weights, **more}
+
+
+def qoperator(d: Definition) -> onnx.ModelProto:
+    """QLinearConv, and com.microsoft's QGemm."""
+    kept = stored(d)
+    kept |= {"w1_zero": np.zeros_like(d.w1_scale, np.int8)}
+    kept |= {"w2_zero": np.zeros_like(d.w2_scale, np.int8)}
+    conv = ["x_q", "x_scale", "x_zero", "w1", "w1_scale", "w1_zero", "h_scale", "h_zero", "b1"]
+    gemm = ["f", "h_scale", "h_zero", "w2", "w2_scale", "w2_zero", "b2", "y_scale", "y_zero"]
+    body = [
+        node("QuantizeLinear", ["x", "x_scale", "x_zero"], "x_q"),
+        node("QLinearConv", conv, "h_q"),
+        node("Flatten", ["h_q"], "f"),
+        node("QGemm", gemm, "y_q", domain=MICROSOFT),
+        node("DequantizeLinear", ["y_q", "y_scale", "y_zero"], "y_d"),
+    ]
+    return of_microsoft(body, {"x": ["N", 2, 6, 6]}, {"y_d": ["N", 4]}, kept)
+
+
+def of_microsoft(
+    body: Sequence[onnx.NodeProto],
+    inputs: dict[str, Sequence[int | str]],
+    outputs: dict[str, Sequence[int | str]],
+    weights: dict[str, Array | onnx.TensorProto],
+    opset: int = 21,
+) -> onnx.ModelProto:
+    """Build a model of operators that onnx does not know."""
+    graph = helper.make_graph(
+        list(body),
+        "test",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()],
+        [
+            array if isinstance(array, onnx.TensorProto) else numpy_helper.from_array(array, name)
+            for name, array in weights.items()
+        ],
+    )
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+FORMS = {
+    "QDQ": (qdq, False, False),
+    "QDQ, per channel": (qdq, True, False),
+    "QDQ, int8": (qdq, True, True),
+    "QOperator": (qoperator, False, False),
+    "QOperator, per channel": (qoperator, True, False),
+    "QOperator, int8": (qoperator, True, True),
+}
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> tuple[onnx.ModelProto, Definition]:
+    build, per_channel, signed = FORMS[request.param]
+    defined = Definition(per_channel, signed)
+    proto = build(defined)
+    defined.run(proto)
+    return proto, defined
+
+
+def explained(
+    proto: onnx.ModelProto, composite: onnxlrp.Composite | str, x: Array, target: int
+) -> dict[str, Array]:
+    """Run an explainer, whose outputs must be the model's, bit for bit, however it is optimised."""
+    explainer = onnxlrp.convert(proto, composite).to_proto()
+    onnx.checker.check_model(explainer)
+    feeds = {"x": x, "target": np.array([target])}
+    for optimise in (True, False):
+        before, found = run(proto, {"x": x}, optimise), run(explainer, feeds, optimise)
+        for name, values in before.items():
+            np.testing.assert_array_equal(values, found[name])
+    return found
+
+
+@pytest.mark.parametrize("rule", ["epsilon", "z-plus"])
+def test_relevance_is_that_of_the_quantised_activations_and_dequantised_weights(
+    form: tuple[onnx.ModelProto, Definition], rule: str
+) -> None:
+    proto, defined = form
+    given = f"{rule} epsilon={EPSILON}" if rule == "epsilon" else rule
+    composite = lines(f"Conv: {given}", f"Gemm: {given}")
+    for target in (0, 3):
+        found = explained(proto, composite, X, target)
+        close(found["y_d"], defined.y)
+        close(found["relevance"], defined.relevance(target, rule))
+
+
+def test_gradients_go_straight_through_what_is_rounded(
+    form: tuple[onnx.ModelProto, Definition],
+) -> None:
+    proto, defined = form
+    close(explained(proto, "gradient", X, 2)["relevance"], defined.gradient(2))
+
+
+def test_audit_passes(form: tuple[onnx.ModelProto, Definition]) -> None:
+    proto, _ = form
+    audit = check(proto, onnxlrp.convert(proto).to_proto(), {"x": X})
+    assert audit.passed
+    assert audit.outputs == {"y_d": 0.0}
+    assert all(layer.difference is not None for layer in audit.layers)
+
+
+def test_relevance_against_a_reference_sums_to_the_change_of_the_quantised_network(
+    form: tuple[onnx.ModelProto, Definition],
+) -> None:
+    proto, _ = form
+    black = np.full_like(X[:1], -1.5)
+    composite = lines("Conv: epsilon", "Gemm: epsilon", epsilon=1e-9)
+    explainer = onnxlrp.convert(proto, composite, reference=black[0]).to_proto()
+    found = run(explainer, {"x": X, "target": np.array([1])})
+    # Unoptimised, as the reference is: it is no part of the model.
+    at_reference = run(proto, {"x": black}, optimise=False)["y_d"]
+    np.testing.assert_allclose(
+        found["reference_scores"], np.broadcast_to(at_reference, (3, 4)), atol=1e-6
+    )
+    sums = found["relevance"].reshape(3, -1).sum(1)
+    np.testing.assert_allclose(sums, (found["y_d"] - at_reference)[:, 1], rtol=1e-4)
+    assert check(proto, explainer, {"x": X}).passed
