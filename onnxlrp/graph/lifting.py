@@ -86,6 +86,7 @@ def prepare(
                 f"the model is malformed: it imports version {entry.version} of the operators of "
                 f"'{entry.domain or 'ai.onnx'}'"
             )
+    _usual(proto)
     weights = set_aside(proto.graph)
     sort(proto.graph)
     notes = leave_out(proto.graph)
@@ -115,6 +116,19 @@ def prepare(
     proto = _infer(expand(proto))
     put_back(proto.graph, weights)
     return proto, own, notes
+
+
+def _usual(proto: onnx.ModelProto) -> None:
+    """Write as onnx asks for it what onnxruntime takes otherwise: names of graphs and domains."""
+    graph = proto.graph
+    graph.name = graph.name or "graph"
+    for entry in (*proto.opset_import, *graph.node):
+        entry.domain = "" if entry.domain == "ai.onnx" else entry.domain
+    once = {value.name: value for value in reversed(graph.output)}
+    if len(once) < len(graph.output):
+        outputs = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in once.values()]
+        del graph.output[:]
+        graph.output.extend(outputs[::-1])
 
 
 def leave_out(graph: onnx.GraphProto) -> list[str]:

@@ -73,6 +73,8 @@ def find_score(
             raise _unsuited(chosen, at)
         return _placed(chosen[0], found, at, class_axis)
     candidates = [value for value in graph.outputs if suits(value) and not _is_picked(value)]
+    # What is only handed through is no score.
+    candidates = [value for value in candidates if value.producer()] or candidates
     scores = [_placed(value, found, at, class_axis) for value in candidates]
     starts = {(id(one.value), one.signs): one for one in scores}
     if not starts:

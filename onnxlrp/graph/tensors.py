@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import Message
@@ -15,6 +16,9 @@ from onnxlrp.errors import ModelError
 SMALL = 1024
 """Elements up to which a tensor counts as shape arithmetic, axes or pads, not as weights."""
 
+_MOST_DENSE = 1 << 28
+"""Elements of a sparse tensor that is written with its zeros: 1 GB of float32."""
+
 
 def check_tensors(proto: onnx.ModelProto, folder: Path) -> dict[str, bytes]:
     """Look at every tensor of a model, wherever it hangs, and take in those that are not weights.
@@ -22,6 +26,7 @@ def check_tensors(proto: onnx.ModelProto, folder: Path) -> dict[str, bytes]:
     External data are left where they are only if they belong to a large initializer of the graph;
     all others, of attributes, functions and subgraphs, are read into the model. What large
     initializers hold is taken out of it: protobuf copies it whenever it is looked at or moved.
+    Sparse tensors are written with their zeros.
 
     Parameters
     ----------
@@ -58,7 +63,49 @@ def check_tensors(proto: onnx.ModelProto, folder: Path) -> dict[str, bytes]:
                 tensor.raw_data = data.read(size)
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
+    for attribute in _sparse_attributes(proto):
+        dense = _dense(attribute.sparse_tensor)
+        attribute.CopyFrom(onnx.helper.make_attribute("value", dense))
+    for sparse in proto.graph.sparse_initializer:
+        dense = _dense(sparse)
+        if elements(dense) > SMALL:
+            held[dense.name] = dense.raw_data
+            dense.ClearField("raw_data")
+        proto.graph.initializer.append(dense)
+    del proto.graph.sparse_initializer[:]
     return held
+
+
+def _sparse_attributes(message: Message) -> Iterator[onnx.AttributeProto]:
+    """Yield what holds the value of a sparse constant."""
+    if isinstance(message, onnx.AttributeProto) and message.name == "sparse_value":
+        yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for entry in [value] if isinstance(value, Message) else value:
+                yield from _sparse_attributes(entry)
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    """Write a sparse tensor with its zeros: onnx infers nothing of one, and onnx_ir knows none.
+
+    Indices are of the flat tensor, [NNZ], or of each axis, [NNZ, rank].
+    """
+    sizes, name = list(sparse.dims), sparse.values.name
+    label = f"the sparse tensor '{name}'" if name else "a sparse tensor"
+    if any(size < 1 for size in sizes) or math.prod(sizes) > _MOST_DENSE:
+        raise ModelError(f"{label} is of the sizes {sizes}: too large, or none")
+    values = onnx.numpy_helper.to_array(sparse.values)
+    indices = onnx.numpy_helper.to_array(sparse.indices)
+    try:
+        flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), sizes)
+        dense = np.zeros(sizes, values.dtype)
+        if len(flat) != len(values) or (flat < 0).any():
+            raise ValueError
+        dense.reshape(-1)[flat] = values
+    except (ValueError, IndexError, TypeError):
+        raise ModelError(f"the indices of {label} do not fit its sizes {sizes}") from None
+    return onnx.numpy_helper.from_array(dense, name)
 
 
 def tensors_of(message: Message, label: str = "a tensor") -> Iterator[tuple[onnx.TensorProto, str]]:

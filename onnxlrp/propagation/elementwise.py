@@ -60,6 +60,9 @@ _GRADIENT: Mapping[str, Mapping[str, Parameter]] = {"gradient": {}}
 
 def _check_activation(operation: Operation, live: frozenset[int]) -> None:
     x, others = operation.inputs[0], operation.inputs[1:]
+    training = constant_of(operation.input(2)) if operation.operator == "Dropout" else None
+    if training is not None and training.any():
+        raise ObstacleError("it is in training mode", "export the model for inference")
     if any(value is not None and id(value) in live for value in others):
         raise ObstacleError(
             "its slope or its bounds depend on the explained input", "only constants are supported"
