@@ -84,9 +84,14 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
         "LpPool",
     ),
     (
-        "its sizes are not known",
-        "export the model with fixed sizes",
-        "MaxUnpool TensorScatter",
+        "its sizes, or its steps, are not known",
+        "export the model with fixed sizes, and with constants",
+        "MaxUnpool TensorScatter DFT STFT CumProd GridSample DeformConv AffineGrid",
+    ),
+    (
+        "it is a transform along several axes, or of half a spectrum",
+        "write it with ONNX's own DFT",
+        "com.microsoft::Rfft com.microsoft::Irfft",
     ),
     (
         "it reads a cache of earlier tokens, or looks through a window",
@@ -170,11 +175,29 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
         "TfIdfVectorizer",
     ),
     (
+        "it takes the largest of corners that are weighted, or as many points as a region is large",
+        "export it with mode 'avg' and a sampling_ratio",
+        "RoiAlign",
+    ),
+    (
+        "its windows are what another input says, rounded to pixels",
+        "export it as a RoiAlign",
+        "MaxRoiPool",
+    ),
+    (
+        "it makes a vector of a number that depends on the explained input",
+        "look it up in a table, with a Gather",
+        "OneHot",
+    ),
+    (
+        "how much it keeps depends on what it is given",
+        _EXPORT,
+        "Unique com.microsoft::Unique",
+    ),
+    (
         "it has no rule",
         _EXPORT,
-        "ai.onnx.ml::SVMClassifier ai.onnx.ml::SVMRegressor "
-        "CumProd DFT DeformConv GridSample MaxRoiPool OneHot RoiAlign STFT Unique "
-        "com.microsoft::Unique com.microsoft::Rfft com.microsoft::Irfft",
+        "ai.onnx.ml::SVMClassifier ai.onnx.ml::SVMRegressor",
     ),
     (
         "nothing of it is defined but what one program computes",

@@ -7,7 +7,7 @@ import onnx
 import onnx.inliner
 from onnx import helper
 
-from onnxlrp.graph import attention, einsum, fused, packed, plain, tabular
+from onnxlrp.graph import attention, einsum, fused, packed, plain, sampling, spectra, tabular
 from onnxlrp.graph.bodies import BODIES, MICROSOFT, Call, written_out
 from onnxlrp.graph.recurrent import time_first
 from onnxlrp.graph.shapes import inferred
@@ -22,12 +22,14 @@ __all__ = [
     "packed",
     "plain",
     "rename",
+    "sampling",
+    "spectra",
     "tabular",
 ]
 
 INLINED = (
     *("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),
-    *("CastLike", "AffineGrid", "CenterCropPad", "SwiGLU", "CausalConvWithState"),
+    *("CastLike", "CenterCropPad", "SwiGLU", "CausalConvWithState"),
     *("LinearAttention", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"),
     "ai.onnx.preview::FlexAttention",
 )

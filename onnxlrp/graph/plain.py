@@ -63,6 +63,36 @@ def _global_lp_pool(call: Call) -> Lines:
     yield from _root(call, "total", p)
 
 
+@body("x axis -> y", "CumProd")
+def _running_product(call: Call) -> Lines:
+    """Multiply every beginning of an axis: products, each shared by its factors."""
+    sizes = call.sizes(0)
+    (axis,) = call.constant(1)
+    size, backwards, shifted = sizes[axis], call.get("reverse"), call.get("exclusive")
+    if size is None:
+        raise UnfitError
+    yield integers("along", axis)
+    made = []
+    for place in range(size):
+        begin, end = (place, size) if backwards else (0, place + 1)
+        if shifted:
+            begin, end = begin + bool(backwards), end - (not backwards)
+        made.append(f"y{place}")
+        if begin == end:
+            yield integers("none", 0)
+            yield integers("single", 1)
+            yield "some = Slice(x, none, single, along)"
+            yield "shape = Shape(some)"
+            yield from call.number("one", 1)
+            yield f"y{place} = Expand(one, shape)"
+            continue
+        yield integers(f"begin{place}", begin)
+        yield integers(f"end{place}", end)
+        yield f"part{place} = Slice(x, begin{place}, end{place}, along)"
+        yield f"y{place} = ReduceProd(part{place}, along)"
+    yield f"y = Concat<axis={axis}>({', '.join(made)})"
+
+
 # --- What is moved -------------------------------------------------------------------------------
 
 

@@ -300,6 +300,13 @@ def _pad(
     return x[tuple(slice(b, n - e) for (b, e), n in zip(cut, x.shape, strict=True))]
 
 
+def _gather_elements(a: Attributes, x: Array, places: Array) -> Array:
+    # onnx's own takes no axis of more than 64.
+    axis = a.get("axis", 0) % x.ndim
+    kept = (slice(None) if i == axis else slice(n) for i, n in enumerate(places.shape))
+    return np.take_along_axis(x[tuple(kept)], places, axis)
+
+
 def _cast(a: Attributes, x: Array) -> Array:
     kind = np.empty(0, dtype=helper.tensor_dtype_to_np_dtype(a["to"]))
     # Real numbers stay in float64: the reference does not model the rounding of narrow types.
@@ -412,6 +419,7 @@ _NUMERIC: dict[str, Callable[..., Any]] = ACTIVATIONS | {
     "Softmax": lambda a, x: np.exp(_log_softmax(a, x)),
     "LogSoftmax": _log_softmax,
     "Pad": _pad,
+    "GatherElements": _gather_elements,
     "Cast": _cast,
     "Identity": lambda a, x: x,
     "Dropout": lambda a, x, *_: x,
@@ -420,10 +428,14 @@ _NUMERIC: dict[str, Callable[..., Any]] = ACTIVATIONS | {
 _DELEGATED = {
     *("Concat", "Split", "Slice", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
     *("Shape", "Size", "Gather", "Constant", "ConstantOfShape", "Expand", "Tile", "ArgMax"),
-    *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND", "ScatterElements"),
+    *("DepthToSpace", "SpaceToDepth", "GatherND", "ScatterElements"),
     *("ScatterND", "TopK", "Resize", "ReverseSequence", "Trilu", "Col2Im"),
     *("Binarizer", "LabelEncoder", "OneHotEncoder"),
 }
+
+
+_ANY = ("Cast", "Pad", "Identity", "GatherElements")
+"""Operators that are written out here for whole numbers, too."""
 
 
 def _delegate(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> list[Array]:
@@ -449,7 +461,7 @@ def forward(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> list[Array]
     """Compute one node; absent optional inputs are None. Real numbers come out as float64."""
     given = [v for v in inputs if v is not None]
     integers = bool(given) and not any(is_float(v) for v in given)
-    if node.op_type in _DELEGATED or (integers and node.op_type not in ("Cast", "Pad", "Identity")):
+    if node.op_type in _DELEGATED or (integers and node.op_type not in _ANY):
         return [widened(v) for v in _delegate(node, inputs)]
     if node.op_type in trees.TREES:
         (x,) = given
