@@ -171,7 +171,12 @@ class _Sender:
             )
             for r, sends, lost in zip(self.relevance, self.unheld, self._lost, strict=True)
         ]
-        inputs = [_shaken(x, self.step, random) for x in self.alone.inputs]
+        # Scales of a Resize are no values: other ones make other sizes.
+        fixed = self.alone.node.op_type == "Resize"
+        inputs = [
+            x if fixed and place else _shaken(x, self.step, random)
+            for place, x in enumerate(self.alone.inputs)
+        ]
         # What is constant is the same at both points.
         root = self.root and [
             _shaken(v, self.step, random) if alive else x

@@ -94,9 +94,14 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
         "com.microsoft::Rfft com.microsoft::Irfft",
     ),
     (
+        "it gives out its scores, is told lengths, or looks through a window",
+        "export it as plain attention with a mask",
+        "Attention",
+    ),
+    (
         "it reads a cache of earlier tokens, or looks through a window",
         _NO_CACHE,
-        "Attention com.microsoft::Attention com.microsoft::MultiHeadAttention "
+        "com.microsoft::Attention com.microsoft::MultiHeadAttention "
         "com.microsoft::GroupQueryAttention com.microsoft::DecoderAttention "
         "com.microsoft::DecoderMaskedMultiHeadAttention com.microsoft::DecoderMaskedSelfAttention "
         "com.microsoft::PagedAttention com.microsoft::SparseAttention",

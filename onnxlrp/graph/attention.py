@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from onnxlrp.graph.bodies import Call, Lines, UnfitError, body, integers, microsoft
 
 _LOWEST = -3.4028235e38
+_BOOL = 9
 
 
 def _heads(source: str, heads: int, made: str) -> Lines:
@@ -39,8 +40,13 @@ def _repeated(source: str, heads: int, times: int) -> Lines:
     yield f"{source}r = Reshape({source}_many, {source}_whole)"
 
 
-def _attend(call: Call, scale: float, masks: Sequence[str], cap: float = 0.0) -> Lines:
-    """softmax(scale q k^T + masks) v, of q, k and v as [N, heads, T, size]."""
+def _attend(
+    call: Call, scale: float, masks: Sequence[str], cap: float = 0.0, seen: str = ""
+) -> Lines:
+    """softmax(scale q k^T + masks) v, of q, k and v as [N, heads, T, size].
+
+    Who sees nothing, by the truths `seen`, gets nothing.
+    """
     yield "kt = Transpose<perm=[0, 1, 3, 2]>(k)"
     yield "raw = MatMul(q, kt)"
     yield from call.number("scale", scale)
@@ -56,11 +62,14 @@ def _attend(call: Call, scale: float, masks: Sequence[str], cap: float = 0.0) ->
         yield f"scores{i + 1} = Add({here}, {mask})"
         here = f"scores{i + 1}"
     yield f"shares = Softmax<axis=-1>({here})"
-    yield "mixed = MatMul(shares, v)"
+    if seen:
+        yield from call.number("unshared", 0)
+        yield f"given = Where({seen}, shares, unshared)"
+    yield f"mixed = MatMul({'given' if seen else 'shares'}, v)"
 
 
-def _causal(call: Call, q: str, k: str) -> Lines:
-    """No query sees what stands after it: a mask [T, S]."""
+def _causal(call: Call, q: str, k: str, past: str = "") -> Lines:
+    """No query sees what stands after it: a mask [T, S]; all stand behind what is past."""
     yield "zero_i = Constant<value = int64 {0}>()"
     yield "one_i = Constant<value = int64 {1}>()"
     yield integers("first_i", 0)
@@ -71,7 +80,10 @@ def _causal(call: Call, q: str, k: str) -> Lines:
         yield f"{name}_range = Range(zero_i, {name}_count, one_i)"
     yield "t_place = Unsqueeze(t_range, second_i)"
     yield "s_place = Unsqueeze(s_range, first_i)"
-    yield "hidden = Greater(s_place, t_place)"
+    if past:
+        yield f"p_length = Shape<start=2, end=3>({past})"
+        yield "t_behind = Add(t_place, p_length)"
+    yield f"hidden = Greater(s_place, {'t_behind' if past else 't_place'})"
     yield from call.number("nothing", 0)
     yield from call.number("lowest", _LOWEST)
     yield "causal = Where(hidden, lowest, nothing)"
@@ -79,8 +91,8 @@ def _causal(call: Call, q: str, k: str) -> Lines:
 
 @body("q_in k_in v_in mask past_k past_v lengths -> y present_k present_v scores", "Attention")
 def _attention(call: Call) -> Lines:
-    """ONNX's, from opset 23 on, without a cache."""
-    call.refuse(4, 5, 6)
+    """ONNX's, from opset 23 on; a cache is what stands in front of the keys and values."""
+    call.refuse(6)
     if call.wants(3) or call.get("left_window_size", -1) >= 0:
         raise UnfitError
     if call.get("right_window_size", -1) >= 0:
@@ -92,13 +104,20 @@ def _attention(call: Call) -> Lines:
         width = sizes[0][2]
         size = None if width is None else width // many
         for name, heads in (("q", many), ("k", few), ("v", few)):
-            yield from _heads(f"{name}_in", heads, name if heads == many else f"{name}_few")
+            yield from _heads(f"{name}_in", heads, f"{name}_own")
     else:
         if sizes[0][1] is None or sizes[1][1] is None:
             raise UnfitError
         many, few, size = sizes[0][1], sizes[1][1], sizes[0][3]
-        for name, heads in (("q", many), ("k", few), ("v", few)):
-            yield f"{name if heads == many else f'{name}_few'} = Identity({name}_in)"
+        for name in "qkv":
+            yield f"{name}_own = Identity({name}_in)"
+    yield "q = Identity(q_own)"
+    for index, name in ((4, "k"), (5, "v")):
+        made = name if many == few else f"{name}_few"
+        if call.has(index):
+            yield f"{made} = Concat<axis=2>(past_{name}, {name}_own)"
+        else:
+            yield f"{made} = Identity({name}_own)"
     if many != few:
         for name in "kv":
             yield from _repeated(f"{name}_few", few, many // few)
@@ -108,7 +127,7 @@ def _attention(call: Call) -> Lines:
         raise UnfitError
     masks = []
     if call.has(3):
-        if call.kind(3) == 9:
+        if call.kind(3) == _BOOL:
             yield from call.number("seen", 0)
             yield from call.number("unseen", _LOWEST)
             yield "allowed = Where(mask, seen, unseen)"
@@ -116,9 +135,10 @@ def _attention(call: Call) -> Lines:
             yield "allowed = Identity(mask)"
         masks.append("allowed")
     if call.get("is_causal"):
-        yield from _causal(call, "q", "k")
+        yield from _causal(call, "q", "k", "past_k" if call.has(4) else "")
         masks.append("causal")
-    yield from _attend(call, given or 1 / math.sqrt(size or 1), masks, call.get("softcap"))
+    seen = "mask" if call.has(3) and call.kind(3) == _BOOL else ""
+    yield from _attend(call, given or 1 / math.sqrt(size or 1), masks, call.get("softcap"), seen)
     if flat:
         yield from _joined("mixed")
     else:
@@ -237,7 +257,7 @@ def _rotated(call: Call, positions: int, cache: int) -> Lines:
     """
     sizes, half = call.sizes(0), call.sizes(cache)[-1]
     flat, heads = len(sizes) == 3, int(call.get("num_heads"))
-    if half is None or (call.get("rotary_embedding_dim") and call.get("interleaved")):
+    if half is None:
         raise UnfitError
     size = sizes[-1]
     if size is None:

@@ -231,7 +231,7 @@ def _without_merged_pads(found: list[Operation]) -> list[Operation]:
 
 def _merge_affine(operation: Operation) -> Operation:
     weights, output = constant_of(operation.input(1)), operation.outputs[0]
-    if operation.operator not in EXPLICIT_WEIGHTS or weights is None or output.shape is None:
+    if operation.operator not in EXPLICIT_WEIGHTS or weights is None or not output.shape:
         return operation
     axis = 1 if operation.operator.startswith("Conv") else len(output.shape) - 1
     while (found := _affine_behind(operation.outputs[0], axis)) is not None:

@@ -197,6 +197,8 @@ def _normalise(model: ir.Model) -> None:
     while _round_down(model.graph):
         _infer_shapes(model)
         settle(model, _infer_shapes)
+    for node in model.graph:
+        _write_pads(node)
     hold_derived(model.graph)
     model.graph.opset_imports.setdefault("", MINIMUM_OPSET)
     opsets = [onnx.helper.make_opsetid("", model.graph.opset_imports[""])]
@@ -241,6 +243,38 @@ def _round_down(graph: ir.Graph) -> bool:
                     value.shape = None
         return True
     return False
+
+
+def _write_pads(node: ir.Node) -> None:
+    """Give a ConvTranspose that is asked for a size the pads that lead to it."""
+    values = {name: attribute.value for name, attribute in node.attributes.items()}
+    automatic = str(values.get("auto_pad", "NOTSET"))
+    asked = "output_shape" in values or automatic.startswith("SAME")
+    if node.op_type != "ConvTranspose" or node.domain not in ("", "ai.onnx") or not asked:
+        return
+    shapes = [None if value is None else value.shape for value in node.inputs[:2]]
+    x, kernel = (None if shape is None else dims_of(shape)[2:] for shape in shapes)
+    if x is None or kernel is None:
+        return
+    rank = len(x)
+    strides, dilations = (values.get(name) or [1] * rank for name in ("strides", "dilations"))
+    extra = list(values.get("output_padding") or [0] * rank)
+    wanted = list(values.get("output_shape") or [])[-rank:]
+    begins, ends = [], []
+    for i, (size, window) in enumerate(zip(x, kernel, strict=True)):
+        if not isinstance(size, int) or not isinstance(window, int):
+            return
+        natural = strides[i] * (size - 1) + extra[i] + (window - 1) * dilations[i] + 1
+        total = natural - (wanted[i] if wanted else size * strides[i])
+        # What is asked for beyond what there is comes last.
+        extra[i] += max(-total, 0)
+        small, large = max(total, 0) // 2, max(total, 0) - max(total, 0) // 2
+        begins.append(small if automatic == "SAME_UPPER" else large)
+        ends.append(large if automatic == "SAME_UPPER" else small)
+    node.attributes["pads"] = ir.AttrInt64s("pads", [*begins, *ends])
+    node.attributes["output_padding"] = ir.AttrInt64s("output_padding", extra)
+    for name in ("auto_pad", "output_shape"):
+        node.attributes.pop(name, None)
 
 
 def _missing(node: ir.Node, sizes: Sequence[Dim]) -> list[int] | None:

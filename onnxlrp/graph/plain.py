@@ -63,6 +63,19 @@ def _global_lp_pool(call: Call) -> Lines:
     yield from _root(call, "total", p)
 
 
+@body("x -> y", "LpNormalization")
+def _absolute_normalization(call: Call) -> Lines:
+    """By the sum of absolute values: a gate. Nothing divided by nothing is nothing."""
+    if call.get("p", 2) != 1:
+        raise UnfitError
+    yield "size = Abs(x)"
+    yield integers("along", int(call.get("axis", -1)))
+    yield "total = ReduceSum(size, along)"
+    yield from call.number("least", 1e-30)
+    yield "norm = Clip(total, least)"
+    yield "y = Div(x, norm)"
+
+
 @body("x axis -> y", "CumProd")
 def _running_product(call: Call) -> Lines:
     """Multiply every beginning of an axis: products, each shared by its factors."""

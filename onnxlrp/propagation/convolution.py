@@ -343,8 +343,8 @@ def _check_transposed(operation: Operation, live: frozenset[int]) -> None:
     automatic = operation.attributes.get("auto_pad", "NOTSET")
     if automatic not in ("NOTSET", "VALID") or "output_shape" in operation.attributes:
         fail(
-            "auto_pad and output_shape of ConvTranspose are not supported",
-            "export it with explicit pads and output_padding",
+            "it is asked for a size, and that of its input is not known",
+            "export it with explicit pads and output_padding, or with a fixed size",
         )
 
 

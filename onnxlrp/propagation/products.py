@@ -21,6 +21,7 @@ from onnxlrp.propagation.registry import (
     Crossing,
     Relevance,
     cross_by_rule,
+    fail,
     live_inputs,
     operator,
     static_shape,
@@ -79,6 +80,9 @@ def _receivers(operation: Operation, live: frozenset[int], rule: str) -> Sequenc
 def _check(operation: Operation, live: frozenset[int]) -> None:
     for value in (*live_inputs(operation, live), operation.outputs[0]):
         static_shape(value)
+        assert value.shape is not None
+        if operation.node.op_type == "MatMul" and len(value.shape) < 2:
+            fail(f"'{value.name}' is a vector", "give it a second axis by an Unsqueeze")
 
 
 def _elementwise(crossing: Crossing) -> Result:

@@ -590,16 +590,16 @@ def test_operators_that_onnx_has_a_body_for(name):
 
 
 def test_what_no_body_covers_is_refused_by_name():
-    """A cache of keys and values; a memory layout of onnxruntime's own."""
+    """Scores as an output of their own; a memory layout of onnxruntime's own."""
     shape = (N, T, C)
-    past = {name: normal(N, H, 3, C // H, seed=1) for name in ("past_k", "past_v")}
-    whole = node("Attention", ["q", "k", "v", "", "past_k", "past_v"], q_num_heads=H,
-                 kv_num_heads=H)  # fmt: skip
-    cached = network([*PROJECTED, whole], shape, ATTENTION | past, opset=23)
+    whole = helper.make_node(
+        "Attention", ["q", "k", "v"], ["y", "", "", "scores"], q_num_heads=H, kv_num_heads=H
+    )
+    telling = network([*PROJECTED, whole], shape, ATTENTION, opset=23)
     inner = fused("Conv", ["x", "w"], domain="com.microsoft.nchwc")
     blocked = network([inner], (N, 3, 6, 6), CONV, (N, 4, 4, 4))
     blocked.opset_import.append(helper.make_opsetid("com.microsoft.nchwc", 1))
-    for proto, message in ((cached, "Attention"), (blocked, "ORT_ENABLE_EXTENDED")):
+    for proto, message in ((telling, "Attention"), (blocked, "ORT_ENABLE_EXTENDED")):
         with pytest.raises(UnsupportedError, match=message):
             onnxlrp.convert(proto, COMPOSITE)
 
