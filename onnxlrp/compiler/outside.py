@@ -22,7 +22,8 @@ _INFERENCE = "export the model for inference"
 _GROUPS: tuple[tuple[str, str, str], ...] = (
     (
         "how many steps it takes is known only when the model runs, or it is more than 20000 nodes",
-        "export the model for one length of its input",
+        "export the model for one length of its input, or fix it: "
+        "`python -m onnxruntime.tools.make_dynamic_shape_fixed --help`",
         "Loop Scan",
     ),
     (

@@ -59,15 +59,15 @@ def flatten(proto: onnx.ModelProto, weights: Collection[str]) -> onnx.ModelProto
     passes.RemoveInitializersFromInputsPass()(model)
     for node in model.graph.all_nodes():
         node.name = node.name or next((v.name for v in node.outputs if v.name), None)
-    changed = True
-    while changed:
+    while any(operator_of(node) in _HANDLERS for node in model.graph):
         _own(model)
         fold(model)
         _own(model)
         passes.LiftSubgraphInitializersToMainGraphPass()(model)
         passes.NameFixPass()(model)
         edit = Edit(model.graph, weights, _visit)
-        changed = _visit_all(edit, model.graph)
+        if not _visit_all(edit, model.graph):
+            break
     passes.RemoveUnusedNodesPass()(model)
     passes.NameFixPass()(model)
     return ir.to_proto(model)

@@ -12,7 +12,10 @@ from onnxlrp.graph.operators import operator_of
 from onnxlrp.graph.score import FLOATS
 from onnxlrp.graph.shapes import alike, dims_of
 
-_FIXED = "export the model for one length of its input: fixed axes, traced for one size"
+_FIXED = (
+    "export the model for one length of its input, or fix it: "
+    "`python -m onnxruntime.tools.make_dynamic_shape_fixed --help`"
+)
 
 _PICKY = {
     *("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "Scatter"),

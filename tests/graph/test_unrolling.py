@@ -1,10 +1,14 @@
 """Loops, scans and branches are written out: outputs stay, and the map is the flat network's."""
 
+import importlib.util
+import re
+
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from flat import EPSILON, W, X, flattened, holds, operators, read, refused
+from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
 from support import close, explain, normal, run
 
 import onnxlrp
@@ -432,7 +436,7 @@ def test_what_is_not_known_is_refused_by_name(name, monkeypatch):
     assert advice in found.advice
 
 
-def test_a_scan_of_any_length_is_refused():
+def test_a_scan_of_any_length_is_refused_and_what_is_advised_works():
     proto = read(
         """g (float[N, T, 4] x) => (float[N, 3] y) {
             h = Scan<num_scan_inputs = 1, scan_input_axes = [1],
@@ -442,7 +446,12 @@ def test_a_scan_of_any_length_is_refused():
         }""",
         readout=W["readout"], zero=np.zeros((2, 4), np.float32),
     )  # fmt: skip
-    assert "how long the axis is" in refused(proto)[0].reason
+    (found,) = refused(proto)
+    assert "how long the axis is" in found.reason
+    tool = re.search(r"-m ([\w.]+)", found.advice)[1]
+    assert importlib.util.find_spec(tool) is not None
+    make_dim_param_fixed(proto.graph, "T", 5)
+    holds(proto, normal(2, 5, 4))
 
 
 def test_a_loop_beside_the_explained_path_stays():
