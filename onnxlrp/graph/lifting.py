@@ -293,8 +293,8 @@ def _lift(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     ]
     if unknown:
         raise ModelError(
-            f"ONNX has no such operators any more: {', '.join(unknown)}; export the model again "
-            f"with opset {MINIMUM_OPSET} or later"
+            f"ONNX has no such operators: {', '.join(unknown)}; export the model again with opset "
+            f"{MINIMUM_OPSET} or later, and see that the exporter leaves none as it was"
         )
     try:
         return version_converter.convert_version(proto, MINIMUM_OPSET)

@@ -232,6 +232,8 @@ class Logits:
             if operator == "Div" and (of_all or self._and_one(second, first)):
                 return _Step(first, lambda x: 1 / (1 + 1 / x), positive=True, share=of_all)
         live = [v for v in operation.inputs if v is not None and constant_of(v) is None]
+        # Sizes are whole numbers.
+        live = [v for v in live if v.dtype != ir.DataType.INT64]
         if len(live) != 1 or not fits(live[0]):
             return None
         moved = _MOVED_ALONE if fits is is_one else _MOVED if self._moves else _HANDED_ON

@@ -240,6 +240,103 @@ def test_a_domain_is_named_by_the_node_that_is_in_the_way():
         onnxlrp.convert(proto, EPSILON)
 
 
+K, D, B = normal(4, 3, 3, 3, seed=5), normal(4, 5, seed=6), normal(5, seed=7)
+C = np.abs(normal(4, seed=8)) + 0.5
+BATCH = {"scale": C, "shift": C, "mean": C, "variance": C}
+NORMALISED = node("BatchNormalization", ["c", *BATCH], "n")
+DENSE = [node("MatMul", ["f", "d"], "z"), node("Add", ["z", "b"], "l")]
+WRITTEN = {
+    "MATLAB": (
+        "l", 9, [
+            node("Sub", ["x", "input_Mean"], "s"), node("Conv", ["s", "k"], "c", pads=[1] * 4),
+            NORMALISED, node("Relu", ["n"], "r"),
+            node("MaxPool", ["r"], "p", kernel_shape=[2, 2], strides=[2, 2]),
+            node("Conv", ["p", "whole", "b"], "o"), node("Flatten", ["o"], "l"),
+            node("Softmax", ["l"], axis=1)],
+        {"input_Mean": normal(1, 3, 1, 1), "k": K, **BATCH, "whole": normal(5, 4, 4, 4), "b": B}),
+    "MATLAB, [N, C, 1, 1]": (
+        "", 9, [node("Conv", ["x", "whole", "b"], "l"), node("Softmax", ["l"], axis=1)],
+        {"whole": normal(5, 3, 8, 8), "b": B}),
+    "PaddlePaddle": (
+        "l", 11, [
+            node("Conv", ["x", "k"], "c", strides=[2, 2], pads=[1] * 4), NORMALISED,
+            node("Add", ["n", "three"], "t"), node("Clip", ["t", "none", "six"], "u"),
+            node("Mul", ["n", "u"], "v"), node("Div", ["v", "six"], "h"),
+            node("GlobalAveragePool", ["h"], "g"), node("Conv", ["g", "down"], "i"),
+            node("Relu", ["i"], "j"), node("Conv", ["j", "up"], "m"),
+            node("HardSigmoid", ["m"], "q"), node("Mul", ["h", "q"], "r"),
+            node("GlobalAveragePool", ["r"], "p"), node("Shape", ["p"], "w"),
+            node("Slice", ["w", "zero", "one"], "rows"),
+            node("Concat", ["rows", "rest"], "flat", axis=0), node("Reshape", ["p", "flat"], "e"),
+            node("Mul", ["e", "keep"], "f"), *DENSE, node("Softmax", ["l"], axis=-1)],
+        {"k": K, **BATCH, "three": np.float32([3]), "none": np.float32(0), "six": np.float32(6),
+         "down": normal(2, 4, 1, 1), "up": normal(4, 2, 1, 1), "zero": np.array([0]),
+         "one": np.array([1]), "rest": np.array([-1]), "keep": np.float32([0.8]),
+         "d": D, "b": B}),
+    "TensorFlow": (
+        "l", 12, [
+            node("Transpose", ["x"], "t", perm=[0, 3, 1, 2]), node("Pad", ["t", "around"], "p"),
+            node("Conv", ["p", "k"], "c", strides=[2, 2], auto_pad="VALID"),
+            node("Transpose", ["c"], "u", perm=[0, 2, 3, 1]), node("Mul", ["u", "scale"], "m"),
+            node("Add", ["m", "shift"], "n"), node("Relu", ["n"], "r"),
+            node("Min", ["r", "six"], "s"), node("ReduceMean", ["s"], "f", axes=[1, 2], keepdims=0),
+            *DENSE, node("Softmax", ["l"])],
+        {"around": np.array([0, 0, 0, 0, 0, 0, 1, 1]), "k": K, "scale": C, "shift": C,
+         "six": np.float32(6), "d": D, "b": B}),
+    "PyTorch": (
+        "l", 17, [
+            node("Conv", ["x", "k"], "c"), node("Shape", ["c"], "s"),
+            node("Gather", ["s", "first"], "n", axis=0), node("Unsqueeze", ["n", "zero"], "rows"),
+            node("Concat", ["rows", "rest"], "flat", axis=0), node("Reshape", ["c", "flat"], "f"),
+            node("Gemm", ["f", "w", "b"], "l", transB=1), node("ReduceMax", ["l"], "m", axes=[1]),
+            node("Sub", ["l", "m"], "o"), node("Exp", ["o"], "e"),
+            node("ReduceSum", ["e", "one"], "t"), node("Div", ["e", "t"])],
+        {"k": K, "first": np.array(0), "zero": np.array([0]), "one": np.array([1]),
+         "rest": np.array([-1]), "w": normal(5, 144), "b": B}),
+    "CNTK": (
+        "y", 9, [
+            node("Conv", ["x", "k"], "c", auto_pad="SAME_UPPER"), node("Add", ["c", "e"], "a"),
+            node("Relu", ["a"], "r"),
+            node("AveragePool", ["r"], "p", kernel_shape=[8, 8], auto_pad="VALID"),
+            node("Reshape", ["p", "rows"], "f"), node("MatMul", ["f", "d"], "z"),
+            node("Reshape", ["z", "out"], "o"), node("Add", ["o", "b"])],
+        {"k": K, "e": normal(4, 1, 1), "rows": np.array([0, 4]), "d": D,
+         "out": np.array([-1, 5]), "b": B}),
+    "MXNet": (
+        "y", 8, [
+            node("Mul", ["x", "factor"], "i"), node("Conv", ["i", "k"], "c"),
+            node("BatchNormalization", ["c", *BATCH], "n", spatial=1),
+            node("PRelu", ["n", "slope"], "r"), node("Dropout", ["r"], "o", ratio=0.5),
+            node("Flatten", ["o"], "f"), node("Gemm", ["f", "w", "b"], "l", transB=1),
+            node("BatchNormalization", ["l", "s", "t", "m", "v"])],
+        {"factor": np.float32([0.017]), "k": K, **BATCH, "slope": normal(4, 1, 1),
+         "w": normal(5, 144), "b": B, "s": np.ones(5, np.float32), "t": B, "m": B,
+         "v": np.ones(5, np.float32)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("exporter", WRITTEN)
+def test_what_exporters_write_is_explained_from_the_logits(exporter):
+    score, opset, nodes, weights = WRITTEN[exporter]
+    x = normal(2, 3, 8, 8, seed=9)
+    if exporter == "TensorFlow":
+        x = x.transpose(0, 2, 3, 1).copy()
+    graph = helper.make_graph(
+        nodes,
+        exporter,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *x.shape[1:]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=4)
+    explained = explain(proto, "epsilon", {"x": x})
+    assert explained.conversion.warnings == ()
+    if score:
+        assert explained.conversion.score == score
+    close(explained.values["y"], run(proto, {"x": x})["y"], 1e-5)
+
+
 @pytest.mark.slow
 def test_external_data_of_more_than_2_gb(tmp_path):
     """The file has holes: what lies between the weights takes no room on the disk."""
