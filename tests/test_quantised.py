@@ -264,3 +264,244 @@ def test_relevance_against_a_reference_sums_to_the_change_of_the_quantised_netwo
     sums = found["relevance"].reshape(3, -1).sum(1)
     np.testing.assert_allclose(sums, (found["y_d"] - at_reference)[:, 1], rtol=1e-4)
     assert check(proto, explainer, {"x": X}).passed
+
+
+# --- Other operators -----------------------------------------------------------------------------
+
+PICTURE = normal(2, 4, 6, 6, seed=11)
+S, Z = ["s", "zero"], ["t", "one"]
+QUANTISED: dict[str, Array | onnx.TensorProto] = {
+    "s": np.array(0.03, np.float32),
+    "zero": np.array(120, np.uint8),
+    "t": np.array(0.05, np.float32),
+    "one": np.array(100, np.uint8),
+    "u": np.array(1 / 256, np.float32),
+    "nothing": np.array(0, np.uint8),
+    "w": whole(normal(4, 4, 3, 3, seed=12, scale=0.3), np.float32(0.02), 0, np.int8),
+    "ws": np.array([0.02, 0.015, 0.01, 0.03], np.float32),
+    "wz": np.zeros(4, np.int8),
+    "b": np.arange(4, dtype=np.int32) * 50 - 70,
+    "readout": normal(4, 3, seed=13),
+    "wide": normal(144, 3, seed=14),
+    "some": (np.arange(144).reshape(1, 4, 6, 6) % 3 > 0),
+}
+
+
+def of_one(op: str, inputs: Sequence[str], **attributes: object) -> list[onnx.NodeProto]:
+    return [node(op, inputs, "z", domain=MICROSOFT, **attributes)]
+
+
+TRANSPOSED = [node("Transpose", ["q"], "last", perm=[0, 2, 3, 1])]
+BACK = [node("Transpose", ["z_last"], "z", perm=[0, 3, 1, 2])]
+CONV = ["w", "ws", "wz", *Z, "b"]
+
+OPERATORS: dict[str, tuple[list[onnx.NodeProto], list[str]]] = {
+    "QLinearAdd": (of_one("QLinearAdd", ["q", *S, "r", *Z, *Z]), Z),
+    "QLinearMul": (of_one("QLinearMul", ["q", *S, "r", *Z, *Z]), Z),
+    "QLinearSigmoid": (of_one("QLinearSigmoid", ["q", *S, "u", "nothing"]), ["u", "nothing"]),
+    "QLinearLeakyRelu": (of_one("QLinearLeakyRelu", ["q", *S, *Z], alpha=0.1), Z),
+    "QLinearAveragePool": (
+        of_one("QLinearAveragePool", ["q", *S, *Z], kernel_shape=[2, 2], strides=[2, 2]),
+        Z,
+    ),
+    "QLinearGlobalAveragePool": (of_one("QLinearGlobalAveragePool", ["q", *S, *Z]), Z),
+    "QLinearConcat": (of_one("QLinearConcat", [*Z, "q", *S, "r", *Z], axis=1), Z),
+    "QLinearSoftmax": (
+        of_one("QLinearSoftmax", ["q", *S, "u", "nothing"], axis=-1, opset=13),
+        ["u", "nothing"],
+    ),
+    "QLinearWhere": (of_one("QLinearWhere", ["some", "q", *S, "r", *Z, *Z]), Z),
+    "QLinearConv": ([node("QLinearConv", ["q", *S, *CONV], "z", pads=[1] * 4)], Z),
+    "QLinearConv, channels last": (
+        [
+            *TRANSPOSED,
+            node(
+                "QLinearConv", ["last", *S, *CONV], "z_last", domain=MICROSOFT,
+                pads=[1] * 4, kernel_shape=[3, 3], channels_last=1,
+            ),
+            *BACK,
+        ],
+        Z,
+    ),
+    "QLinearGlobalAveragePool, channels last": (
+        [
+            *TRANSPOSED,
+            node(
+                "QLinearGlobalAveragePool", ["last", *S, *Z], "z_last", domain=MICROSOFT,
+                channels_last=1,
+            ),
+            *BACK,
+        ],
+        Z,
+    ),
+    "MaxPool of integers": ([node("MaxPool", ["q"], "z", kernel_shape=[2, 2])], S),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_on_integers_are_crossed_as_they_are_on_what_those_mean(name: str) -> None:
+    """The audit recomputes each on what the explainer dequantises; the model knows no real one."""
+    tested, ends = OPERATORS[name]
+    body = [
+        node("QuantizeLinear", ["x", *S], "q"),
+        node("QuantizeLinear", ["x", *Z], "r"),
+        *tested,
+        node("DequantizeLinear", ["z", *ends], "d"),
+        node("GlobalAveragePool", ["d"], "g"),
+        node("Flatten", ["g"], "f"),
+        node("Gemm", ["f", "readout"], "logits"),
+    ]
+    wide = {**QUANTISED, "readout": normal(8, 3, seed=13)} if "Concat" in name else QUANTISED
+    proto = of_microsoft(body, {"x": ["N", 4, 6, 6]}, {"logits": ["N", 3]}, wide, opset=18)
+    feeds = {"x": PICTURE}
+    explainer = onnxlrp.convert(proto).to_proto()
+    before = run(proto, feeds)["logits"]
+    found = run(explainer, {**feeds, "target": np.array([1])})
+    np.testing.assert_array_equal(found["logits"], before)
+    assert np.abs(found["relevance"]).max() > 0
+    audit = check(proto, explainer, feeds)
+    assert audit.passed
+    assert all(layer.difference is not None for layer in audit.layers)
+
+
+def dynamic(body: Sequence[onnx.NodeProto], weights: dict[str, Array]) -> onnx.ModelProto:
+    return of_microsoft(body, {"x": ["N", 8]}, {"logits": ["N", 3]}, dict(weights), opset=18)
+
+
+DENSE = normal(8, 3, seed=21)
+DENSE_SCALES = np.array([0.02, 0.03, 0.025], np.float32)
+DENSE_Q = whole(DENSE, DENSE_SCALES, 0, np.int8)
+ROWS = normal(3, 8, seed=22)
+DYNAMIC_WEIGHTS = {
+    "w": DENSE_Q,
+    "ws": DENSE_SCALES,
+    "wz": np.zeros(3, np.int8),
+    "bias": np.array([0.1, -0.2, 0.3], np.float32),
+}
+QUANTISES = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"])
+DYNAMIC = {
+    "MatMulInteger": [
+        QUANTISES,
+        node("MatMulInteger", ["q", "w", "z", "wz"], "sums"),
+        node("Cast", ["sums"], "real", to=1),
+        node("Mul", ["s", "ws"], "step"),
+        node("Mul", ["real", "step"], "scaled"),
+        node("Add", ["scaled", "bias"], "logits"),
+    ],
+    "MatMulIntegerToFloat": [
+        QUANTISES,
+        node(
+            "MatMulIntegerToFloat", ["q", "w", "s", "ws", "z", "wz", "bias"], "logits",
+            domain=MICROSOFT,
+        ),
+    ],
+    "DynamicQuantizeMatMul": [
+        node("DynamicQuantizeMatMul", ["x", "w", "ws", "wz", "bias"], "logits", domain=MICROSOFT)
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_what_is_quantised_when_it_runs_is_explained_at_what_it_was_rounded_to(name: str) -> None:
+    proto = dynamic(DYNAMIC[name], DYNAMIC_WEIGHTS)
+    low, high = min(ROWS.min(), 0), max(ROWS.max(), 0)
+    scale = np.float32((high - low) / 255)
+    zero = np.rint(-low / scale)
+    x = (np.rint(ROWS / scale).astype(np.float64) + zero).clip(0, 255) - zero
+    x = x * scale
+    w = DENSE_Q * DENSE_SCALES.astype(np.float64)
+    logits = x @ w + DYNAMIC_WEIGHTS["bias"]
+    composite = lines(f"MatMul: epsilon epsilon={EPSILON}", "Add: norm")
+    found = explained(proto, composite, ROWS, 2)
+    close(found["logits"], logits)
+    arriving = np.zeros_like(logits)
+    arriving[:, 2] = logits[:, 2]
+    close(found["relevance"], _back(x, w, DYNAMIC_WEIGHTS["bias"], arriving, "epsilon"))
+    assert check(proto, onnxlrp.convert(proto).to_proto(), {"x": ROWS}).passed
+
+
+# --- Weights alone -------------------------------------------------------------------------------
+
+BITS = normal(64, 48, seed=31, scale=0.4)
+
+
+def packed(q: Array, bits: int) -> Array:
+    """Pack numbers along the last axis, the first in the lowest bits."""
+    parts = q.reshape(*q.shape[:-1], -1, 8 // bits).astype(np.uint8)
+    shifts = np.arange(8 // bits, dtype=np.uint8) * bits
+    return np.bitwise_or.reduce(parts << shifts, axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("bits", "zeros"), [(4, ""), (4, "packed"), (4, "real"), (8, ""), (8, "packed")]
+)
+def test_matmul_of_a_few_bits_has_the_weights_that_they_mean(bits: int, zeros: str) -> None:
+    """[K, N] = [64, 48] in blocks of 32 along K."""
+    blocked = BITS.T.reshape(48, 2, 32)
+    half = 2 ** (bits - 1)
+    scale = np.asarray(np.abs(blocked).max(-1) / (half - 1), np.float32)
+    shift = np.full((48, 2), half) if not zeros else (np.arange(96).reshape(48, 2) % 3 + half - 2)
+    q = np.rint(blocked / scale[..., None]) + shift[..., None]
+    q = q.clip(0, 2 * half - 1)
+    kept = {"w": packed(q, bits), "s": scale.reshape(-1), "readout": normal(48, 3, seed=32)}
+    inputs = ["x", "w", "s"]
+    if zeros:
+        real = zeros == "real"
+        kept["z"] = shift.astype(np.float32) if real else packed(shift, bits).reshape(-1)
+        kept["z"] = kept["z"].reshape(-1) if not real else kept["z"]
+        inputs.append("z")
+    body = [
+        node(
+            "MatMulNBits", inputs, "h", domain=MICROSOFT, K=64, N=48, bits=bits, block_size=32
+        ),
+        node("MatMul", ["h", "readout"], "logits"),
+    ]  # fmt: skip
+    proto = of_microsoft(body, {"x": ["N", 64]}, {"logits": ["N", 3]}, dict(kept), opset=18)
+    x = normal(2, 64, seed=33)
+    found = explained(proto, lines(f"MatMul: epsilon epsilon={EPSILON}"), x, 1)
+    w = ((q - shift[..., None]) * scale[..., None].astype(np.float64)).reshape(48, 64).T
+    hidden = x @ w
+    arriving = np.zeros((2, 3))
+    arriving[:, 1] = (hidden @ kept["readout"])[:, 1]
+    inner = _back(hidden, kept["readout"].astype(float), np.zeros(3), arriving, "epsilon")
+    close(found["relevance"], _back(x, w, np.zeros(48), inner, "epsilon"), 1e-4)
+    assert check(proto, onnxlrp.convert(proto).to_proto(), {"x": x}).passed
+
+
+WEIGHT_TYPES = [
+    *(TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.INT16),
+    *(TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2),
+]
+
+
+@pytest.mark.parametrize("kind", WEIGHT_TYPES, ids=TensorProto.DataType.Name)
+def test_weights_are_stored_as_small_as_they_were(kind: int) -> None:
+    proto = weight_only(kind)
+    x = normal(2, 64, seed=33)
+    found = explained(proto, lines(f"MatMul: epsilon epsilon={EPSILON}"), x, 1)
+    table = {tensor.name: tensor for tensor in proto.graph.initializer}
+    scale = numpy_helper.to_array(table["s"]).astype(np.float64)
+    w = numpy_helper.to_array(table["w"]).astype(np.float64) * np.repeat(scale, 16, 0)
+    logits = x @ w
+    arriving = np.zeros((2, 48))
+    arriving[:, 1] = logits[:, 1]
+    close(found["relevance"], _back(x, w, np.zeros(48), arriving, "epsilon"), 1e-4)
+    stored = onnxlrp.convert(proto).to_proto().graph.initializer
+    large = [tensor.data_type for tensor in stored if np.prod(tensor.dims) >= w.size]
+    # onnxruntime packs integers for its MatMulNBits, if nothing else reads them.
+    assert large == [kind] * (2 if kind in WEIGHT_TYPES[:3] else 1)
+
+
+def weight_only(kind: int) -> onnx.ModelProto:
+    """MatMul by a constant in blocks of 16 along its axis 0."""
+    largest = {TensorProto.INT4: 7, TensorProto.UINT4: 15}.get(kind, 100)
+    least = 0 if kind == TensorProto.UINT4 else -largest
+    q = (BITS / np.abs(BITS).max() * largest).round().clip(least, largest)
+    scale = np.asarray(np.random.default_rng(1).uniform(0.01, 0.02, (4, 48)), np.float32)
+    body = [
+        node("DequantizeLinear", ["w", "s"], "d", axis=0, block_size=16),
+        node("MatMul", ["x", "d"], "logits"),
+    ]
+    held = helper.make_tensor("w", kind, q.shape, q.reshape(-1).tolist())
+    kept = {"w": held, "s": scale}
+    return of_microsoft(body, {"x": ["N", 64]}, {"logits": ["N", 48]}, kept, opset=21)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from onnxlrp.compiler.naming import free, value_names
 from onnxlrp.compiler.roots import AT_REFERENCE
+from onnxlrp.graph.derived import NARROW_INTEGERS
 from onnxlrp.graph.quantised import COPY, DEQUANTISED, DYNAMIC, READS, SAME, TWIN, WITHIN
 
 Held = Mapping[str, ir.Value]
@@ -41,6 +42,7 @@ def reunite(
     twin = onnx.GraphProto(name="twin")
     names, outputs = [value.name or "" for value in own.outputs], list(own.outputs)
     own.outputs.clear()
+    moved = list(own)
     held = _moved(graph, own, weights)
     read = [
         name
@@ -68,11 +70,14 @@ def reunite(
         elif node.op_type == "DequantizeLinear":
             node.attributes["axis"] = _respelled(node)
     _put_out(graph, outputs, names)
+    _separated(graph, moved)
+    noted = {name for node in twin.node for name in node.input}
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             tensor = graph.initializers.pop(name).const_value
             assert tensor is not None
-            twin.initializer.append(ir.to_proto(tensor))
+            if name in noted:
+                twin.initializer.append(ir.to_proto(tensor))
     model.metadata_props[TWIN] = base64.b64encode(twin.SerializeToString()).decode()
 
 
@@ -111,6 +116,49 @@ def _moved(graph: ir.Graph, own: ir.Graph, weights: Mapping[str, ir.Value]) -> H
                 value.name = free(f"{WITHIN}{value.name}", taken)
     graph.insert_before(graph[0], moved)
     return held
+
+
+def _separated(graph: ir.Graph, own: Sequence[ir.Node]) -> None:
+    """Let the model alone read the weights that onnxruntime packs if nothing else reads them."""
+    for node in own:
+        if node.op_type == "DequantizeLinear" and _is_packed(node):
+            for value in node.inputs:
+                if value is not None and value.is_initializer():
+                    _read_copy(graph, value, own)
+
+
+def _read_copy(graph: ir.Graph, value: ir.Value, own: Sequence[ir.Node]) -> None:
+    """Let all but the model's own nodes read a copy of a constant.
+
+    Of one axis at least: onnxruntime takes scalars of one value for the same.
+    """
+    others = [(user, index) for user, index in value.uses() if user not in own]
+    tensor = value.const_value
+    if not others or tensor is None:
+        return
+    if not tensor.shape.rank():
+        tensor = ir.tensor(tensor.numpy().reshape(1), dtype=tensor.dtype)
+    copy = ir.Value(
+        name=f"{WITHIN}{value.name}/copy",
+        const_value=tensor,
+        shape=ir.Shape(tensor.shape.numpy()),
+        type=value.type,
+    )
+    graph.register_initializer(copy)
+    for user, index in others:
+        user.replace_input_with(index, copy)
+
+
+def _is_packed(node: ir.Node) -> bool:
+    """Whether onnxruntime makes a MatMulNBits of what weights multiply: what is not quantised."""
+    q = node.inputs[0]
+    return (q is not None and q.dtype in NARROW_INTEGERS) and any(
+        user.op_type in ("MatMul", "Gemm")
+        and (x := user.inputs[1 - index]) is not None
+        and ((maker := x.producer()) is None or maker.op_type != "DequantizeLinear")
+        for user, index in node.outputs[0].uses()
+        if index < 2
+    )
 
 
 def _repeated(graph: ir.Graph, held: Held, wanted: Iterable[str]) -> Held:

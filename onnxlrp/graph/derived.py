@@ -14,11 +14,16 @@ from onnxlrp.graph.tensors import SMALL
 
 Array = np.ndarray[Any, Any]
 
-# Types of weights that would take several times their room as real numbers.
-_NARROW = {
+NARROW_INTEGERS = {
     *(ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4),
+    *(ir.DataType.INT2, ir.DataType.UINT2),
+}
+"""Types of weights that would take several times their room as real numbers."""
+
+_NARROW = {
+    *NARROW_INTEGERS,
     *(ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E4M3FNUZ, ir.DataType.FLOAT8E5M2),
-    ir.DataType.FLOAT8E5M2FNUZ,
+    *(ir.DataType.FLOAT8E5M2FNUZ, ir.DataType.FLOAT4E2M1),
 }
 
 

@@ -409,14 +409,6 @@ def _gemm(twin: _Twin, node: onnx.NodeProto) -> None:
     twin.compute(node, "Gemm", [twin.real(node, 0), weights, *bias], 7)
 
 
-def _reduce_mean(twin: _Twin, node: onnx.NodeProto) -> None:
-    axes = f"{node.output[0]}_axes"
-    twin.constants.append(
-        numpy_helper.from_array(np.array(_attribute(node, "axes", []), np.int64), axes)
-    )
-    twin.compute(node, "ReduceMean", [twin.real(node, 0), axes], 3)
-
-
 def _concat(twin: _Twin, node: onnx.NodeProto) -> None:
     parts = [twin.real(node, index) for index in range(2, len(node.input), 3)]
     twin.compute(node, "Concat", parts, 0)
@@ -513,7 +505,6 @@ _WRITERS: dict[str, Callable[[_Twin, onnx.NodeProto], None]] = {
     f"{MICROSOFT}::QLinearLeakyRelu": _form("LeakyRelu", 0, result=3),
     f"{MICROSOFT}::QLinearGlobalAveragePool": _form("GlobalAveragePool", 0, result=3),
     f"{MICROSOFT}::QLinearAveragePool": _form("AveragePool", 0, result=3),
-    f"{MICROSOFT}::QLinearReduceMean": _reduce_mean,
     f"{MICROSOFT}::QLinearConcat": _concat,
     f"{MICROSOFT}::QLinearWhere": _where,
     f"{MICROSOFT}::QLinearSoftmax": _softmax,
