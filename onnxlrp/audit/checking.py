@@ -154,6 +154,7 @@ def check(
         special=_special(written, values),
         kernels=tuple(kernels.missing(written)),
         looked_up=len(kernels.run_each_time(written)),
+        scans=sum(node.op_type == "Scan" for node in written.emitted),
         seconds=time.perf_counter() - begun,
     )
 
@@ -245,7 +246,10 @@ def _added(
 
     A reference that is an input is the mean of what is explained.
     """
-    samples = len(next(iter(feeds.values())))
+    shape = written.score.shape
+    # One score may be of all that lies along axis 0, as of a recording.
+    one = shape is not None and len(shape) > 0 and shape[0] == 1
+    samples = 1 if one else len(next(iter(feeds.values())))
     found = {
         name: np.full(samples, target, np.int64)
         if name == written.contract.target_input

@@ -178,6 +178,7 @@ class Audit:
     special : values with relevance that is not finite, or denormal
     kernels : nodes without a kernel, by provider; `looked_up` nodes, which depend on an input, were
         looked up
+    scans : how many nodes of those written go step by step along a sequence
     seconds : what it took
 
     """
@@ -206,6 +207,7 @@ class Audit:
     special: tuple[Special, ...]
     kernels: tuple[Missing, ...]
     looked_up: int
+    scans: int
     seconds: float
 
     @property

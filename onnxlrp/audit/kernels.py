@@ -57,7 +57,7 @@ class _Kernel:
 
 
 def run_each_time(written: Written) -> list[onnx.NodeProto]:
-    """Return the nodes written that depend on an input.
+    """Return the nodes written that depend on an input, those of a Scan's step behind it.
 
     What depends on weights alone runtimes compute once, at load, and on the CPU.
     """
@@ -67,8 +67,12 @@ def run_each_time(written: Written) -> list[onnx.NodeProto]:
         if all(name in constant or not name for name in node.input):
             constant.update(node.output)
         else:
-            found.append(node)
+            found += [node, *(step for graph in _subgraphs(node) for step in graph.node)]
     return found
+
+
+def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
 
 
 def missing(written: Written) -> list[Missing]:
@@ -118,13 +122,14 @@ def _table() -> dict[tuple[str, str], list[_Kernel]]:
 
 def _types(proto: onnx.ModelProto) -> dict[str, str]:
     """Element type of every value, as the table writes it."""
-    graph = proto.graph
+    graphs = [proto.graph, *(graph for node in proto.graph.node for graph in _subgraphs(node))]
     codes = {
         value.name: value.type.tensor_type.elem_type
+        for graph in graphs
         for values in (graph.input, graph.output, graph.value_info)
         for value in values
     }
-    codes |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    codes |= {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
     names = {code: name.lower() for name, code in onnx.TensorProto.DataType.items()}
     return {name: _SHORT.get(names[code], names[code]) for name, code in codes.items()}
 

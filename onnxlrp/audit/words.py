@@ -27,7 +27,13 @@ WORTH_TELLING = 0.05
 
 def findings(audit: Audit) -> list[Finding]:
     """Explain what is wrong or odd; failures come first."""
-    found = [*_failures(audit), *_warnings(audit), *_doubts(audit), *_kernels(audit)]
+    found = [
+        *_failures(audit),
+        *_warnings(audit),
+        *_doubts(audit),
+        *_kernels(audit),
+        *_scans(audit),
+    ]
     # Where relevance explodes, what is absorbed is a remainder of cancellation and tells nothing; a
     # gradient is no part of the score.
     if not audit.explodes and not audit.sensitivity:
@@ -323,6 +329,16 @@ def _kernels(audit: Audit) -> Iterator[Finding]:
             "note",
             f"{count} of the {audit.looked_up} nodes have no {called} kernel in onnxruntime and "
             f"{remedy}: {listed}",
+        )
+
+
+def _scans(audit: Audit) -> Iterator[Finding]:
+    if audit.scans:
+        yield Finding(
+            "note",
+            f"recurrent layers go step by step, in {audit.scans} Scans: TensorRT takes those for "
+            "loops, onnxruntime-web runs them on the CPU, and what knows no subgraphs cannot load "
+            "this file",
         )
 
 

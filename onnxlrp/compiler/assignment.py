@@ -15,11 +15,14 @@ from onnxlrp.compiler.obstacles import Obstacles
 from onnxlrp.errors import CompositeError
 from onnxlrp.graph.analysis import Facts
 from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Network, Operation, constant_of
+from onnxlrp.graph.recurrent import RECURRENT
 from onnxlrp.graph.shapes import alike, dims_of
 from onnxlrp.graph.trees import TREES
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.propagation.formulas import Parameter
 from onnxlrp.propagation.registry import OPERATORS, Operator, live_inputs
+
+_LAYERS = (*EXPLICIT_WEIGHTS, *RECURRENT, *TREES)
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,7 @@ def _positions(facts: Facts, network: Network) -> dict[Operation, set[str]]:
     on_path = set(facts.operations)
     first, before = _until_layers(facts, [id(v) for v in network.inputs], on_path, forward=True)
     last, _ = _until_layers(facts, [id(network.score)], on_path, forward=False)
-    kinds = (*EXPLICIT_WEIGHTS, *TREES)
-    layers = {operation for operation in on_path if operation.operator in kinds}
+    layers = {operation for operation in on_path if operation.operator in _LAYERS}
     result: dict[Operation, set[str]] = {operation: set() for operation in on_path}
     for operation in first:
         result[operation].add("first")
@@ -202,7 +204,7 @@ def _until_layers(
                 continue
             seen.add(there)
             if isinstance(there, Operation):
-                if there.operator in (*EXPLICIT_WEIGHTS, *TREES) or (
+                if there.operator in _LAYERS or (
                     there.operator == "Gather" and (constant_of(there.inputs[0]) is not None)
                 ):
                     met.add(there)

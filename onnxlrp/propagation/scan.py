@@ -46,7 +46,10 @@ def scan(
     given = [_formal(inside, state, state.shape) for state in states]
     read = [_element(inside, sequence) for sequence in sequences]
     after, written = step(given, read)
-    results = [_own(inside, tensor) for tensor in (*after, *written)]
+    results: list[ir.Value] = []
+    for tensor in (*after, *written):
+        own = _value(tensor).producer() in inside.nodes and _value(tensor) not in results
+        results.append(_value(tensor) if own else _handed(inside, tensor))
     pairs = [
         (sequence, element)
         for sequence, element in zip(sequences, read, strict=True)
@@ -94,8 +97,8 @@ def _formal(inside: Emitter, tensor: Tensor, shape: Sequence[Dim]) -> Tensor:
     return Tensor(inside, ir.Value(shape=ir.Shape(known), type=ir.TensorType(tensor.dtype)))
 
 
-def _own(inside: Emitter, tensor: Tensor) -> ir.Value:
-    """Return a value that a step computes itself, and hands out once."""
+def _handed(inside: Emitter, tensor: Tensor) -> ir.Value:
+    """Return a value as one that the step computes, and hands out once."""
     node = ir.node("Identity", [_value(tensor)])
     node.outputs[0].shape, node.outputs[0].type = _value(tensor).shape, _value(tensor).type
     inside.append(node)
