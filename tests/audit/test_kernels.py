@@ -2,6 +2,7 @@ import numpy as np
 import onnx
 import pytest
 from audit.networks import explained, residual
+from onnx import helper
 from support import model, node, normal
 
 from onnxlrp.audit import kernels
@@ -63,3 +64,17 @@ def test_the_table_is_whole():
         assert provider in kernels.PROVIDERS
         assert all(kernel.first <= kernel.last for kernel in listed)
     assert len(kernels._table()) > 200
+
+
+def test_what_a_scan_does_at_every_step():
+    """CUDA's kernel for Scan takes the versions up to opset 20; WebGPU has none."""
+    layer = helper.make_node("RNN", ["x", "w", "r"], ["", "last"], name="cell", hidden_size=3)
+    body = [layer, node("Squeeze", ["last", "first"], "h"), node("Gemm", ["h", "v"], "logits")]
+    weights = {"w": normal(1, 3, 4), "r": normal(1, 3, 3), "v": normal(3, 2)}
+    weights["first"] = np.array([0])
+    proto = model(body, {"x": [5, 1, 4]}, ["logits"], weights, 22)
+    written = read(explained(proto, "*: epsilon"))
+    looked_up = [entry.op_type for entry in kernels.run_each_time(written)]
+    assert looked_up[looked_up.index("Scan") + 1 :][:4].count("MatMul") == 1
+    found = {(e.provider, e.operator, e.cause) for e in kernels.missing(written)}
+    assert {("cuda", "Scan", "version"), ("webgpu", "Scan", "operator")} <= found
