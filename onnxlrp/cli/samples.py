@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onnxlrp.errors import InputError
-from onnxlrp.inputs.items import ARRAYS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +67,8 @@ def samples(
         The data cannot be read, or is not of such a kind.
 
     """
+    from onnxlrp.inputs.items import ARRAYS
+
     kind = kind or kind_of(model)
     if kind == "text":
         return _text(model, sources, replacement, flipping, options)
@@ -232,6 +233,7 @@ def _text(
     options: Mapping[str, Any],
 ) -> Samples:
     from onnxlrp.evaluation import Flipping, Sentences
+    from onnxlrp.inputs.items import ARRAYS
     from onnxlrp.inputs.passages import collect_texts
     from onnxlrp.inputs.text import Reader
     from onnxlrp.inputs.tokens import Vocabulary, beside, token_arrays
