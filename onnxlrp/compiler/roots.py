@@ -129,6 +129,10 @@ def _constant(emitter: Emitter, source: ir.Value, array: Array, alone: bool) -> 
             f"the reference of shape {list(array.shape)} does not fit a sample of '{source.name}', "
             f"{list(sample)}"
         )
+    if source.dtype is ir.DataType.STRING:
+        if array.any():
+            raise InputError(f"'{source.name}' holds texts: its reference is zero, no category")
+        array = np.full(array.shape, b"")
     constant = emitter.constant(np.ascontiguousarray(array[None].astype(dtype)))
     if all(isinstance(size, int) for size in sample):
         batch: Dim = 1 if alone else like.shape[0]

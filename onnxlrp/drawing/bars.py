@@ -16,6 +16,8 @@ from onnxlrp.drawing.sheet import FAINT, INK, LINE, MARGIN, font, legible, short
 FEATURES = 20
 WIDTH = 800
 STEP = 24
+LETTERS = 20
+"""Of a value that is a text so many are shown."""
 WORDS = 380
 """Pixels that names and values take at most."""
 
@@ -35,7 +37,8 @@ def bars(
 
     Parameters
     ----------
-    relevance, values : [F]; of more than 20 features the others are one bar, their sum
+    relevance, values : [F], numbers, or texts that are categories; of more than 20 features the
+        others are one bar, their sum
     title : the heading
     names : of the features; their numbers if None
     colours : as for `onnxlrp.drawing.heatmap.heatmap`
@@ -136,6 +139,8 @@ def _ranked(relevance: NDArray[Any]) -> NDArray[np.intp]:
 def _named(names: Sequence[str] | None, index: int, value: Any) -> tuple[str, str]:
     """Return what a feature is called, and its value."""
     name = f"feature {index}" if names is None else names[index]
+    if isinstance(value, str):
+        return name, f" = {value if len(value) <= LETTERS else value[:LETTERS] + '...'}"
     if np.isnan(value):
         return name, " is missing"
     # Adding takes the sign from zero.

@@ -15,7 +15,7 @@ from onnxlrp.graph.gates import bounded_values, named
 from onnxlrp.graph.operators import Fact, has
 from onnxlrp.graph.score import FLOATS, Score, describe, find_score, make_output
 from onnxlrp.graph.shapes import dims_of
-from onnxlrp.graph.texts import refusal, texts_read
+from onnxlrp.graph.texts import is_category, refusal, texts_read
 
 _IMAGES = (*FLOATS, ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16)
 
@@ -78,7 +78,7 @@ def explained_inputs(
 
     An input qualifies without being named if it holds floats or small integers, has at least two
     axes, and the score depends on its elements; so do those that choose rows of tables, and where
-    these are no texts columns of whole numbers, [N, 1].
+    these are no texts columns of whole numbers, [N, 1], and of categories.
 
     Raises
     ------
@@ -102,6 +102,7 @@ def explained_inputs(
     tokens = _tokens(graph)
     if not [value for value in tokens if not _is_column(value)]:
         tokens = [value for value in graph.inputs if _is_column(value)]
+        tokens += [v for v in graph.inputs if v.dtype is ir.DataType.STRING and is_category(v)]
     chosen = [
         value
         for value in graph.inputs

@@ -11,9 +11,20 @@ from onnxlrp.graph.operators import operator_of
 
 
 def texts_read(graph: ir.Graph, score: ir.Value) -> list[ir.Value]:
-    """Return the inputs that hold texts on which a score depends."""
+    """Return the inputs that hold texts on which a score depends, but for categories."""
     behind = _behind(score)
-    return [v for v in graph.inputs if v.dtype == ir.DataType.STRING and v in behind]
+    held = [v for v in graph.inputs if v.dtype == ir.DataType.STRING and v in behind]
+    return [v for v in held if not is_category(v)]
+
+
+def is_category(text: ir.Value) -> bool:
+    """Tell texts that only choose among columns of 0 and 1: a category gets what its column got."""
+    return all(
+        node.op_type == "OneHotEncoder"
+        for value in _texts(text)
+        for node, _ in value.uses()
+        if any(made.dtype != ir.DataType.STRING for made in node.outputs)
+    )
 
 
 def refusal(graph: ir.Graph, score: ir.Value, texts: Iterable[ir.Value]) -> str:
@@ -51,6 +62,17 @@ def _behind(score: ir.Value) -> set[ir.Value]:
                 found.add(value)
                 todo.append(value)
     return found
+
+
+def _texts(text: ir.Value) -> set[ir.Value]:
+    """Return a text and the texts that are made of it."""
+    seen, todo = {text}, [text]
+    while todo:
+        for node, _ in todo.pop().uses():
+            new = [v for v in node.outputs if v.dtype == ir.DataType.STRING and v not in seen]
+            seen.update(new)
+            todo += new
+    return seen
 
 
 def _numbers(text: ir.Value) -> list[ir.Value]:

@@ -285,7 +285,8 @@ class Emitter:
         key = (use, array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
             name = f"onnxlrp/constant/{len(self._constants)}"
-            data = ir.tensor(array, name=name)
+            texts = array.dtype.kind == "O"
+            data = ir.StringTensor(array, name=name) if texts else ir.tensor(array, name=name)
             self._constants[key] = ir.Value(
                 name=name,
                 const_value=data,

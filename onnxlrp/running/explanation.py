@@ -332,9 +332,9 @@ class Explanation:
         for name, array in maps.items():
             numbered = list(islice(rest, array.shape[1]))
             names += self.features.get(name, numbered)
-        relevance, values = (
-            np.concatenate([arrays[name][index] for name in maps]) for arrays in (maps, self.inputs)
-        )
+        relevance = np.concatenate([array[index] for array in maps.values()])
+        # Beside texts numbers would become such.
+        values = np.concatenate([self.inputs[name][index].astype(object) for name in maps])
         return names, relevance, values
 
     def save(self, path: str | PathLike[str]) -> None:

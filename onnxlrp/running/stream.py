@@ -119,7 +119,7 @@ def prepare(item: Source, explainer: Explainer, how: How) -> Sample:
         if not isinstance(how, Columns):
             raise InputError("the explainer reads no tables")
         cells = how.read(item)
-        return Sample(item, cells[[*how.explained]].astype(np.float64), cells=cells)
+        return Sample(item, cells[[*how.explained]], cells=cells)
     preprocessing = how if isinstance(how, Preprocessing) else None
     read = item.read()
     (expected,) = explainer.inputs.values()

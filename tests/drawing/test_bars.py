@@ -88,6 +88,9 @@ def test_in_words_what_speaks_for_and_against():
         in_words(relevance[:2], values) == "for: feature 0 = 3 +0.5; against: feature 1 = 0.25 -2"
     )
     assert in_words(np.zeros(2), values) == ""
+    words = np.array(["male", "x" * 30, 1.5], object)
+    said = in_words(np.array([1.0, -1, -2]), words, ["sex", "long", "rate"])
+    assert said == f"for: sex = male +1; against: rate = 1.5 -2, long = {'x' * 20}... -1"
 
 
 def test_the_bars_take_the_colours_that_are_asked_for():

@@ -128,3 +128,48 @@ def test_a_dictionary_is_refused():
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     with pytest.raises(ModelError, match=r"'d' is a dictionary.* 'v' \(DictVectorizer count\)"):
         onnxlrp.convert(proto, EPSILON)
+
+
+def categories(zeros: int = 1):
+    """Build a linear model of a category among three, and two numbers."""
+    return read(
+        f"""g (string[N, 1] sex, float[N, 2] x) => (float[N, 2] y) {{
+            hot = ai.onnx.ml.OneHotEncoder<cats_strings = ["cat", "dog", "owl"], zeros = {zeros}>
+                (sex)
+            rows = Reshape(hot, shape) joined = Concat<axis = 1>(rows, x) y = MatMul(joined, w)
+        }}""",
+        shape=np.array([-1, 3]),
+        w=normal(5, 2),
+    )
+
+
+def test_a_category_gets_what_its_column_got():
+    proto, weights = categories(), normal(5, 2)
+    kinds, x = np.array([["owl"], ["cat"], ["elk"]], object), normal(3, 2, seed=1)
+    values = explain(proto, EPSILON, {"sex": kinds, "x": x}, target=[1, 1, 1]).values
+    wanted = np.array([[weights[2, 1]], [weights[0, 1]], [0]])
+    np.testing.assert_allclose(values["relevance_sex"], wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(values["relevance_x"], x * weights[3:, 1], rtol=1e-4)
+
+
+def test_a_category_is_counted_from_none_under_a_reference():
+    proto, weights = categories(), normal(5, 2)
+    kinds, x = np.array([["dog"]], object), normal(1, 2, seed=1)
+    root = {"sex": "zero", "x": np.array([1.0, 2.0])}
+    conversion = onnxlrp.convert(proto, EPSILON, reference=root)
+    run = onnxlrp.Explainer(conversion.to_proto().SerializeToString())
+    found = run({"sex": kinds, "x": x}, 0).relevance
+    np.testing.assert_allclose(found["sex"], weights[1:2, :1], rtol=1e-4)
+    np.testing.assert_allclose(found["x"], (x - [1, 2]) * weights[3:, 0], rtol=1e-4)
+    with pytest.raises(onnxlrp.InputError, match="'sex' holds texts: its reference is zero"):
+        onnxlrp.convert(proto, EPSILON, reference=root | {"sex": np.ones(1)})
+
+
+def test_a_category_that_the_model_does_not_know_fails_in_one_line():
+    run = onnxlrp.Explainer(
+        onnxlrp.convert(categories(zeros=0), EPSILON).to_proto().SerializeToString()
+    )
+    with pytest.raises(onnxlrp.InputError, match=r"onnxruntime failed: .*Unknown Category"):
+        run({"sex": np.array([["elk"]]), "x": normal(1, 2)})
+    with pytest.raises(onnxlrp.InputError, match=r"'sex' takes string \[N, 1\], not float32"):
+        run({"sex": normal(1, 1), "x": normal(1, 2)})
