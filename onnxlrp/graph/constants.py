@@ -61,6 +61,9 @@ def _unread(graph: ir.Graph) -> Iterator[None]:
 
 def _should_fold(node: ir.Node) -> bool | None:
     """Fold also what fills constants, which zoo files write weights with; but none too large."""
+    if any(value.dtype is ir.DataType.STRING for value in node.outputs):
+        # onnxscript cannot hold texts that it computed.
+        return False
     sizes = [dims_of(value.shape) for value in node.outputs if value.shape is not None]
     fills = node.op_type == "ConstantOfShape"
     asked = node.inputs[0] if fills and node.inputs else None
