@@ -105,6 +105,7 @@ def prepare(
     proto = _inline(proto)
     if rename(proto.graph, opset) and MICROSOFT not in {e.domain for e in proto.opset_import}:
         proto.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+    _check_operators(proto.graph)
     _check(proto)
     _check_slices(proto)
     proto = _lift(proto, opset)
@@ -185,6 +186,20 @@ def read_by(node: onnx.NodeProto) -> Iterator[str]:
             own.update(name for inner in graph.node for name in inner.output)
             for inner in graph.node:
                 yield from (name for name in read_by(inner) if name not in own)
+
+
+def _check_operators(graph: onnx.GraphProto) -> None:
+    """Check that ONNX knows the operators that are said to be its own, in some opset."""
+    unknown: dict[str, list[str]] = {}
+    for node in graph.node:
+        if not node.domain and not onnx.defs.has(node.op_type):
+            unknown.setdefault(node.op_type, []).append(node.name or ", ".join(node.output))
+    if unknown:
+        listing = "; ".join(f"{kind} ({', '.join(names)})" for kind, names in unknown.items())
+        raise ModelError(
+            f"ONNX has no operators of these names: {listing}; export the model again, with opset "
+            f"{MINIMUM_OPSET} or later, so that none of the framework's own is left"
+        )
 
 
 def _check(proto: onnx.ModelProto) -> None:
@@ -285,16 +300,6 @@ def _lift(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         raise ModelError(
             f"onnx cannot lift Hardmax from opset {opset} to {MINIMUM_OPSET}; export the model "
             "again with opset 13 or later"
-        )
-    unknown = [
-        f"{node.name or node.output[0]} ({node.op_type})"
-        for node in proto.graph.node
-        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type)
-    ]
-    if unknown:
-        raise ModelError(
-            f"ONNX has no such operators: {', '.join(unknown)}; export the model again with opset "
-            f"{MINIMUM_OPSET} or later, and see that the exporter leaves none as it was"
         )
     try:
         return version_converter.convert_version(proto, MINIMUM_OPSET)
