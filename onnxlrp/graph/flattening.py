@@ -68,8 +68,9 @@ def flatten(proto: onnx.ModelProto, weights: Collection[str]) -> onnx.ModelProto
         edit = Edit(model.graph, weights, _visit)
         if not _visit_all(edit, model.graph):
             break
-    passes.RemoveUnusedNodesPass()(model)
     passes.NameFixPass()(model)
+    # What has been left out has no name.
+    passes.RemoveUnusedNodesPass()(model)
     return ir.to_proto(model)
 
 

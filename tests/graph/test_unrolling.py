@@ -197,6 +197,25 @@ def test_the_number_of_a_step_is_a_constant_in_it():
     holds(proto, normal(2, 4, 5))
 
 
+def test_an_output_that_is_left_out_stays_so():
+    """A MaxPool's places, a Dropout's mask: whatever has no name."""
+    proto = read(
+        """g (float[N, 4, 1] x) => (float[N, 4, 3] y) {
+            h = Loop(n, "", x)
+                <body = step (int64 i, bool c, float[N, 4, 1] s)
+                    => (bool again, float[N, 4, 1] o) {
+                    o, m = MaxPool<kernel_shape = [1]>(s) again = Identity(c)
+                }>
+            k, l = MaxPool<kernel_shape = [1]>(h)
+            y = MatMul(k, readout)
+        }""",
+        readout=normal(1, 3), n=np.array(2),
+    )  # fmt: skip
+    for made in (proto.graph.node[1], proto.graph.node[0].attribute[0].g.node[0]):
+        made.output[1] = ""
+    assert [list(n.output) for n in flattened(proto).graph.node][:2] == [["h/0/o"], ["h/1/o"]]
+
+
 SCAN = """g (float[N, 5, 4] x) => (float[N, 3] y) {
     zero = Constant<value = float {0}>()
     first = Gather<axis = 1>(x, none)
