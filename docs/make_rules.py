@@ -25,6 +25,7 @@ from onnxlrp.drawing.heatmap import heatmap
 from onnxlrp.propagation import (
     elementwise,
     formulas,
+    kernels,
     moments,
     normalization,
     pooling,
@@ -116,6 +117,8 @@ def rules() -> dict[str, tuple[Callable[..., Any], Mapping[str, Any], str]]:
     found["normalisation taylor"] = moments.taylor, own, ""
     for name, terms in trees.TREATMENTS.items():
         found[f"trees {name}"] = terms, OPERATORS["ai.onnx.ml::TreeEnsemble"].rules[name], ""
+    radial = OPERATORS["ai.onnx.ml::SVMRegressor"].rules["log-ratio"]
+    found["SVM log-ratio"] = kernels.radial, radial, ""
     found["Softmax taylor"] = products.softmax, OPERATORS["Softmax"].rules["taylor"], ""
     return found
 

@@ -230,6 +230,18 @@ TREE = {
 
 OWN += [
     Branch("ai.onnx.ml::TreeEnsembleRegressor", (normal(BATCH, 4, seed=1),), attributes=TREE),
+    Branch(
+        "ai.onnx.ml::SVMRegressor",
+        (normal(BATCH, 3, seed=1),),
+        attributes={
+            "kernel_type": "RBF",
+            "kernel_params": [0.4, 0.0, 3.0],
+            "support_vectors": normal(12, seed=2).tolist(),
+            "coefficients": [1.5, -0.5, 0.7, -1.0],
+            "n_supports": 4,
+            "rho": [0.2],
+        },
+    ),
     Branch("ai.onnx.ml::Binarizer", (X,), attributes={"threshold": 0.3}),
     Branch(
         "ai.onnx.ml::LabelEncoder",

@@ -176,6 +176,11 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
         "ai.onnx.ml::TreeEnsembleClassifier",
     ),
     (
+        "its probabilities, of an iteration, are computed with, or it has no support vectors",
+        "export it with raw scores",
+        "ai.onnx.ml::SVMClassifier",
+    ),
+    (
         "it counts what stands together, which no score is a share of",
         "cut the model behind it: its counts are the features",
         "TfIdfVectorizer",
@@ -199,11 +204,6 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
         "how much it keeps depends on what it is given",
         _EXPORT,
         "Unique com.microsoft::Unique",
-    ),
-    (
-        "it has no rule",
-        _EXPORT,
-        "ai.onnx.ml::SVMClassifier ai.onnx.ml::SVMRegressor",
     ),
     (
         "nothing of it is defined but what one program computes",

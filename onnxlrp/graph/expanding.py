@@ -7,7 +7,17 @@ import onnx
 import onnx.inliner
 from onnx import helper
 
-from onnxlrp.graph import attention, einsum, fused, packed, plain, sampling, spectra, tabular
+from onnxlrp.graph import (
+    attention,
+    einsum,
+    fused,
+    packed,
+    plain,
+    sampling,
+    spectra,
+    support_vectors,
+    tabular,
+)
 from onnxlrp.graph.bodies import BODIES, MICROSOFT, Call, written_out
 from onnxlrp.graph.recurrent import time_first
 from onnxlrp.graph.shapes import inferred
@@ -24,6 +34,7 @@ __all__ = [
     "rename",
     "sampling",
     "spectra",
+    "support_vectors",
     "tabular",
 ]
 

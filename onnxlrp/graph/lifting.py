@@ -17,6 +17,7 @@ from onnxlrp.graph.flattening import flatten, is_flat
 from onnxlrp.graph.older import modernise, resample_as_before
 from onnxlrp.graph.quantised import split
 from onnxlrp.graph.shapes import inferred
+from onnxlrp.graph.support_vectors import turned
 from onnxlrp.graph.tensors import SMALL, elements
 from onnxlrp.graph.texts import dictionary
 
@@ -89,7 +90,7 @@ def prepare(
     _usual(proto)
     weights = set_aside(proto.graph)
     sort(proto.graph)
-    notes = leave_out(proto.graph)
+    notes = [*leave_out(proto.graph), *turned(proto.graph)]
     constant = {tensor.name for tensor in proto.graph.initializer}
     for value in proto.graph.input:
         if value.type.HasField("map_type"):

@@ -231,6 +231,9 @@ class Logits:
             of_all = self._of_all_classes(second, first)
             if operator == "Div" and (of_all or self._and_one(second, first)):
                 return _Step(first, lambda x: 1 / (1 + 1 / x), positive=True, share=of_all)
+        if operator == "Where" and (chosen := constant_of(first)) is not None and not chosen.any():
+            # What is never taken says what the other is, as beside an SVM's probabilities.
+            return _Step(second, _same) if second is not None and fits(second) else None
         live = [v for v in operation.inputs if v is not None and constant_of(v) is None]
         # Sizes are whole numbers.
         live = [v for v in live if v.dtype != ir.DataType.INT64]

@@ -49,11 +49,11 @@ def inferred(proto: onnx.ModelProto, strict: bool = False) -> onnx.ModelProto:
     """Return a copy that has been through onnx's shape inference, its nodes not to be used.
 
     Operators that onnx cannot infer, though their result has their first input's shape, are written
-    as Identity there, and trees as a choice of columns.
+    as Identity there, and trees and support vectors as a choice of columns.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    if any(node.op_type in _TREES for node in copy.graph.node):
+    if any(node.op_type in _TABLES for node in copy.graph.node):
         nodes = [part for node in copy.graph.node for part in _columns(node)]
         del copy.graph.node[:]
         copy.graph.node.extend(nodes)
@@ -68,19 +68,19 @@ def inferred(proto: onnx.ModelProto, strict: bool = False) -> onnx.ModelProto:
     )
 
 
-_TREES = ("TreeEnsembleRegressor", "TreeEnsemble")
+_TABLES = ("TreeEnsembleRegressor", "TreeEnsemble", "SVMRegressor")
 
 
 def _columns(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Write trees as what makes [N, targets] of [N, features]; other nodes as they are."""
-    if node.op_type not in _TREES or len(node.input) != 1:
+    """Write what makes [N, targets] of [N, features] as a choice; other nodes as they are."""
+    if node.op_type not in _TABLES or len(node.input) != 1:
         return [onnx.NodeProto.FromString(node.SerializeToString())]
     count = next((a.i for a in node.attribute if a.name == "n_targets"), 1)
     (x,), (y,) = node.input, node.output
     zeros = onnx.helper.make_node("Constant", [], [f"{y}/columns"], value_ints=[0] * count)
     chosen = onnx.helper.make_node("Gather", [x, f"{y}/columns"], [f"{y}/chosen"], axis=1)
     done = onnx.helper.make_node("Identity", [f"{y}/chosen"], [y])
-    if node.op_type == "TreeEnsembleRegressor":
+    if node.op_type != "TreeEnsemble":
         done = onnx.helper.make_node("Cast", [f"{y}/chosen"], [y], to=onnx.TensorProto.FLOAT)
     return [zeros, chosen, done]
 

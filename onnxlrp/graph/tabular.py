@@ -26,7 +26,7 @@ from onnxlrp.graph.bodies import (
 FLOAT, INT64, STRING = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.STRING)
 
 
-def _floats(call: Call, x: str = "x", index: int = 0) -> Lines:
+def floats(call: Call, x: str = "x", index: int = 0) -> Lines:
     """Write an input as float32, which is what these operators compute in."""
     yield f"{x}f = {'Identity' if call.kind(index) == FLOAT else f'Cast<to={FLOAT}>'}({x})"
 
@@ -36,7 +36,7 @@ def _floats(call: Call, x: str = "x", index: int = 0) -> Lines:
 
 @traditional("x -> y", "Scaler")
 def _scaler(call: Call) -> Lines:
-    yield from _floats(call)
+    yield from floats(call)
     yield constant("offset", call.get("offset", []))
     yield constant("scale", call.get("scale", []))
     yield "shifted = Sub(xf, offset)"
@@ -64,7 +64,7 @@ def _by_sum(call: Call) -> Lines:
 
 @traditional("x -> y", "Normalizer")
 def _normalizer(call: Call) -> Lines:
-    yield from _floats(call)
+    yield from floats(call)
     if (kind := call.text("norm") or "MAX") == "MAX":
         yield integers("last", -1)
         yield "norm = ReduceMax(xf, last)"
@@ -95,7 +95,7 @@ def _vectorizer(call: Call) -> Lines:
     if len(names) > 64 or any(len(call.sizes(place)) != 2 for place in range(len(names))):
         raise UnfitError
     for place, name in enumerate(names):
-        yield from _floats(call, name, place)
+        yield from floats(call, name, place)
     yield f"y = Concat<axis=1>({', '.join(f'{name}f' for name in names)})"
 
 
@@ -138,7 +138,7 @@ def _labels(call: Call) -> tuple[list[Any], int]:
     return (list(strings), STRING) if strings else (list(whole), INT64)
 
 
-def _named(call: Call, index: str) -> Lines:
+def named(call: Call, index: str) -> Lines:
     """Write the label of the class with a number."""
     if call.wants(0):
         labels, kind = _labels(call)
@@ -154,13 +154,13 @@ def _named_above(call: Call, column: int, threshold: float) -> Lines:
         yield "one_score = Gather<axis=1>(z, column)"
         yield "above = Greater(one_score, threshold)"
         yield f"winner = Cast<to={INT64}>(above)"
-        yield from _named(call, "winner")
+        yield from named(call, "winner")
 
 
 def _named_best(call: Call) -> Lines:
     if call.wants(0):
         yield "best = ArgMax<axis=1, keepdims=0>(z)"
-        yield from _named(call, "best")
+        yield from named(call, "best")
 
 
 # --- Linear models -------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def _dense(weights: Any, bias: Any, z: str = "z") -> Lines:
 @traditional("x -> scores", "LinearRegressor")
 def _linear_regressor(call: Call) -> Lines:
     columns = int(call.get("targets", 1))
-    yield from _floats(call)
+    yield from floats(call)
     weights = np.reshape(call.get("coefficients", []), (columns, -1))
     yield from _dense(weights, call.get("intercepts", []) or np.zeros(columns))
     yield from _transformed(call, columns)
@@ -189,7 +189,7 @@ def _linear_classifier(call: Call) -> Lines:
     if len(bias) == 0 or (len(bias) == 1 and len(labels) != 2):
         raise UnfitError
     weights = np.reshape(call.get("coefficients", []), (len(bias), -1)).astype(np.float64)
-    yield from _floats(call)
+    yield from floats(call)
     if len(bias) > 1:
         yield from _dense(weights, bias)
         yield from _transformed(call, len(bias))

@@ -8,6 +8,7 @@ from onnxlrp.propagation import (  # noqa: F401
     copying,
     dense,
     elementwise,
+    kernels,
     moments,
     normalization,
     pooling,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxlrp.reference import differences, recurrent, sensitivity, trees
+from onnxlrp.reference import differences, kernels, recurrent, sensitivity, trees
 from onnxlrp.reference.contributions import (
     LINEAR,
     Block,
@@ -369,6 +369,26 @@ def _trees(
     return Propagated([back], (mean * share).sum(axis=1), (relevance - z * share).sum(axis=1))
 
 
+def _radial(
+    node: onnx.NodeProto,
+    x: Array,
+    relevance: Array,
+    rule: str,
+    parameters: Mapping[str, Any],
+    root: Array | None,
+) -> Propagated:
+    """Share relevance out along what features add to a decision; what they do not is a bias."""
+    nothing = np.zeros(len(x))
+    if rule == "gradient":
+        return Propagated([kernels.slopes(node, x) * relevance], nothing, nothing)
+    z, found = kernels.decisions(node, x), kernels.terms(node, x, root)
+    if root is not None:
+        z = z - kernels.decisions(node, root)
+    share = relevance / stab(z, parameters.get("stabiliser", 1e-6))
+    bias = (z - found.sum(axis=1, keepdims=True)) * share * (root is None)
+    return Propagated([found * share], bias[:, 0], (relevance - z * share)[:, 0])
+
+
 def propagate(
     node: onnx.NodeProto,
     inputs: Inputs,
@@ -412,8 +432,9 @@ def propagate(
     assert r is not None
     assert x is not None
     nothing = taken = np.zeros(_samples(r.shape))
-    if node.op_type in trees.TREES:
-        return _trees(node, x, r, rule, parameters, None if root is None else root[at])
+    if node.op_type in (*trees.TREES, kernels.MACHINE):
+        of = _trees if node.op_type in trees.TREES else _radial
+        return of(node, x, r, rule, parameters, None if root is None else root[at])
     if root is not None and node.op_type in EXTREMA and rule != "proportional":
         # Whatever is more extreme than all else at both points is where the extremum changes.
         more = np.minimum if "Min" in node.op_type else np.maximum

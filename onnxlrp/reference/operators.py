@@ -15,7 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxlrp.reference import recurrent, trees
+from onnxlrp.reference import kernels, recurrent, trees
 from onnxlrp.reference.windows import Attributes, Windows, transposed_windows, windows
 
 Array = npt.NDArray[Any]
@@ -466,6 +466,9 @@ def forward(node: onnx.NodeProto, inputs: Sequence[Array | None]) -> list[Array]
     if node.op_type in trees.TREES:
         (x,) = given
         return [trees.scores(node, x)]
+    if node.op_type == kernels.MACHINE:
+        (x,) = given
+        return [kernels.decisions(node, x)]
     if node.op_type in NORMALISATIONS:
         return [_normalisation(node, inputs)]
     if node.op_type in recurrent.GATES:

@@ -38,7 +38,9 @@ def table(
         "table",
         [helper.make_tensor_value_info("x", kind, ["N", columns])],
         [
-            helper.make_tensor_value_info(name, labels if name == "label" else FLOAT, None)
+            helper.make_tensor_value_info("label", labels, ["N"])
+            if name == "label"
+            else helper.make_tensor_value_info(name, FLOAT, None)
             for name in outputs
         ],
     )
