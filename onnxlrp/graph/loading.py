@@ -102,7 +102,7 @@ def load(
         proto, own, notes = prepare(proto)
         model = ir.from_proto(proto)
         model.graph.meta[OPSETS] = imported
-        for node in model.graph:
+        for node in model.graph.all_nodes():
             if WHY in node.metadata_props:
                 node.meta[WHY] = json.loads(node.metadata_props.pop(WHY))
         ir.external_data.set_base_dir(model.graph, folder)

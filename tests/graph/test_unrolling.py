@@ -159,6 +159,68 @@ def test_a_loop_in_a_loop_captures_what_is_around_both():
     assert [t.name for t in flat.graph.initializer].count("v") == 1
 
 
+def test_what_a_loop_hands_on_may_change_places():
+    """Fibonacci's way: a, b becomes b, f(a, b)."""
+    proto = read(
+        """g (float[N, 4] x) => (float[N, 3] y) {
+            f, l = Loop(n, "", x, x)
+                <body = step (int64 i, bool c, float[N, 4] a, float[N, 4] e)
+                    => (bool c, float[N, 4] e, float[N, 4] o) {
+                    t = Gemm(e, w, b) s = Add(t, a) o = Tanh(s)
+                }>
+            both = Add(f, l)
+            y = MatMul(both, readout)
+        }""",
+        **W, **THREE,
+    )  # fmt: skip
+    flat = holds(proto)
+    assert operators(flat).count("Tanh") == 3
+    a, b = X, X
+    for _ in range(3):
+        a, b = b, np.tanh(b @ W["w"] + W["b"] + a)
+    close(run(flat, {"x": X})["y"], (a + b) @ W["readout"])
+
+
+def test_what_a_loop_hands_on_may_grow():
+    proto = read(
+        """g (float[N, 4] x) => (float[N, 3] y) {
+            h = Loop(n, "", x)
+                <body = step (int64 i, bool c, float[N, K] s) => (bool again, float[N, L] o) {
+                    t = Gemm(x, w, b) o = Concat<axis = 1>(s, t) again = Identity(c)
+                }>
+            y = MatMul(h, readout)
+        }""",
+        w=W["w"], b=W["b"], readout=normal(12, 3, seed=4), n=np.array(2),
+    )  # fmt: skip
+    flat = holds(proto)
+    assert operators(flat) == ["Gemm", "Concat", "Gemm", "Concat", "MatMul"]
+
+
+def test_a_branch_in_a_loop_that_the_values_choose():
+    """In every step anew."""
+    proto = read(
+        """g (float[N, 4] x) => (float[N, 3] y) {
+            h = Loop(n, "", x)
+                <body = step (int64 i, bool c, float[N, 4] s) => (bool again, float[N, 4] o) {
+                    total = ReduceSum<keepdims = 0>(s) up = Greater(total, zero)
+                    o = If(up) <then_branch = then () => (float[N, 4] p) { p = Gemm(s, w, b) },
+                                else_branch = other () => (float[N, 4] q) { q = Tanh(s) }>
+                    again = Identity(c)
+                }>
+            y = MatMul(h, readout)
+        }""",
+        **W, **THREE, zero=np.zeros((), np.float32),
+    )  # fmt: skip
+    flat = flattened(proto)
+    h, taken = np.abs(X), []
+    for _ in range(3):
+        taken.append(h.sum() > 0)
+        h = h @ W["w"] + W["b"] if taken[-1] else np.tanh(h)
+    assert set(taken) == {True, False}
+    close(run(flat, {"x": np.abs(X)})["y"], h @ W["readout"])
+    assert operators(flat).count("Where") == 9
+
+
 def test_two_loops_with_the_same_names_inside():
     """Also the names of initializers of a body, and one that hides a value around it."""
     body = """<body = step (int64 i, bool c, float[N, 4] s) => (bool again, float[N, 4] o)
@@ -487,7 +549,7 @@ def test_a_loop_beside_the_explained_path_stays():
     )  # fmt: skip
     explainer = onnxlrp.convert(proto, EPSILON, output="y").to_proto()
     assert "Loop" in operators(explainer)
-    assert b"refused" not in explainer.SerializeToString()
+    assert b"onnxlrp.why" not in explainer.SerializeToString()
     feeds = {"x": X, "n": np.array(2)}
     found = run(explainer, {**feeds, "target": np.array([1])})
     np.testing.assert_array_equal(found["h"], run(proto, feeds)["h"])
