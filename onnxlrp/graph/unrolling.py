@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from onnxlrp.graph.bodies import BODIES
 from onnxlrp.graph.editing import Edit, RefusalError, needed, subgraphs
 from onnxlrp.graph.operators import operator_of
 from onnxlrp.graph.score import FLOATS
@@ -250,8 +251,8 @@ def _check_runs(edit: Edit, node: ir.Node) -> None:
         moved = node.inputs[1:]
     left = [value for value in moved if value is not None and edit.constant(value) is None]
     dropped = operator == "Squeeze" and not _drops_ones(edit, node)
-    other = node.domain not in ("", "ai.onnx") or subgraphs(node)
-    if left or dropped or other:
+    own = node.domain in ("", "ai.onnx") or operator in BODIES
+    if left or dropped or not own or subgraphs(node):
         raise RefusalError(
             f"{_DEPENDS}, and {operator} '{node.name}' in a branch may fail where the other is "
             "chosen",
