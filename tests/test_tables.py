@@ -33,7 +33,8 @@ def test_the_example_says_what_the_page_says(folder: Path, monkeypatch):
     trained: dict = {}
     exec(TRAINING, trained)
     assert (trained["logits"].argmax(axis=1) == trained["repaid"]).mean() > 0.8
-    Path("labels.txt").write_text("defaults\nrepays\n")
+    for text, file in re.findall(r"^    printf '(.*)' > (\S+)$", PAGE, re.M):
+        Path(file).write_text(text.replace("\\n", "\n"))
     assert [command.split()[0] for command in COMMANDS] == ["convert", "explain", "evaluate"]
     results = [CliRunner().invoke(main, shlex.split(command)) for command in COMMANDS[:2]]
     assert [result.exit_code for result in results] == [0, 0], results[-1].output

@@ -180,7 +180,8 @@ graph_options = _stack(
         "--reference",
         metavar="mean|black|zero|blur|input|FILE",
         help="Count relevance from what the model makes of this: a picture of the mean colour, a "
-        "black one, zeros, the picture itself blurred, a file, or an input of the explainer.",
+        "black one, zeros, the picture itself blurred, a file (of a table the mean row), or an "
+        "input of the explainer.",
     ),
     click.option("--dynamic-batch", is_flag=True, help="Free a batch size that the model fixes."),
     click.option(

@@ -36,11 +36,12 @@ from onnxlrp.graph.missing import filled_in
 from onnxlrp.graph.score import FLOATS
 from onnxlrp.graph.shapes import dims_of, signature
 from onnxlrp.graph.texts import texts_read
-from onnxlrp.inputs.columns import named_features
+from onnxlrp.inputs.columns import mean_row, named_features
+from onnxlrp.inputs.passages import TABLES
 from onnxlrp.inputs.points import read_points
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.presets import doubts, misfits
-from onnxlrp.inputs.references import read_reference
+from onnxlrp.inputs.references import NAMES, read_reference
 from onnxlrp.inputs.targets import Difference
 from onnxlrp.propagation.formulas import Parameter
 
@@ -205,7 +206,7 @@ def convert(
         f(x) - f(reference) and biases take none of it: an array that broadcasts to one sample of
         the explained input, or what `onnxlrp.inputs.references` reads: "mean", "black", "zero",
         "blur", a file, or "input" for an input of the explainer; a mapping by name where several
-        are explained
+        are explained; or a table, .csv, whose mean row it is
 
     Raises
     ------
@@ -251,6 +252,8 @@ def convert(
     own = chosen.reference_for(kinds_of(facts))
     if reference is None and own:
         reference = {value.name or "": own for value in network.inputs}
+    if isinstance(reference, str | os.PathLike) and Path(reference).suffix.lower() in TABLES:
+        reference = mean_row(Path(reference), read, [v.name or "" for v in network.inputs], named)
     against = _by_input(network, reference, preprocessing)
     scaled = chosen.yields == YIELDS[2]
     flow = propagate(network, facts, assigned, start, scaled, masks, against, together)
@@ -326,6 +329,8 @@ def _by_input(
     names = [value.name or "" for value in network.inputs]
     if reference is None:
         return {}
+    if isinstance(reference, str) and reference in NAMES:
+        reference = dict.fromkeys(names, reference)
     if not isinstance(reference, Mapping):
         if len(names) > 1:
             raise InputError(f"a reference is needed for each of {', '.join(names)}, by name")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -213,6 +214,41 @@ def arranged(
     )
 
 
+def mean_row(
+    path: Path, inputs: Inputs, explained: Sequence[str], features: Mapping[str, Sequence[str]]
+) -> dict[str, NDArray[Any]]:
+    """Return the mean of a table's rows, missing values aside, by explained input.
+
+    It is rounded where the model reads whole numbers, and zero where it reads texts.
+
+    Raises
+    ------
+    InputError
+        As `arranged` and `Columns.read`, or a column has no values.
+    OSError
+        The file cannot be opened.
+
+    """
+    table = Table(path, path.stem)
+    columns = arranged([table], inputs, explained, features, missing=inputs)
+    sums, counts = np.zeros((2, len(columns.names)))
+    for row in range(len(table)):
+        cells = columns.read(Row(table, row))
+        values = np.array([math.nan if isinstance(cell, str) else cell for cell in cells])
+        there = ~np.isnan(values)
+        sums[there] += values[there]
+        counts += there
+    found = {}
+    for name in explained:
+        places = [*columns.places[name]]
+        empty = [columns.names[place] for place in places if counts[place] == 0]
+        if empty and inputs[name][0] != TEXT:
+            raise InputError(f"{path} has no values in its column '{empty[0]}'")
+        mean = sums[places] / np.maximum(counts[places], 1)
+        found[name] = np.rint(mean) if "int" in inputs[name][0] else mean
+    return found
+
+
 def named_features(names: Sequence[str], inputs: Inputs) -> dict[str, tuple[str, ...]]:
     """Part names of features among the inputs of a model that read several of them, in order.
 
@@ -311,7 +347,7 @@ def _found(table: Table, wanted: Sequence[_Column], ignored: Sequence[str]) -> t
         those = ", ".join(header[place] for place in left) or "none"
         advice = "say with --features FILE which it reads, in its order"
         if len(left) > found.count(-1):
-            advice = f"say which it does not read, as in --ignore {header[left[0]]!r}, or {advice}"
+            advice += f", or to explain and evaluate which not, as in --ignore {header[left[0]]!r}"
         raise InputError(
             f"{path} has {len(left)} columns ({those}) where the model reads {found.count(-1)}: "
             f"{advice}"

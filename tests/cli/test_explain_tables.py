@@ -282,3 +282,23 @@ def test_whole_numbers_are_features_where_no_tokenizer_is(run):
     assert result.exit_code == 0, result.output
     wanted = tabular.relevance(whole, np.zeros(2, int))
     np.testing.assert_allclose(numbers(read(), "a b c d"), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_mean_row_of_a_table_is_a_reference(run):
+    """Of several inputs, too; whole numbers are rounded."""
+    onnx.save(tabular.several(), "model.onnx")
+    write("data.csv", "u,v,age,pay")
+    result = run("convert", "model.onnx", "explainer.onnx", "--reference", "data.csv")
+    assert result.exit_code == 0, result.output
+    result = run("explain", "explainer.onnx", "data.csv", "-o", "out", "--target", 0)
+    assert result.exit_code == 0, result.output
+    mean = ROWS.mean(axis=0)
+    mean[2] = np.rint(mean[2])
+    wanted = tabular.scores(ROWS)[:, 0] - tabular.scores(mean[None])[:, 0]
+    found = numbers(read(), "u v age pay")
+    np.testing.assert_allclose(found.sum(axis=1), wanted, rtol=1e-4, atol=1e-4)
+    result = run("convert", "model.onnx", "zero.onnx", "--reference", "zero")
+    assert result.exit_code == 0, result.output
+    write("few.csv", "u,v,age", ROWS[:, :3])
+    line = run("convert", "model.onnx", "none.onnx", "--reference", "few.csv").stderr
+    assert "few.csv has no column 'pay', which the model reads: they are u, v, age" in line

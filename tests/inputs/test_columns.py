@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxlrp.errors import InputError
-from onnxlrp.inputs.columns import Columns, arranged, named_features
+from onnxlrp.inputs.columns import Columns, arranged, mean_row, named_features
 from onnxlrp.inputs.rows import Row, Table
 
 MATRIX = {"x": ("float32", ("N", 3))}
@@ -112,7 +112,12 @@ def test_an_input_of_any_width_takes_what_is_left(tmp_path: Path):
     ("content", "inputs", "options", "said"),
     [
         ("a,b\n1,2\n", MATRIX, {}, r"0.csv has 2 columns \(a, b\) where the model reads 3: say"),
-        ("a,b,c,d\n1,2,3,4\n", MATRIX, {}, "say which it does not read, as in --ignore 'a', or"),
+        (
+            "a,b,c,d\n1,2,3,4\n",
+            MATRIX,
+            {},
+            "or to explain and evaluate which not, as in --ignore 'a'",
+        ),
         ("1,2\n", MATRIX, {}, "has 2 columns without names, and the model reads 3"),
         ("a,a,c\n1,2,3\n", MATRIX, {}, "has several columns 'a': give each a name"),
         ("a,b,c\n1,2,3\n", MATRIX, {"ignored": ["d"]}, "no column 'd' to ignore: they are a, b, c"),
@@ -186,3 +191,15 @@ def test_names_are_parted_among_the_inputs_that_need_them():
         named_features(["a"], {"x": ("float32", ("N", "F")), "y": ("float32", ("N", None))})
     with pytest.raises(InputError, match="the model reads 0 as image"):
         named_features(["a"], {"image": ("float32", ("N", 3, 8, 8))})
+
+
+def test_the_mean_row_by_input(tmp_path: Path):
+    (table,) = tables(tmp_path, "u,pay_per_hour,v,age,male\n1,,3,40,1\n2,10,5,41,0\n6,20,,41,0\n")
+    found = mean_row(table.path, SEVERAL, ["age", "pay_per_hour", "rest"], {})
+    assert set(found) == {"age", "pay_per_hour", "rest"}
+    np.testing.assert_allclose(found["rest"], [3, 4])
+    np.testing.assert_allclose(found["pay_per_hour"], [15])
+    np.testing.assert_allclose(found["age"], [41])
+    (empty,) = tables(tmp_path, "a,b,c\n1,,3\n4,,6\n")
+    with pytest.raises(InputError, match="has no values in its column 'b'"):
+        mean_row(empty.path, MATRIX, ["x"], {})
