@@ -17,6 +17,7 @@ from onnxlrp.audit.written import Rule, Written, rounding_of
 from onnxlrp.graph.canonical import EXPLICIT_WEIGHTS, Operation
 from onnxlrp.graph.operators import Fact, has
 from onnxlrp.reference.contributions import LINEAR
+from onnxlrp.reference.kernels import MACHINE
 from onnxlrp.reference.network import CHOICES
 from onnxlrp.reference.operators import NORMALISATIONS, attributes_of, normalised_groups
 from onnxlrp.reference.trees import TREES
@@ -394,6 +395,10 @@ def _cost(alone: Standalone, relevance: list[Array | None]) -> int:
         # A leaf is walked to in Python, and costs as much as so many.
         modes = next(a for a in alone.node.attribute if a.name == "nodes_modes")
         return 10**4 * max(len(modes.strings), len(modes.t.raw_data))
+    if operator == MACHINE:
+        vectors = next(a.floats for a in alone.node.attribute if a.name == "support_vectors")
+        counted = next(a.i for a in alone.node.attribute if a.name == "n_supports")
+        return int(len(vectors) * counted * len(r))
     if operator in NORMALISATIONS:
         # Those of a group are held all at once, in several arrays.
         return int(8 * r.size * normalised_groups(alone.node, alone.inputs).index.shape[1])

@@ -48,16 +48,19 @@ def terms(node: onnx.NodeProto, x: Array, root: Array | None) -> Array:
         pairs.append((rho, np.zeros_like(x)))
     found = np.zeros_like(x)
     for row in range(len(x)):
-        up = [(w, e[row]) for w, e in pairs if w > 0]
-        down = [(-w, e[row]) for w, e in pairs if w < 0]
+        first = [(w, e[row]) for w, e in pairs if w > 0]
+        second = [(-w, e[row]) for w, e in pairs if w < 0]
         # Every pair of a vector for and one against is a detector, with the part of the evidence
         # that its two vectors have.
-        parts, against = (np.array([w * np.exp(e.sum()) for w, e in s]) for s in (up, down))
-        total, rest = parts.sum(), against.sum()
+        (up, plus), (down, minus) = (
+            (np.array([w * np.exp(e.sum()) for w, e in side]), np.array([e for _, e in side]))
+            for side in (first, second)
+        )
+        total, rest = up.sum(), down.sum()
         mean = total if total == rest else (total - rest) / (np.log(total) - np.log(rest))
-        for p, (_, plus) in zip(parts / total, up, strict=True):
-            for q, (_, minus) in zip(against / rest, down, strict=True):
-                found[row] += mean * p * q * (plus - minus)
+        for part, exponents in zip(up / total, plus, strict=True):
+            pairs_of = (down / rest)[:, None] * (exponents - minus)
+            found[row] += mean * part * pairs_of.sum(axis=0)
     return found
 
 

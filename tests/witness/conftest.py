@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -10,7 +11,19 @@ import pytest
 from witness.ledger import LEDGER, Ledger
 
 PEERS = ("torch", "zennit", "captum", "corelay", "quantus", "lxt", "transformers")
-MISSING = [peer for peer in PEERS if importlib.util.find_spec(peer) is None]
+OWN = {
+    "test_tables.py": (
+        *("sklearn", "skl2onnx", "onnxmltools", "lightgbm", "xgboost", "catboost", "shap"),
+    ),
+}
+"""Peers of a module that needs none of the others'."""
+
+
+def missing(peers: Sequence[str]) -> list[str]:
+    return [peer for peer in peers if importlib.util.find_spec(peer) is None]
+
+
+MISSING = missing(PEERS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,11 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 class _Skipped(pytest.Module):
     def collect(self) -> list[pytest.Item]:
-        pytest.skip(f"not installed: {', '.join(MISSING)}")
+        pytest.skip(f"not installed: {', '.join(missing(OWN.get(self.path.name, PEERS)))}")
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> _Skipped | None:
-    return _Skipped.from_parent(parent, path=module_path) if MISSING else None
+    peers = OWN.get(module_path.name, PEERS)
+    return _Skipped.from_parent(parent, path=module_path) if missing(peers) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
