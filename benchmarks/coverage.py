@@ -35,6 +35,7 @@ OTHERS = {
     "skl": ("skl2onnx", "table_architectures"),
     "boost": ("onnxmltools", "table_architectures"),
     "quant": ("onnxruntime", "quantised_architectures"),
+    "script": ("torch.jit", "scripted_architectures"),
 }
 """By library, what exports its networks, and the module that does."""
 
@@ -347,8 +348,8 @@ two are kept, except in Keras; transformers' networks have two of width 32. Each
 torch's two exporters (TorchScript to opset 17, dynamo to 18), or by Keras, which calls tf2onnx,
 with a symbolic batch. Some are in another precision (`quant/`), by onnxruntime's quantisers. Tables
 are classified by scikit-learn (`skl/`) and boosted trees (`boost/`), trained on data that it
-brings. All are tried as exported, as onnxruntime's extended optimisation leaves them, and slimmed
-by onnxslim.
+brings. Loops, branches and lists are kept by torch.jit.script (`script/`). All are tried as
+exported, as onnxruntime's extended optimisation leaves them, and slimmed by onnxslim.
 
 *Explained* means: the default composite converts it; the model's outputs are unchanged; all
 relevance is finite; `onnxlrp check` accounts for it layer by layer; and, of the plain export,
