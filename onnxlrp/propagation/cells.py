@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
 from typing import Any, NamedTuple, TypeVar
 
 from onnxlrp.propagation import layout
@@ -220,6 +218,18 @@ class Sent(NamedTuple):
     c0: Tensor
 
 
+class Weights(NamedTuple):
+    """A matrix for each gate, one upon the other: [gates H, features]."""
+
+    stacked: Tensor
+    size: int
+
+    def of(self, first: int, count: int = 1) -> Tensor:
+        """Return the matrices of some gates that lie together."""
+        ends = [first * self.size], [(first + count) * self.size]
+        return layout.slice(self.stacked, *ends, [0])
+
+
 @dataclass(frozen=True)
 class Cell:
     """One direction of an operator. Where it is backwards, all sequences are turned.
@@ -228,7 +238,7 @@ class Cell:
     ----------
     crossing : of the operator
     rule : of the operator, as it crosses what a step is made of
-    w, r : by gate, [H, features] and [H, H]
+    w, r : of all gates
     wb, rb : by gate, [H], or zero
     peepholes : of the gates i, o and f, [H], or zero
     functions : in the operator's order
@@ -239,8 +249,8 @@ class Cell:
 
     crossing: Crossing
     rule: Rule
-    w: Sequence[Tensor]
-    r: Sequence[Tensor]
+    w: Weights
+    r: Weights
     wb: Sequence[Tensor]
     rb: Sequence[Tensor]
     peepholes: Sequence[Tensor]
@@ -265,8 +275,8 @@ class Cell:
     def read(self, gate: int) -> tuple[Value, Tensor]:
         """Return z of a gate without peephole, and its bias."""
         bias = self.wb[gate] + self.rb[gate]
-        of_x = of(lambda x: _applied(x, self.w[gate]), self.x)
-        of_h = of(lambda h: _applied(h, self.r[gate]), self.h_before)
+        of_x = of(lambda x: _applied(x, self.w.of(gate)), self.x)
+        of_h = of(lambda h: _applied(h, self.r.of(gate)), self.h_before)
         return of(lambda a, b: a + b + bias, of_x, of_h), bias
 
     def gate(self, gate: int, function: int) -> Gate:
@@ -289,14 +299,23 @@ def _applied(x: Tensor, weights: Tensor) -> Tensor:
     return x.emitter.node("MatMul", x, turned, shape=shape, dtype=x.dtype)
 
 
-def summed(shares: Sequence[Factor], weights: Sequence[Tensor], zero: Tensor) -> Tensor:
-    """Return the sum of t W."""
-    products = [
-        t.emitter.node("MatMul", t, w, shape=(*t.shape[:-1], w.shape[1]), dtype=t.dtype)
-        for t, w in zip(shares, weights, strict=True)
-        if isinstance(t, Tensor) and not t.is_zero
-    ]
-    return reduce(add, products, zero)
+def summed(shares: Sequence[Factor], weights: Weights, zero: Tensor, first: int = 0) -> Tensor:
+    """Return the sum of t W over gates, the first of which is `first`."""
+    total, together = zero, list[Tensor]()
+    for place, t in enumerate([*shares, zero], first):
+        if isinstance(t, Tensor) and not t.is_zero:
+            together.append(t)
+        elif together:
+            w = weights.of(place - len(together), len(together))
+            shape = (*together[0].shape[:-1], w.shape[0])
+            joined, dtype = together[0], w.dtype
+            emitter = joined.emitter
+            if len(together) > 1:
+                joined = emitter.node("Concat", *together, shape=shape, dtype=dtype, axis=-1)
+            shape = (*shape[:-1], w.shape[1])
+            total = total + emitter.node("MatMul", joined, w, shape=shape, dtype=dtype)
+            together = []
+    return total
 
 
 def lstm(cell: Cell, came: Came) -> Sent:
@@ -379,13 +398,13 @@ def gru(cell: Cell, came: Came) -> Sent:
     rule, zero, before = cell.rule, cell.zero, cell.h_before
     linear = cell.says("linear_before_reset")
     z, r = cell.gate(0, 0), cell.gate(1, 0)
-    reset, x, tail = before, of(lambda x: _applied(x, cell.w[2]), cell.x), cell.rb[2]
+    reset, x, tail = before, of(lambda x: _applied(x, cell.w.of(2)), cell.x), cell.rb[2]
     if linear:
-        reset = of(lambda h: _applied(h, cell.r[2]) + tail, before)
+        reset = of(lambda h: _applied(h, cell.r.of(2)) + tail, before)
     q = _product(r.y, reset)
     own, bias = q, cell.wb[2]
     if not linear:
-        own, bias = of(lambda q: _applied(q, cell.r[2]), q), bias + tail
+        own, bias = of(lambda q: _applied(q, cell.r.of(2)), q), bias + tail
     pre, f = of(lambda a, b: a + b + bias, x, own), cell.functions[1]
     n = Gate(pre, of(f, pre), bias, f)
     left = of(lambda z: 1.0 - z, z.y)
@@ -420,8 +439,8 @@ def gru(cell: Cell, came: Came) -> Sent:
     def step(states: Tensors, read: Sequence[Factor]) -> tuple[Tensors, Tensors]:
         (h,), (came, direct, reach, b_z, b_r, b_n, through) = states, read
         h = h + came
-        of_q = summed([h * b_n], cell.r[2:], zero)
-        back = summed([h * b_z, of_q * b_r], cell.r[:2], zero) * reach
+        of_q = summed([h * b_n], cell.r, zero, 2)
+        back = summed([h * b_z, of_q * b_r], cell.r, zero) * reach
         return [back + of_q * through + h * direct], [h]
 
     start = came.start[:1]
@@ -438,7 +457,7 @@ def gru(cell: Cell, came: Came) -> Sent:
     factors = [came.h, direct, cell.reach, b_z, b_r, b_n, through]
     (h0,), (of_h,) = scan(step, start, factors, cell.h.now, backwards=True)
     _, t_z, t_n = output(of_h)
-    return Sent([t_z, inner(summed([t_n], cell.r[2:], zero))[1], t_n], h0, zero)
+    return Sent([t_z, inner(summed([t_n], cell.r, zero, 2))[1], t_n], h0, zero)
 
 
 def rnn(cell: Cell, came: Came) -> Sent:

@@ -19,6 +19,7 @@ from onnxlrp.propagation.cells import (
     Function,
     Rule,
     Value,
+    Weights,
     before,
     gru,
     lstm,
@@ -152,8 +153,8 @@ def _direction(
     cell = Cell(
         crossing,
         rule,
-        _cut(w, gates, size),
-        _cut(r, gates, size),
+        Weights(w, size),
+        Weights(r, size),
         _cut(bias, gates, size),
         _cut(bias, gates, size, gates),
         _cut(peepholes, 3, size),
