@@ -155,9 +155,19 @@ class Logits:
                 found, turn = step.value, False
             else:
                 turn = turn or step.squashed
-        if found is None and any(step.squashed for step in seen):
+        if found is None and (any(step.squashed for step in seen) or self._mixes(seen[-1].value)):
             return Logit(output)
         return None if found is None else Logit(found)
+
+    def _mixes(self, value: ir.Value) -> bool:
+        """Whether a value is probabilities added up, as of coarse classes from fine ones."""
+        operation = self._makers.get(id(value))
+        if operation is None or operation.operator != "MatMul":
+            return False
+        weights, source = constant_of(operation.input(1)), operation.input(0)
+        if weights is None or source is None or (weights < 0).any():
+            return False
+        return any(step.squashed for step in self._walk(source, _same, _is_table))
 
     def _walk(self, value: ir.Value, made: Function, fits: Fits) -> Iterator[_Seen]:
         share = False
@@ -295,6 +305,10 @@ def is_one(value: ir.Value) -> bool:
     if value.shape is None or not len(value.shape):
         return False
     return all(size == 1 for size in dims_of(value.shape)[1:])
+
+
+def _is_table(value: ir.Value) -> bool:
+    return value.shape is not None and len(value.shape) == 2
 
 
 def _is_live(value: ir.Value) -> bool:

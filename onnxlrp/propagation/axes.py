@@ -205,12 +205,13 @@ def _interpolation(crossing: Crossing, axis: int) -> Tensor:
     def cut(index: int, places: Sequence[int], front: Sequence[float]) -> Tensor | None:
         """Put some numbers of a list for all axes behind those for the identity's rows."""
         value = operation.input(index)
-        if value is None:
-            return None
         known = constant_of(value)
+        # An empty list is as good as none.
+        if value is None or (known is not None and not known.size):
+            return None
         if known is not None:
             whole = [n for f, p in zip(front, places, strict=True) for n in (f, known[p])]
-            return emitter.constant(np.array(whole, known.dtype)) if known.size else None
+            return emitter.constant(np.array(whole, known.dtype))
         given = Tensor(emitter, value)
         dtype = given.dtype.numpy()
         parts = [

@@ -27,6 +27,7 @@ NUMBERS = {
     "none": np.float32([[0.0]]),
     "turn": np.float32([[-1, 1]]),
     "begin": np.float32([[1, 0]]),
+    "groups": np.float32([[1, 0], [1, 0], [0, 1], [0, 1]]),
     "front": np.array([0, 1, 0, 0]),
     "uneven": normal(1, 4, seed=5) ** 2,
     "flat": np.array([-1]),
@@ -251,6 +252,8 @@ NO_LOGIT = {
     "-z merged into its layer": [
         node("Mul", ["minus", "z"], "n"), node("Exp", ["n"], "e"), node("Add", ["one", "e"], "s"),
         node("Div", ["one", "s"])],
+    "coarse classes of fine ones": [
+        node("Softmax", ["z"], "p", axis=1), node("MatMul", ["p", "groups"])],
     "a class within a class": [
         node("Softmax", ["z"], "p", axis=1), node("Gemm", ["h", "v"], "c"),
         node("Sigmoid", ["c"], "q"), node("Mul", ["p", "q"])],

@@ -78,6 +78,14 @@ def test_some_axes_only():
     crosses_as_defined(tested, normal(2, 3, 5, 6, seed=1), "norm", weights)
 
 
+def test_empty_lists_beside_the_sizes():
+    """As exporters to opset 11 write them, where all inputs had to be there."""
+    tested, weights = resized(SIZES, mode="linear")
+    tested.input[1:3] = ["none", "none"]
+    weights["none"] = np.zeros(0, np.float32)
+    crosses_as_defined(tested, normal(2, 3, 5, 6, seed=1), "epsilon", weights)
+
+
 def test_sizes_that_are_computed():
     """A decoder resizes what it has to the size of what it is joined with."""
     weights = {
