@@ -58,6 +58,10 @@ computed (Sigmoid, Softmax, Tanh, ...) or divides, a `Mixture` where it is a mat
 LpNormalization are linear once their deviation is fixed, and take every rule for linear layers
 (Achtibat et al. 2024, prop. 3.4).
 
+**Recurrent layers.** LSTM, GRU and RNN are crossed as the steps that they are short for: what is
+linear by epsilon, a gate times a signal by the rule, `signal` (all to the signal, Arras et al.
+2017) unless a line says `uniform`: [recurrent.md](recurrent.md).
+
 **What leaves no choice.** A function of one live value, elementwise (activations, Exp, Log, Sqrt,
 Pow with a constant, c / x, trigonometric functions, Round, Sign, ...), passes relevance on, as
 zennit and LXT do, unless a line gives it `gradient`, `guided` or `deconvnet`; what compares
