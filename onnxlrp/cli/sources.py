@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ def given(
         texts,
         f"is for texts, and for models that read whole numbers [N, T]; this one reads {explained}",
     )
-    if _reads_tables(run, inputs):
+    if _reads_tables(run, inputs, folder):
         _refuse(pictures, f"is for pictures; the model reads {explained}")
         return _tables(run, inputs, folder, tables)
     _refuse(tables, f"is for tables, .csv or .tsv; the model reads {explained}")
@@ -86,22 +86,24 @@ def _reads_text(run: Explainer, inputs: Sequence[str], texts: Mapping[str, Any])
     return any(texts.values()) or (_no_arrays(inputs) and not counted)
 
 
-def _reads_tables(run: Explainer, inputs: Sequence[str]) -> bool:
+def _reads_tables(run: Explainer, inputs: Sequence[str], folder: Path) -> bool:
     """Tell whether what is given are tables, for a model that reads features."""
-    axes = max(len(tensor.shape) for tensor in run.inputs.values())
-    return axes <= 2 and _no_arrays(inputs)
+    from onnxlrp.inputs.passages import TABLES
+
+    if max(len(tensor.shape) for tensor in run.inputs.values()) > 2:
+        return False
+    return _no_arrays(name for name in inputs if not Path(name).is_dir()) or any(
+        path.suffix.lower() in TABLES and folder.resolve() not in path.resolve().parents
+        for name in inputs
+        for path in Path(name).rglob("*")
+    )
 
 
-def _no_arrays(inputs: Sequence[str]) -> bool:
-    """Tell whether anything given is no file of an array, or all of a folder is none."""
+def _no_arrays(inputs: Iterable[str]) -> bool:
+    """Tell whether anything given is no file of an array."""
     from onnxlrp.inputs.items import ARRAYS
 
-    return any(
-        not any(one.suffix.lower() in ARRAYS for one in path.iterdir())
-        if (path := Path(name)).is_dir()
-        else path.suffix.lower() not in ARRAYS
-        for name in inputs
-    )
+    return any(Path(name).suffix.lower() not in ARRAYS for name in inputs)
 
 
 def _tables(
@@ -109,9 +111,13 @@ def _tables(
 ) -> tuple[list[Source], How]:
     """List the rows of tables, and find the columns that the model reads."""
     from onnxlrp.inputs.columns import arranged, named_features
+    from onnxlrp.inputs.items import ARRAYS
     from onnxlrp.inputs.rows import Row, collect_tables
     from onnxlrp.inputs.targets import load_labels
 
+    arrays = [name for name in inputs if Path(name).suffix.lower() in ARRAYS]
+    if arrays:
+        raise InputError(f"tables and arrays are explained apart: leave {arrays[0]} out")
     contract, features = run.contract, run.contract.features
     if options["features"] is not None:
         features = named_features(load_labels(options["features"]), run.inputs)

@@ -348,10 +348,8 @@ def _found(table: Table, wanted: Sequence[_Column], ignored: Sequence[str]) -> t
         advice = "say with --features FILE which it reads, in its order"
         if len(left) > found.count(-1):
             advice += f", or to explain and evaluate which not, as in --ignore {header[left[0]]!r}"
-        raise InputError(
-            f"{path} has {len(left)} columns ({those}) where the model reads {found.count(-1)}: "
-            f"{advice}"
-        )
+        many = f"{len(left)} column{'s' * (len(left) != 1)} ({those})"
+        raise InputError(f"{path} has {many} where the model reads {found.count(-1)}: {advice}")
     twice = [header[p] for p in left if -1 in found and header.count(header[p]) > 1]
     if twice:
         raise InputError(f"{path} has several columns '{twice[0]}': give each a name of its own")

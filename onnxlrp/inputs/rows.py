@@ -142,6 +142,11 @@ class Table:
             except StopIteration:
                 return
             except csv.Error as error:
+                if "new-line" in str(error):
+                    raise InputError(
+                        f"{self.path} ends its lines by carriage returns alone: save it as CSV in "
+                        "UTF-8"
+                    ) from None
                 said = f"{self.path} is no table: {error}, at line {reader.line_num}"
                 raise InputError(f"{said}; quotes inside a quoted text are doubled") from None
             if cells:

@@ -264,6 +264,8 @@ def test_a_table_that_is_not_there_and_one_for_pictures(run, explainer: Path, se
     np.save("rows.npy", ROWS.astype(np.float32))
     line = refused(run("explain", several, "rows.npy", "-o", "out"))
     assert "give them as columns of a table (.csv)" in line
+    line = refused(run("explain", explainer, "data.csv", "rows.npy", "-o", "out"))
+    assert "tables and arrays are explained apart: leave rows.npy out" in line
     onnxlrp.convert(model).save(Path("pictures.onnx"))
     line = refused(run("explain", "pictures.onnx", "data.csv", "--ignore", "a", "-o", "out"))
     assert "--ignore is for tables, .csv or .tsv; the model reads image" in line
@@ -302,3 +304,23 @@ def test_the_mean_row_of_a_table_is_a_reference(run):
     write("few.csv", "u,v,age", ROWS[:, :3])
     line = run("convert", "model.onnx", "none.onnx", "--reference", "few.csv").stderr
     assert "few.csv has no column 'pay', which the model reads: they are u, v, age" in line
+
+
+def test_a_folder_is_one_of_tables_or_of_arrays(run, explainer: Path):
+    for name in ("tables", "arrays"):
+        Path(name).mkdir()
+    write("tables/one.csv", "a,b,c,d", ROWS[:1])
+    write("tables/two.csv", "d,c,b,a", ROWS[1:, ::-1])
+    np.save("arrays/rows.npy", ROWS.astype(np.float32))
+    options = ["--target", 0, "--format", "csv"]
+    assert run("explain", explainer, "tables", "-o", "tables/out", *options).exit_code == 0
+    # What it left there is no table to explain.
+    assert run("explain", explainer, "tables", "-o", "tables/out", *options).exit_code == 0
+    assert run("explain", explainer, "arrays", "-o", "out", *options).exit_code == 0
+    wanted = tabular.relevance(ROWS, np.zeros(3, int))
+    of_tables, of_arrays = read("tables/out/relevance.csv"), read()
+    assert [row["item"] for row in of_tables] == ["one", "two/1", "two/2"]
+    np.testing.assert_allclose(numbers(of_tables, "a b c d"), wanted, rtol=1e-4, atol=1e-4)
+    names = [f"feature {number}" for number in range(4)]
+    found = np.array([[float(row[name]) for name in names] for row in of_arrays])
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)

@@ -107,6 +107,7 @@ def test_a_large_file_stays_on_disk(tmp_path: Path):
         (b"\n\n", "t.csv is empty"),
         (b"a,b\n", "holds a line of names, and no rows below it"),
         (b"a,b\n1,2\n\xff\xff3,4\n", "t.csv is no text: save it as UTF-8"),
+        (b"a,b\r1,2\r", "t.csv ends its lines by carriage returns alone"),
         (b'a,b\n1,"2\n3,4\n', "t.csv is no table: unexpected end of data"),
     ],
 )
