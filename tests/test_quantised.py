@@ -505,3 +505,25 @@ def weight_only(kind: int) -> onnx.ModelProto:
     held = helper.make_tensor("w", kind, q.shape, q.reshape(-1).tolist())
     kept = {"w": held, "s": scale}
     return of_microsoft(body, {"x": ["N", 64]}, {"logits": ["N", 48]}, kept, opset=21)
+
+
+def test_products_of_the_twin_do_not_overflow_in_whole_numbers() -> None:
+    # 255 x 127 twice is more than 16 bits hold, in which some processors add it up.
+    weights = np.array([[127, 0], [127, 0], [0, 127], [1, 127]], np.int8)
+    kept: dict[str, Array | onnx.TensorProto] = {
+        **{"w": weights, "sw": step(2.0), "b": np.zeros(2, np.int32)},
+        **{"sx": step(1.0), "sy": step(8.0), "of_w": np.array(0, np.int8)},
+        **{"zero": np.array(0, np.uint8), "of_y": np.array(128, np.uint8)},
+    }
+    gemm = ["q", "sx", "zero", "w", "sw", "of_w", "b", "sy", "of_y"]
+    body = [
+        node("QuantizeLinear", ["x", "sx", "zero"], "q"),
+        node("QGemm", gemm, "y_q", domain=MICROSOFT),
+        node("DequantizeLinear", ["y_q", "sy", "of_y"], "y"),
+    ]
+    proto = of_microsoft(body, {"x": ["N", 4]}, {"y": ["N", 2]}, kept)
+    explainer = onnxlrp.convert(proto, lines("Gemm: epsilon epsilon=1e-6")).to_proto()
+    found = run(explainer, {"x": np.ones((1, 4), np.float32), "target": np.array([0])})
+    # The model's own sum may have overflowed; what is shared is that, by what each adds.
+    share = weights[:, 0] / weights[:, 0].sum()
+    np.testing.assert_allclose(found["relevance"][0], found["y"][0, 0] * share, rtol=1e-5)

@@ -262,25 +262,28 @@ def _reading(told: Mapping[str, Any], held: Held, repeated: Held) -> list[ir.Nod
     if how == DYNAMIC:
         assert given[0] is not None
         return _rounding(given[0], told, repeated)
-    return [_dequantise(given, told)]
+    return _dequantise(given, told)
 
 
 def _rounding(x: ir.Value, told: Mapping[str, Any], repeated: Held) -> list[ir.Node]:
     """Write that x is quantised and dequantised."""
     if told["how"] == DYNAMIC:
         quantise = ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
-        return [quantise, ir.node("DequantizeLinear", list(quantise.outputs))]
+        return [quantise, *_dequantise(list(quantise.outputs), {"axis": None, "domain": ""})]
     if told["how"] != DEQUANTISED:
         return [ir.node("Identity", [x])]
     given = [repeated[name] if name else None for name in told["of"]]
     quantise = ir.node("QuantizeLinear", [x, *given[1:]], domain=told["domain"])
-    return [quantise, _dequantise([quantise.outputs[0], *given[1:]], told)]
+    return [quantise, *_dequantise([quantise.outputs[0], *given[1:]], told)]
 
 
-def _dequantise(given: list[ir.Value | None], told: Mapping[str, Any]) -> ir.Node:
+def _dequantise(given: list[ir.Value | None], told: Mapping[str, Any]) -> list[ir.Node]:
     given = given if given[-1] is not None else given[:-1]
     axis = {} if told["axis"] is None else {"axis": told["axis"]}
-    return ir.node("DequantizeLinear", given, axis, domain=told["domain"])
+    meant = ir.node("DequantizeLinear", given, axis, domain=told["domain"])
+    # Else onnxruntime would compute the twin's products in whole numbers, which overflow on
+    # processors without instructions for them.
+    return [meant, ir.node("Max", [meant.outputs[0]])]
 
 
 def _put_out(graph: ir.Graph, wanted: list[ir.Value], names: list[str]) -> None:
