@@ -361,7 +361,7 @@ def _bounded(network: Network) -> list[str]:
     return [
         f"relevance starts from '{network.score.name}', which lies between two numbers like a "
         "probability: no logit was found that it comes from; if a value inside the model is one, "
-        "name it with --output"
+        "convert with --output and its name"
     ]
 
 

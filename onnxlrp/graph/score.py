@@ -140,7 +140,10 @@ def _unsuited(outputs: Sequence[ir.Value], at: str | None) -> Exception:
     advice = "only classifiers and single scores can be explained"
     above = next(filter(None, map(_scores_above, outputs)), None)
     if above is not None:
-        advice = f"--output {above.name} explains {describe(above)}, which they are made of"
+        advice = (
+            f"convert with --output {above.name} to explain {describe(above)}, of which they are "
+            "made"
+        )
     dense = next((value for value in outputs if _is_dense(value)), None)
     if dense is not None and dense.shape is not None:
         rank = len(dense.shape)

@@ -78,6 +78,8 @@ def check_tensors(proto: onnx.ModelProto, folder: Path) -> dict[str, bytes]:
 
 def _sparse_attributes(message: Message) -> Iterator[onnx.AttributeProto]:
     """Yield what holds the value of a sparse constant."""
+    if isinstance(message, onnx.TensorProto):
+        return
     if isinstance(message, onnx.AttributeProto) and message.name == "sparse_value":
         yield message
     for field, value in message.ListFields():

@@ -285,7 +285,7 @@ LABELS = {
 def test_a_model_without_scores_says_which_value_to_explain(head):
     nodes, value = LABELS[head]
     proto = built(nodes)
-    with pytest.raises(ModelError, match=f"; --output {value} explains {value} float") as caught:
+    with pytest.raises(ModelError, match=f"convert with --output {value} to explain") as caught:
         onnxlrp.convert(proto, EPSILON)
     assert "\n" not in str(caught.value)
     found, conversion = sums(proto, 3, output=value)
