@@ -45,6 +45,7 @@ PSEUDO = {
     "Product": "any other Mul or Div of two live values",
     "Mixture": "MatMul of two live values, one of which is bounded by how it is computed",
     "MatrixProduct": "any other MatMul of two live values",
+    "ScatterSum": "ScatterElements or ScatterND with reduction 'add'",
 }
 """Names that only composites use."""
 
@@ -113,7 +114,7 @@ def text() -> str:
         parts.append(f"## {TITLES.get(domain, domain)}\n\n" + "\n".join(rows) + "\n")
     rows = ["| name | what it is | |", "|---|---|---|"]
     rows += [f"| {name} | {what} | {standing(name)[1]} |" for name, what in PSEUDO.items()]
-    named = "## Names of products\n\nA line of a composite may say `Mul`, or which kind of it.\n\n"
+    named = "## Names of uses\n\nA line of a composite may say `Mul`, or which kind of it.\n\n"
     parts.append(named + "\n".join(rows) + "\n")
     told = ", ".join(f"{number} {kind}" for kind, number in count.most_common())
     return "\n".join([f"{INTRODUCTION}\n{sum(count.values())} operators: {told}.\n", *parts])

@@ -191,6 +191,13 @@ OWN = [
         attributes={"axis": 2},
     ),
     Branch("ScatterND", (X, np.array([[0, 1], [1, 3]]), normal(2, 6)), live=(0, 2)),
+    Branch(
+        "ScatterSum",
+        (X, np.array([[[0, 3, 3]], [[5, 1, 5]]]), normal(BATCH, 1, 3, seed=5)),
+        live=(0, 2),
+        kind="ScatterElements",
+        attributes={"axis": 2, "reduction": "add"},
+    ),
     Branch("TopK", (X, np.array([2])), kind="TopK"),
     Branch("LSTM", STEPS[:1] + _weights(4), live=(0,), attributes={"hidden_size": 3}),
     Branch(

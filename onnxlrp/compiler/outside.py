@@ -85,9 +85,15 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
         "LpPool",
     ),
     (
+        "it is a recurrence of its own, of opset 27, which nothing runs yet",
+        "write it as a Scan",
+        "LinearAttention",
+    ),
+    (
         "its sizes, or its steps, are not known",
         "export the model with fixed sizes, and with constants",
-        "MaxUnpool TensorScatter DFT STFT CumProd GridSample DeformConv AffineGrid",
+        "MaxUnpool TensorScatter DFT STFT CumProd GridSample DeformConv AffineGrid "
+        "CausalConvWithState",
     ),
     (
         "it is a transform along several axes, or of half a spectrum",

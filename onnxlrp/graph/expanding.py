@@ -40,8 +40,8 @@ __all__ = [
 
 INLINED = (
     *("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),
-    *("CastLike", "CenterCropPad", "SwiGLU", "CausalConvWithState"),
-    *("LinearAttention", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"),
+    *("CastLike", "CenterCropPad", "SwiGLU"),
+    *("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"),
     "ai.onnx.preview::FlexAttention",
 )
 """Operators that onnx itself has a body for, which serves."""

@@ -21,13 +21,16 @@ from onnxlrp.graph.quantised import READS
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
+SCATTERS = ("ScatterElements", "ScatterND")
+"""Operators that put updates where indices say."""
+
 
 def named(
     found: Sequence[Operation], live: frozenset[int], bounded: frozenset[int], known: frozenset[int]
 ) -> list[Operation]:
     """Name products of live values for what they are, with the signal's place in `signal`.
 
-    A constant divided by a live value is a Reciprocal.
+    A constant divided by a live value is a Reciprocal; a scatter that adds is a ScatterSum.
 
     Parameters
     ----------
@@ -46,6 +49,9 @@ def named(
         inputs = [v for v in operation.inputs if v is not None and id(v) in live]
         if operation.operator == "Div" and inputs == [operation.inputs[1]]:
             result.append(replace(operation, operator="Reciprocal"))
+            continue
+        if operation.operator in SCATTERS and operation.attributes.get("reduction") == "add":
+            result.append(replace(operation, operator="ScatterSum"))
             continue
         if operation.operator not in ("Mul", "Div", "MatMul") or len(inputs) != 2:
             result.append(operation)

@@ -151,6 +151,7 @@ FACTS: Mapping[str, Fact] = MappingProxyType(
         "MatrixProduct": Fact.ROUNDS,
         "Mixture": Fact.ROUNDS,
         "LogSoftmax": Fact.ROUNDS,
+        "ScatterSum": Fact.ROUNDS,
         "LSTM": Fact.ROUNDS,
         "GRU": Fact.ROUNDS,
         "RNN": Fact.ROUNDS,

@@ -106,6 +106,31 @@ def _running_product(call: Call) -> Lines:
     yield f"y = Concat<axis={axis}>({', '.join(made)})"
 
 
+@body("x w b past -> y present", "CausalConvWithState")
+def _causal_convolution(call: Call) -> Lines:
+    """Convolve each channel with what stands behind; what is past stands in front."""
+    channels, _, size = call.known(1)
+    kind = call.text("activation")
+    if kind not in ("", "none", "silu", "swish"):
+        raise UnfitError
+    if call.has(3):
+        yield "whole = Concat<axis=2>(past, x)"
+    else:
+        yield integers("pads", 0, 0, size - 1, 0, 0, 0)
+        yield "whole = Pad(x, pads)"
+    yield f"c = Conv<group={channels}>(whole, w{', b' if call.has(2) else ''})"
+    if kind in ("silu", "swish"):
+        yield "s = Sigmoid(c)"
+        yield "y = Mul(c, s)"
+    else:
+        yield "y = Identity(c)"
+    if call.wants(1):
+        yield integers("begin", -(size - 1) or 1 << 31)
+        yield integers("end", 1 << 31)
+        yield integers("along", 2)
+        yield "present = Slice(whole, begin, end, along)"
+
+
 # --- What is moved -------------------------------------------------------------------------------
 
 

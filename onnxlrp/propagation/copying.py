@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -11,11 +12,13 @@ from onnxlrp.graph.canonical import Array, Operation, constant_of
 from onnxlrp.graph.shapes import Dim
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.axes import selection
-from onnxlrp.propagation.expression import Sign, Tensor
+from onnxlrp.propagation.expression import Operands, Sign, Tensor
+from onnxlrp.propagation.formulas import Layer, UniformLayer
 from onnxlrp.propagation.registry import (
     Crossing,
     Relevance,
     fail,
+    layer,
     live_inputs,
     only_first_live,
     operator,
@@ -210,7 +213,7 @@ def _check_replaced(operation: Operation, live: frozenset[int]) -> None:
         assert value is not None
         static_shape(value)
     if operation.attributes.get("reduction", "none") != "none":
-        fail("it computes with what it replaces", "only reduction 'none' is supported")
+        fail("it computes with what it replaces", "only reduction 'none' and 'add' are supported")
 
 
 @operator("ScatterElements", "ScatterND", check=_check_replaced)
@@ -240,6 +243,95 @@ def replaced(crossing: Crossing) -> Result:
         )  # fmt: skip
         result.append((updates, Relevance(taken, crossing.incoming.grounded)))
     return result
+
+
+@dataclass(frozen=True)
+class Scattered(UniformLayer):
+    """z = x, and updates added to it where indices say; one of both may be a constant.
+
+    Attributes
+    ----------
+    elements : the indices are those of elements, not of parts
+    axis : attribute of the operator, if it has one
+    places : the indices
+    parts : data and updates, for their shapes
+    live : which of them depend on the explained input
+
+    """
+
+    elements: bool
+    axis: Mapping[str, int]
+    places: Tensor
+    parts: tuple[Tensor, Tensor]
+    live: tuple[bool, bool]
+    bias: Tensor
+
+    @property
+    def operands(self) -> int:
+        return sum(self.live)
+
+    def forward(self, x: Operands) -> Tensor:
+        data = x.parts[0] if self.live[0] else x.parts[0].emitter.zero
+        added = x.parts[-1] if self.live[1] else x.parts[0].emitter.zero
+        return self.put(data, added)
+
+    def put(self, data: Tensor, added: Tensor) -> Tensor:
+        """Add, of which either may be zero."""
+        if added.is_zero:
+            return data
+        like = self.parts[0]
+        if data.is_zero:
+            data = layout.expand(like.emitter.scalar(0.0, like), like)
+        return like.emitter.node(
+            "ScatterElements" if self.elements else "ScatterND", data, self.places, added,
+            shape=like.shape, dtype=like.dtype, sign=data.sign + added.sign, reduction="add",
+            **self.axis,
+        )  # fmt: skip
+
+    def filled(self, x: Operands, value: float | Sequence[float]) -> Operands:
+        # Indices are those of all samples.
+        one = super().filled(x, value)
+        return Operands(tuple(map(layout.expand, one.parts, x.parts)))
+
+    def transpose(self, s: Tensor) -> Operands:
+        places, like = self.places, self.parts[1]
+        if self.elements:
+            places = layout.alongside(places, s)
+        back = s.emitter.node(
+            "GatherElements" if self.elements else "GatherND", s, places,
+            shape=like.shape, dtype=s.dtype, sign=s.sign, **self.axis,
+        )  # fmt: skip
+        both = zip((s, back), self.live, strict=True)
+        return Operands(tuple(part for part, live in both if live))
+
+
+def _check_added(operation: Operation, live: frozenset[int]) -> None:
+    for value in operation.inputs:
+        assert value is not None
+        static_shape(value)
+
+
+@layer("ScatterSum", check=_check_added, default="norm")
+def added(crossing: Crossing) -> tuple[Layer, list[ir.Value]]:
+    """Build the sum of what was there and all that is put to it; a constant is its bias."""
+    data, places, updates = crossing.operation.inputs
+    assert places is not None
+    emitter, elements = crossing.emitter, crossing.operation.node.op_type == "ScatterElements"
+    built = Scattered(
+        elements,
+        {"axis": int(crossing.attribute("axis", 0))} if elements else {},
+        emitter.tensor(places),
+        (crossing.tensor(data), crossing.tensor(updates)),
+        (id(data) in crossing.live, id(updates) in crossing.live),
+        emitter.zero,
+    )
+    constant, (x, u) = constant_of(data), built.parts
+    if not built.live[0] and (constant is None or constant.any()):
+        built = replace(built, bias=x)
+    elif not built.live[1]:
+        built = replace(built, bias=built.put(emitter.zero, u))
+    inputs = zip((data, updates), built.live, strict=True)
+    return built, [value for value, live in inputs if value is not None and live]
 
 
 @operator("TopK", check=only_first_live)

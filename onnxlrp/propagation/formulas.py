@@ -139,6 +139,10 @@ class Multiple(UniformLayer):
         self.factor = factor
         self.bias = layer.bias.emitter.zero
 
+    @property
+    def operands(self) -> int:
+        return self.layer.operands
+
     def forward(self, x: Operands) -> Tensor:
         return self.layer(x) * self.factor if self.factor else self.bias
 

@@ -247,6 +247,32 @@ def _sum(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> Iterator
     )
 
 
+def _scattered(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> Iterator[Block]:
+    """What was there and the updates that are added to it, one column for each."""
+    data, places, updates = inputs
+    assert data is not None
+    assert updates is not None
+    read = "GatherElements" if node.op_type == "ScatterElements" else "GatherND"
+    a = {"axis": attributes_of(node).get("axis", 0)} if read == "GatherElements" else {}
+    finding = onnx.helper.make_node(read, ["x", "places"], ["y"], **a)
+    (target,) = forward(finding, [_positions(data.shape), places])
+    target = target.reshape(-1).astype(np.int64)
+    # How many updates of the same place stand in front of each.
+    rank = np.array([(target[:k] == place).sum() for k, place in enumerate(target)], np.int64)
+    index = np.full((data.size, 1 + int(rank.max(initial=-1)) + 1), -1)
+    bias = np.zeros((data.size, 1))
+    start = 0
+    if live[0]:
+        index[:, 0], start = np.arange(data.size), data.size
+    else:
+        bias[:, 0] = data.reshape(-1)
+    if live[2]:
+        index[target, 1 + rank] = start + np.arange(updates.size)
+    else:
+        np.add.at(bias[:, 0], target, updates.reshape(-1))
+    yield Block(index, np.ones((1, 1, 1)), bias, _positions((data.size, 1)))
+
+
 def _scaling(node: onnx.NodeProto, inputs: Inputs, live: Sequence[bool]) -> Iterator[Block]:
     """Mul and Div by a constant."""
     at = _only_live(node, live)
@@ -303,6 +329,8 @@ _LAYERS: dict[str, Callable[[onnx.NodeProto, Inputs, Sequence[bool]], Iterator[B
     "BatchNormalization": _batch_normalization,
     "Add": _sum,
     "Sub": _sum,
+    "ScatterElements": _scattered,
+    "ScatterND": _scattered,
     "Neg": _sum,
     "Sum": _sum,
     "Mean": _sum,
@@ -313,7 +341,7 @@ _LAYERS: dict[str, Callable[[onnx.NodeProto, Inputs, Sequence[bool]], Iterator[B
     "Div": _scaling,
 }
 
-LINEAR = frozenset(_LAYERS)
+LINEAR = frozenset(_LAYERS) - {"ScatterElements", "ScatterND"}
 """Operators that are linear in their live inputs."""
 
 

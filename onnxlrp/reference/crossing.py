@@ -423,6 +423,10 @@ def propagate(
         assert indices is not None
         row = tuple(range(indices.ndim, r.ndim))
         return Propagated([None, r.sum(axis=row)], *[np.zeros(_samples(r.shape))] * 2)
+    if attributes_of(node).get("reduction", "none") == "add":
+        (r,) = relevance
+        assert r is not None
+        return _linear(node, inputs, r, rule, parameters, live, layer, root)
     if node.op_type in STRUCTURAL:
         return _structural(node, inputs, relevance, live)
     if node.op_type in recurrent.GATES:
