@@ -133,6 +133,13 @@ def written_out(call: Call) -> list[onnx.NodeProto] | None:
     names = {"": ""}
     names.update(zip(given, [*call.node.input, *[""] * len(given)], strict=False))
     names.update((a, b) for a, b in zip(made, call.node.output, strict=False) if b)
+    inside = {name for node in nodes for name in node.output}
+    for last in [node for node in nodes if node.op_type == "Identity"]:
+        # What is handed on as it is has the model's own name: the one that --output knows.
+        source, result = last.input[0], last.output[0]
+        if result in names and source in inside and source not in names:
+            names[source] = names[result]
+            nodes.remove(last)
     for inner in nodes:
         inner.name = f"{call.node.name or stem}/{inner.output[0]}"
         for side in (inner.input, inner.output):

@@ -113,6 +113,8 @@ def explained_inputs(
     ]
     if not chosen and texts:
         raise ModelError(refusal(graph, score, texts))
+    if not chosen and not any(id(value) in depends for value in graph.inputs):
+        raise ModelError(_cut_off(found, score, depends))
     if not chosen:
         raise ModelError(
             f"no input that the score '{score.name}' depends on looks like an image, signal or "
@@ -120,6 +122,21 @@ def explained_inputs(
             "is to be explained all the same"
         )
     return chosen
+
+
+def _cut_off(found: Sequence[Operation], score: ir.Value, depends: set[int | Operation]) -> str:
+    """Say what relevance of a score that reaches no input ends at."""
+    ends = [
+        f"{operation.name} ({operation.operator})"
+        for operation in found
+        if operation not in depends and any(id(value) in depends for value in operation.outputs)
+    ]
+    listing = ", ".join(ends[:4]) + (f" and {len(ends) - 4} more" if len(ends) > 4 else "")
+    return (
+        f"the score '{score.name}' depends on its inputs only through what compares, counts or "
+        f"tells a place, which carries no relevance: {listing or 'nothing at all'}; --output names "
+        "a value in front of it that is to be explained in its stead"
+    )
 
 
 def _is_column(value: ir.Value) -> bool:

@@ -12,7 +12,7 @@ from support import Array, explain, lines, normal, run
 from zoo import TREE
 
 import onnxlrp
-from onnxlrp import UnsupportedError
+from onnxlrp import ModelError, UnsupportedError
 from onnxlrp.audit import check
 
 ML = "ai.onnx.ml"
@@ -308,3 +308,22 @@ def test_the_audit_compares_a_dictionary_by_what_it_holds():
     audit = check(trees, explainer, {"x": X})
     assert audit.passed
     assert set(audit.outputs) == {"label", "scores"}
+
+
+def test_a_score_of_votes_is_refused_by_what_counts_them():
+    """As of AdaBoost and nearest neighbours: no number is a share of a vote."""
+    nodes = [
+        ml(
+            "LinearClassifier",
+            "label",
+            "raw",
+            coefficients=W.reshape(-1).tolist(),
+            intercepts=B.tolist(),
+            classlabels_ints=[0, 1, 2],
+        ),
+        helper.make_node("ArgMax", ["raw"], ["best"], name="best", axis=1),
+        helper.make_node("Cast", ["best"], ["scores"], name="votes", to=FLOAT),
+    ]
+    with pytest.raises(ModelError, match=r"carries no relevance: best \(ArgMax\); --output"):
+        onnxlrp.convert(table(*nodes), EPSILON)
+    assert onnxlrp.convert(table(*nodes), EPSILON, output="raw").score == "raw"
