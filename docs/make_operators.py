@@ -18,6 +18,7 @@ from onnxlrp.graph.expanding import INLINED
 from onnxlrp.graph.flattening import FLATTENED
 from onnxlrp.graph.older import OLDER
 from onnxlrp.graph.operators import FACTS
+from onnxlrp.graph.quantised import WRITERS
 from onnxlrp.propagation.formulas import RULES
 from onnxlrp.propagation.registry import OPERATORS
 
@@ -34,6 +35,8 @@ no obstacle where relevance does not come by: behind a gate, in the computation 
 - **passed on**: every element hands on what it got, unless a line names a rule
 - **routed**: relevance goes back to where each element came from; nothing is computed
 - **written out**: replaced by other operators of this page, each with its rules
+- **dequantised**: explained as what it does to the numbers that its integers mean, while the model
+  stays as it is: [quantised.md](quantised.md)
 - **lifted**: gone from ONNX; onnx's converter replaces it in old models
 - **constant**: computed before anything is explained
 - **carries none**: relevance stops, for nothing that it says is a share of a value
@@ -77,6 +80,8 @@ def standing(operator: str) -> tuple[str, str]:
         return "passed on" if known.default == "" else "rule", ", ".join(rules)
     if operator in BODIES or operator in FLATTENED:
         return "written out", otherwise
+    if operator in WRITERS:
+        return "dequantised", ""
     if operator in INLINED:
         return "written out", "by the body that ONNX defines it with"
     if operator == "Constant":
@@ -97,7 +102,7 @@ def operators() -> dict[str, list[str]]:
         full = f"{schema.domain}::{schema.name}" if schema.domain else schema.name
         found.setdefault(schema.domain, set()).add(full)
     bodies = {name for name in BODIES if not name.startswith(OLDER)}
-    for name in {*OPERATORS, *bodies, *REFUSED, *FACTS} - PSEUDO.keys():
+    for name in {*OPERATORS, *bodies, *REFUSED, *FACTS, *WRITERS} - PSEUDO.keys():
         found.setdefault(name.rpartition("::")[0], set()).add(name)
     return {domain: sorted(names) for domain, names in found.items()}
 

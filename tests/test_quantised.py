@@ -266,6 +266,54 @@ def test_relevance_against_a_reference_sums_to_the_change_of_the_quantised_netwo
     assert check(proto, explainer, {"x": X}).passed
 
 
+def changed(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Return two copies, without the first node and without the last."""
+    first, last = onnx.ModelProto(), onnx.ModelProto()
+    first.CopyFrom(proto)
+    last.CopyFrom(proto)
+    del first.graph.node[0], first.graph.input[:], last.graph.node[-1], last.graph.output[:]
+    return first, last
+
+
+def test_whole_numbers_may_be_what_comes_in_and_what_comes_out() -> None:
+    """What an output of integers means is an output of the explainer, beside the model's own."""
+    defined = Definition(per_channel=True, signed=False)
+    proto = qdq(defined)
+    before = onnxlrp.convert(proto).to_proto()
+    wanted = run(before, {"x": X, "target": np.array([1])})["relevance"]
+    whole_in, whole_out = changed(proto)
+    sizes = {"x_q": ["N", 2, 6, 6], "y_q": ["N", 4]}
+    ends = {n: helper.make_tensor_value_info(n, TensorProto.UINT8, s) for n, s in sizes.items()}
+    whole_in.graph.input.append(ends["x_q"])
+    whole_out.graph.output.append(ends["y_q"])
+    q = whole(X, SCALES["x"], ZEROS["x"], np.uint8)
+    for changed_proto, feeds, output in (
+        (whole_in, {"x_q": q}, "y_d"),
+        (whole_out, {"x": X}, "y_q"),
+    ):
+        explainer = onnxlrp.convert(changed_proto).to_proto()
+        found = run(explainer, {**feeds, "target": np.array([1])})
+        np.testing.assert_array_equal(found[output], run(changed_proto, feeds)[output])
+        np.testing.assert_array_equal(found["relevance"], wanted)
+        assert check(changed_proto, explainer, feeds).passed
+
+
+def test_folding_weights_leaves_the_model_as_it_is() -> None:
+    proto = qdq(Definition(per_channel=True, signed=True))
+    explainer = onnxlrp.convert(proto, fold_weights=True).to_proto()
+    found = run(explainer, {"x": X, "target": np.array([1])})
+    np.testing.assert_array_equal(found["y_d"], run(proto, {"x": X})["y_d"])
+    assert check(proto, explainer, {"x": X}).passed
+
+
+@pytest.mark.parametrize("composite", ["integrated_gradients", "grad_cam", "deeplift"])
+def test_other_methods_pass_the_audit(composite: str) -> None:
+    proto = qoperator(Definition(per_channel=False, signed=False))
+    audit = check(proto, onnxlrp.convert(proto, composite).to_proto(), {"x": X})
+    assert audit.passed
+    assert audit.outputs == {"y_d": 0.0}
+
+
 # --- Other operators -----------------------------------------------------------------------------
 
 PICTURE = normal(2, 4, 6, 6, seed=11)

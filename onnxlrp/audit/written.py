@@ -245,6 +245,9 @@ def _model_part(
     _keep(graph.output, [v for v in graph.output if v.name not in ours])
     if noted:
         sort(graph)
+        # Whole numbers, which the twin does not put out.
+        made = {name for node in graph.node for name in node.output}
+        _keep(graph.output, [v for v in graph.output if v.name in made])
     try:
         extra = {v.name: _tensor(ir.from_proto(v)) for v in added}
         parsed = ir.from_proto(model)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from onnxlrp.compiler.assembly import ACCOUNT
 from onnxlrp.compiler.roots import AT_REFERENCE
+from onnxlrp.graph.quantised import WITHIN
 from onnxlrp.runtime import open_session
 
 
@@ -32,7 +33,9 @@ def fold_weights(model: ir.Model) -> None:
     nodes: list[ir.Node] = []
     for node in graph:
         given = [value for value in node.inputs if value is not None]
-        if given and known.issuperset(given):
+        # A quantised model is left as it is.
+        own = (node.name or "").startswith(WITHIN)
+        if given and known.issuperset(given) and not own:
             nodes.append(node)
             known.update(node.outputs)
     # A result of the model may be constant; it stays computed.

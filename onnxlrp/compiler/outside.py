@@ -52,20 +52,15 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
     (
         "it is a quantised layer in a form that has no rule",
         "give the model before it was quantised",
-        "QuantizeLinear DequantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul "
-        "ConvInteger MatMulInteger "
-        + " ".join(
+        " ".join(
             f"{MICROSOFT}::{name}"
             for name in (
-                *("QuantizeLinear", "DequantizeLinear", "QAttention", "QGemm", "QLinearAdd"),
-                *("QLinearAveragePool", "QLinearConcat", "QLinearConv", "QLinearGlobalAveragePool"),
-                *("QLinearLeakyRelu", "QLinearMul", "QLinearReduceMean", "QLinearSigmoid"),
-                *("QLinearSoftmax", "QLinearWhere", "QEmbedLayerNormalization", "QMoE"),
+                *("QAttention", "QLinearReduceMean", "QEmbedLayerNormalization", "QMoE"),
                 *("QOrderedAttention", "QOrderedGelu", "QOrderedLayerNormalization"),
                 *("QOrderedLongformerAttention", "QOrderedMatMul", "QuantizeWithOrder"),
-                *("DequantizeWithOrder", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"),
-                *("MatMulInteger16", "MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GemmFloat8"),
-                *("GatherBlockQuantized", "MulInteger", "ReduceSumInteger"),
+                *("DequantizeWithOrder", "MatMulInteger16", "MatMulNBits", "MatMulBnb4"),
+                *("MatMulFpQ4", "GemmFloat8", "GatherBlockQuantized", "MulInteger"),
+                "ReduceSumInteger",
             )
         ),
     ),

@@ -74,7 +74,7 @@ def split(proto: onnx.ModelProto, weights: Iterable[onnx.TensorProto]) -> onnx.G
 
     """
     graph = proto.graph
-    if not any(key_of(node) in (*_WRITERS, *_PACKED) for node in graph.node):
+    if not any(key_of(node) in (*WRITERS, *_PACKED) for node in graph.node):
         return None
     own = onnx.GraphProto()
     own.CopyFrom(graph)
@@ -164,7 +164,7 @@ class _Twin:
         )
         if live:
             self.live.update(node.output)
-        write = _WRITERS.get(key)
+        write = WRITERS.get(key)
         if write is not None and (live or key in _DEQUANTISE):
             write(self, node)
         elif not (live and self._is_of_sums(node)):
@@ -490,7 +490,7 @@ def _of_scales(twin: _Twin, scale: str, axis: int) -> int | None:
     return axis if np.prod(dims, dtype=int) > 1 else None
 
 
-_WRITERS: dict[str, Callable[[_Twin, onnx.NodeProto], None]] = {
+WRITERS: dict[str, Callable[[_Twin, onnx.NodeProto], None]] = {
     **dict.fromkeys(_QUANTISE, _quantise),
     **dict.fromkeys(_DEQUANTISE, _dequantise),
     **dict.fromkeys(_WHOLE, _of_whole),
