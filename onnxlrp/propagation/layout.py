@@ -64,9 +64,18 @@ def reshape(tensor: Tensor, shape: Sequence[Dim], like: Tensor | None = None) ->
     """Reshape to a shape with at most one unknown size, or to that of `like`."""
     if tensor.is_zero or tensor.shape == tuple(shape):
         return tensor
+    front = 0
+    while front < min(tensor.rank, len(shape)) and tensor.shape[front] == shape[front] is not None:
+        front += 1
     unknown = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
-    if len(unknown) <= 1:
-        target = tensor.emitter.vector([size if isinstance(size, int) else -1 for size in shape])
+    if sum(axis >= front for axis in unknown) <= 1:
+        # What stands in front on both sides stays (0), however much of it relevance has.
+        target = tensor.emitter.vector(
+            [
+                size if isinstance(size, int) else 0 if axis < front else -1
+                for axis, size in enumerate(shape)
+            ]
+        )
     else:
         assert like is not None, "two sizes are unknown"
         # Relevance may have more rows than the value that it is of.

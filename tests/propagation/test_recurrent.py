@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from support import close, explain, lines, model, node, normal
+from support import close, explain, lines, model, node, normal, run
 
 import onnxlrp
 from onnxlrp import reference
@@ -210,6 +210,32 @@ def test_what_has_to_go_step_by_step(op, bodies):
     steps = [next(a.g for a in attributes if a.name == "body") for attributes in steps]
     kinds = [sorted(n.op_type for n in step.node if n.op_type != "Identity") for step in steps]
     assert sorted(kinds, key=len) == bodies
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_several_classes_of_one_sample_in_one_run(op):
+    """Length and number of samples are open, and relevance has more rows than its values."""
+    both = {"direction": "bidirectional"}
+    _, cell, weights = network(op, ["b"], **both)
+    weights |= {"rows": np.array([0, 0, 2 * H]), "last": np.array(-1), "v": normal(2 * H, 3)}
+    body = [
+        node("Transpose", ["series"], "x", perm=[1, 0, 2]),
+        cell,
+        node("Transpose", ["y"], "apart", perm=[0, 2, 1, 3]),
+        node("Reshape", ["apart", "rows"], "hidden"),
+        node("Gather", ["hidden", "last"], "end"),
+        node("Gemm", ["end", "v"], "logits"),
+    ]
+    proto = model(body, {"series": ["N", "T", F]}, {"logits": ["N", 3]}, weights)
+    explainer = onnxlrp.convert(proto, lines("*: epsilon")).to_proto()
+    x = normal(1, 7, F, seed=9)
+
+    def relevance(*classes):
+        return run(explainer, {"series": x, "target": np.array(classes)})["relevance"]
+
+    together = relevance(0, 1, 2)
+    assert together.shape == (3, 7, F)
+    np.testing.assert_array_equal(together, np.concatenate([relevance(k) for k in range(3)]))
 
 
 @pytest.mark.parametrize(
