@@ -347,7 +347,8 @@ def _explain(
     chosen = targets.best > 0 and run.contract.target in ("", "top")
     predicted = [row.target for row in first.values() if isinstance(row.target, int) and chosen]
     doubt([row.flat for row in first.values()], predicted)
-    mistrust([row.account for row in first.values()], bool(run.contract.reference_scores))
+    against = bool(run.contract.reference_scores)
+    mistrust([row.account for row in first.values()], against, writer.features is not None)
     return failures
 
 

@@ -1,4 +1,4 @@
-"""What is given to explain: pictures, arrays, texts, tables; and how it becomes model's input."""
+"""What is given to explain, pictures, arrays, texts or tables, and how it is read."""
 
 from __future__ import annotations
 

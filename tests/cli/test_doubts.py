@@ -1,6 +1,7 @@
 import pytest
 
-from onnxlrp.cli.doubts import doubt
+from onnxlrp.cli.doubts import doubt, mistrust
+from onnxlrp.running.explanation import Account
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,11 @@ def test_what_raises_a_doubt(flat, predicted, warning, capsys):
     said = capsys.readouterr().err
     assert warning in said
     assert bool(warning) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("of_rows", "named"), [(False, "mean"), (True, "TABLE.csv, its mean row,")]
+)
+def test_a_reference_that_suits_is_advised(of_rows, named, capsys):
+    mistrust([Account(4.0, 1.0, 0.25, 1.0)], against=False, of_rows=of_rows)
+    assert f"convert --reference {named} leaves them nothing" in capsys.readouterr().err
