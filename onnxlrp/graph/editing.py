@@ -61,6 +61,7 @@ class Edit:
         self._visit = visit
         self._nodes: list[ir.Node] = []
         self._replaced: dict[ir.Value, ir.Value] = {}
+        self._awaited: set[ir.Value] = set()
         self._constants: dict[ir.Value, Array | None] = {}
         self._numbers: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
@@ -226,11 +227,17 @@ class Edit:
             new = _copied(node, inside, stem)
             copies.append(new)
             self._write(place, new)
-        for new in copies:
-            self._visit(self, new)
         outputs = [inside.get(value, value) for value in body.outputs]
         assert None not in outputs
+        self._awaited.update(value for value in outputs if value is not None)
+        for new in copies:
+            self._visit(self, new)
         return [self.now(value) for value in outputs if value is not None]
+
+    def needed(self, value: ir.Value) -> bool:
+        """Whether anything reads a value, or will."""
+        read = value.is_graph_output() or bool(value.uses())
+        return bool(value.name) and (read or value in self._awaited)
 
     def now(self, value: ir.Value) -> ir.Value:
         """Return what stands in the place of a value."""
@@ -265,11 +272,6 @@ def subgraphs(node: ir.Node) -> list[ir.Graph]:
         elif attribute.type == ir.AttributeType.GRAPHS:
             found += attribute.as_graphs()
     return found
-
-
-def needed(value: ir.Value) -> bool:
-    """Whether anything reads a value."""
-    return bool(value.name) and (value.is_graph_output() or bool(value.uses()))
 
 
 def _graph_of(node: ir.Node) -> ir.Graph:

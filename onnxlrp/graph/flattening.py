@@ -44,34 +44,80 @@ def is_flat(proto: onnx.ModelProto) -> bool:
     return not any(node.op_type in _HANDLERS for node in proto.graph.node)
 
 
-def flatten(proto: onnx.ModelProto, weights: Collection[str]) -> onnx.ModelProto:
+def flatten(
+    proto: onnx.ModelProto,
+    weights: Collection[str],
+    infer: Callable[[onnx.ModelProto], onnx.ModelProto],
+) -> onnx.ModelProto:
     """Write out control flow, sequences and optionals as far as it is known what they do.
 
     What is not known stays, and says why: whether relevance has to cross it is found out later.
 
     Parameters
     ----------
-    proto : of opset 18 or later, all types inferred
+    proto : of opset 18 or later
     weights : names of those of its inputs that hold weights
+    infer : infers the types of all values
 
     """
+    told = onnx.GraphProto.FromString(proto.graph.SerializeToString())
+    changed = True
+    while changed and not is_flat(proto):
+        _forget(proto.graph)
+        proto, changed = _pass(infer(proto), weights)
+    del proto.graph.output[:]
+    proto.graph.output.extend(told.output)
+    proto.graph.value_info.extend(told.value_info)
+    return proto
+
+
+def _forget(graph: onnx.GraphProto) -> None:
+    """Forget the sizes that a file tells of what it holds inside, and of what lies behind.
+
+    They may be those of one sample, or of one step.
+    """
+    behind: set[str] = set()
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _forget_all(inner, 2 if node.op_type == "Loop" else 0)
+        if node.op_type in FLATTENED or behind.intersection(node.input):
+            behind.update(node.output)
+    kept = [value for value in graph.value_info if value.name not in behind]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    for value in graph.output:
+        if value.name in behind:
+            value.type.tensor_type.ClearField("shape")
+
+
+def _forget_all(graph: onnx.GraphProto, keep: int) -> None:
+    for value in (*graph.input[keep:], *graph.output):
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    del graph.value_info[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _forget_all(inner, 2 if node.op_type == "Loop" else 0)
+
+
+def _pass(proto: onnx.ModelProto, weights: Collection[str]) -> tuple[onnx.ModelProto, bool]:
+    """Write out what can be; tell whether anything has changed."""
     model = ir.from_proto(proto)
     passes.RemoveInitializersFromInputsPass()(model)
     for node in model.graph.all_nodes():
         node.name = node.name or next((v.name for v in node.outputs if v.name), None)
-    while any(operator_of(node) in _HANDLERS for node in model.graph):
-        _own(model)
-        fold(model)
-        _own(model)
-        passes.LiftSubgraphInitializersToMainGraphPass()(model)
-        passes.NameFixPass()(model)
-        edit = Edit(model.graph, weights, _visit)
-        if not _visit_all(edit, model.graph):
-            break
+    _own(model)
+    fold(model)
+    _own(model)
+    passes.LiftSubgraphInitializersToMainGraphPass()(model)
+    passes.NameFixPass()(model)
+    changed = _visit_all(Edit(model.graph, weights, _visit), model.graph)
     passes.NameFixPass()(model)
     # What has been left out has no name.
     passes.RemoveUnusedNodesPass()(model)
-    return ir.to_proto(model)
+    return ir.to_proto(model), changed
 
 
 def _own(model: ir.Model) -> None:

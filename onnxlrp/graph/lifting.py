@@ -112,7 +112,7 @@ def prepare(
     proto = _lift(proto, opset)
     resample_as_before(proto.graph, opset)
     if not is_flat(proto):
-        proto = flatten(_infer(proto), {tensor.name for tensor in weights})
+        proto = flatten(proto, {tensor.name for tensor in weights}, _infer)
         weights += set_aside(proto.graph)
     own = split(proto, weights)
     proto = _infer(expand(proto))

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.bodies import BODIES
-from onnxlrp.graph.editing import Edit, RefusalError, needed, subgraphs
+from onnxlrp.graph.editing import Edit, RefusalError, subgraphs
 from onnxlrp.graph.operators import operator_of
 from onnxlrp.graph.score import FLOATS
 from onnxlrp.graph.shapes import alike, dims_of
@@ -145,7 +145,7 @@ def _stacked(
     edit: Edit, node: ir.Node, output: ir.Value, slices: list[ir.Value], inner: ir.Value, axis: int
 ) -> ir.Value | None:
     """Return what the steps have made of an output, one behind the other; None if nobody reads."""
-    if not needed(output):
+    if not edit.needed(output):
         return None
     if slices:
         return edit.joined(node, slices, axis, True, f"{node.name}/{output.name}")
@@ -175,7 +175,7 @@ def branch(edit: Edit, node: ir.Node) -> None:
         edit.replace(node, edit.copy(node, chosen, [], node.name or ""))
         return
     for output, *made in zip(node.outputs, *(body.outputs for body in bodies), strict=True):
-        if needed(output):
+        if edit.needed(output):
             _check_alike(output, *made)
     for body in bodies:
         for inner in body:
@@ -192,7 +192,7 @@ def branch(edit: Edit, node: ir.Node) -> None:
         node,
         [
             edit.make(node, "Where", [one, *pair], f"{node.name}/{index}", like=pair[0].type)[0]
-            if needed(output)
+            if edit.needed(output)
             else None
             for index, (output, *pair) in enumerate(zip(node.outputs, *each, strict=True))
         ],

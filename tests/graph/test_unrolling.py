@@ -196,6 +196,31 @@ def test_what_a_loop_hands_on_may_grow():
     assert operators(flat) == ["Gemm", "Concat", "Gemm", "Concat", "MatMul"]
 
 
+def test_the_sizes_that_a_body_tells_may_be_stale():
+    """Of the one sample that it was traced with; so may those behind it be."""
+    proto = read(
+        """g (float[N, 4] x) => (float[N, 3] y) <float[1, 4] h, float[1, 4] g> {
+            h = Loop(n, "", x)
+                <body = step (int64 i, bool c, float[1, 4] s) => (bool again, float[1, 4] o)
+                    <float[1, 4] t> {
+                    t = Gemm(s, w, b) rows = Shape<end = 1>(t) count = Cast<to = 1>(rows)
+                    part = Div(t, count) o = Tanh(part) again = Identity(c)
+                }>
+            g = Relu(h)
+            number = Shape<end = 1>(g)
+            real = Cast<to = 1>(number)
+            k = Mul(g, real)
+            y = MatMul(k, readout)
+        }""",
+        **W, **THREE,
+    )  # fmt: skip
+    x = normal(5, 4, seed=1)
+    h = x
+    for _ in range(3):
+        h = np.tanh((h @ W["w"] + W["b"]) / 5)
+    close(run(flattened(proto), {"x": x})["y"], 5 * np.maximum(h, 0) @ W["readout"])
+
+
 def test_a_branch_in_a_loop_that_the_values_choose():
     """In every step anew."""
     proto = read(
@@ -219,6 +244,50 @@ def test_a_branch_in_a_loop_that_the_values_choose():
     assert set(taken) == {True, False}
     close(run(flat, {"x": np.abs(X)})["y"], h @ W["readout"])
     assert operators(flat).count("Where") == 9
+
+
+def test_what_an_inner_loop_stacks_is_what_an_outer_one_hands_on():
+    proto = read(
+        """g (float[N, 4] x) => (float[N, 3] y) {
+            h = Loop(n, "", x)
+                <body = outer (int64 i, bool c, float[N, 4] s) => (bool again, float[N, 4] o) {
+                    back = Sub(two, i)
+                    k = Loop(back, "")
+                        <body = inner (int64 j, bool d) => (bool more, float[N, 4] q) {
+                            p = Gemm(s, w, b) q = Tanh(p) more = Identity(d)
+                        }>
+                    o = ReduceSum<keepdims = 0>(k, first)
+                    again = Identity(c)
+                }>
+            y = MatMul(h, readout)
+        }""",
+        **W, n=np.array(2), two=np.array(2), first=np.array([0]),
+    )  # fmt: skip
+    flat = holds(proto)
+    h = 2 * np.tanh(X @ W["w"] + W["b"])
+    close(run(flat, {"x": X})["y"], np.tanh(h @ W["w"] + W["b"]) @ W["readout"])
+
+
+def test_what_an_inner_loop_stacks_may_be_what_a_step_makes():
+    """Nothing reads it in the step."""
+    proto = read(
+        """g (float[N, 4] x) => (float[N, 3] y) {
+            k = Loop(n, "")
+                <body = outer (int64 i, bool c) => (bool again, float[K, N, 4] o) {
+                    again = Identity(c)
+                    o = Loop(n, "")
+                        <body = inner (int64 j, bool d) => (bool more, float[N, 4] q) {
+                            both = Add(i, j) real = Cast<to = 1>(both) p = Gemm(x, w, b)
+                            q = Pow(p, real) more = Identity(d)
+                        }>
+                }>
+            h = ReduceSum<keepdims = 0>(k, axes)
+            y = MatMul(h, readout)
+        }""",
+        **W, n=np.array(2), axes=np.array([0, 1]),
+    )  # fmt: skip
+    p = X @ W["w"] + W["b"]
+    close(run(flattened(proto), {"x": X})["y"], (1 + 2 * p + p**2) @ W["readout"])
 
 
 def test_two_loops_with_the_same_names_inside():
