@@ -235,6 +235,8 @@ class Logits:
         if operation is None or not operation.inputs or operation.inputs[0] is None:
             return None
         operator, first, second = operation.operator, operation.inputs[0], operation.input(1)
+        if operator == "Sub" and fits(first) and self._log_of_sum(second, first):
+            return _Step(first, _OF_ALL["LogSoftmax"], share=True)
         if operator in ("Div", "Sub") and fits(first):
             if operator == "Sub" and self._of_all_classes(second, first):
                 return _Step(first, _same, shift=True)
@@ -260,6 +262,17 @@ class Logits:
         if operator in _OF_POSITIVE:
             return _Step(first, _OF_POSITIVE[operator], positive=True)
         return _with_number(operation, live[0])
+
+    def _log_of_sum(self, value: ir.Value | None, x: ir.Value) -> bool:
+        """Whether a value is log sum exp x over the classes."""
+        steps: list[str] = []
+        while value is not x and (operation := self._makers.get(id(value))) is not None:
+            if operation.operator not in _MOVED:
+                steps.append(operation.operator)
+            if steps == ["Log", "ReduceSum"] and not self._over_classes(operation):
+                return False
+            value = operation.input(0)
+        return value is x and steps == ["Log", "ReduceSum", "Exp"]
 
     def _and_one(self, value: ir.Value | None, x: ir.Value) -> bool:
         """Whether a value is x + 1."""

@@ -58,6 +58,12 @@ def logits(last=V):
 
 MANY = {
     "Softmax": [node("Softmax", ["z"], axis=1)],
+    "naive Bayes": [
+        node("ReduceLogSumExp", ["z", "axis"], "s", keepdims=0),
+        node("Reshape", ["s", "column"], "total"),
+        node("Sub", ["z", "total"], "d"),
+        node("Exp", ["d"]),
+    ],
     "LogSoftmax": [node("LogSoftmax", ["z"], axis=1)],
     "Sigmoid of each": [node("Sigmoid", ["z"])],
     "exp over its sum": [node("Exp", ["z"], "e"), *SHARE],
