@@ -115,9 +115,18 @@ def _extractor(call: Call) -> Lines:
 # --- Scores and labels ---------------------------------------------------------------------------
 
 
+_TRANSFORMS = ("NONE", "LOGISTIC", "SOFTMAX", "SOFTMAX_ZERO", "PROBIT")
+"""As onnxruntime numbers those of TreeEnsemble; by ONNX's text 1 is SOFTMAX and 2 LOGISTIC."""
+
+
+def _transform(call: Call) -> str:
+    value = call.get("post_transform", 0)
+    return value.decode() if isinstance(value, bytes) else _TRANSFORMS[value]
+
+
 def _transformed(call: Call, columns: int, z: str = "z", made: str = "scores") -> Lines:
     """Write what becomes of scores; a column alone onnxruntime leaves as it is."""
-    kind = call.text("post_transform") or "NONE"
+    kind = _transform(call)
     if kind == "PROBIT" or (kind == "SOFTMAX_ZERO" and columns > 1):
         raise UnfitError
     functions = {"LOGISTIC": "Sigmoid", "SOFTMAX": "Softmax<axis=1>"}
@@ -194,7 +203,7 @@ def _linear_classifier(call: Call) -> Lines:
         yield from _dense(weights, bias)
         yield from _transformed(call, len(bias))
         yield from _named_best(call)
-    elif call.text("post_transform") == "LOGISTIC":
+    elif _transform(call) == "LOGISTIC":
         yield from _dense(weights, bias)
         yield from _both(call)
         yield from _named_above(call, 0, 0.0)
@@ -209,7 +218,8 @@ def _linear_classifier(call: Call) -> Lines:
 
 def _trees(call: Call, made: str = "z", **changed: Any) -> onnx.NodeProto:
     """Write trees that only give scores; what is not changed stays as it is."""
-    node = helper.make_node("TreeEnsembleRegressor", ["xn"], [made], domain=ML)
+    kind = call.node.op_type.replace("Classifier", "Regressor")
+    node = helper.make_node(kind, ["xn"], [made], domain=ML)
     for attribute in call.node.attribute:
         name = attribute.name.replace("class_", "target_")
         if name in changed or name == "post_transform" or name.startswith("classlabels"):
@@ -220,10 +230,10 @@ def _trees(call: Call, made: str = "z", **changed: Any) -> onnx.NodeProto:
     return node
 
 
-@traditional("x -> scores", "TreeEnsembleRegressor")
+@traditional("x -> scores", "TreeEnsembleRegressor", "TreeEnsemble")
 def _tree_regressor(call: Call) -> Lines:
     columns = int(call.get("n_targets", 1))
-    if (call.text("post_transform") or "NONE") == "NONE":
+    if _transform(call) == "NONE":
         raise UnfitError
     yield from _numbers(call)
     yield _trees(call)
@@ -266,14 +276,14 @@ def _tree_classifier(call: Call) -> Lines:
     weights = list(call.get("class_weights", []))
     labels, kind = _labels(call)
     columns, always = len(labels), _always(call, ids)
-    if not weights or call.text("post_transform") == "PROBIT":
+    if not weights or _transform(call) == "PROBIT":
         raise UnfitError
     yield from _numbers(call)
     if columns == 2 and set(ids) == {0}:
         if len(base) > 1 or 0 not in always:
             raise UnfitError
         likely = min(weights) >= 0
-        if call.text("post_transform") == "LOGISTIC":
+        if _transform(call) == "LOGISTIC":
             yield _trees(call, n_targets=1)
             yield from _both(call)
         else:
@@ -292,7 +302,7 @@ def _tree_classifier(call: Call) -> Lines:
                 **twice,
             )
             yield from _transformed(call, 1)
-        column = 0 if call.text("post_transform") == "LOGISTIC" else 1
+        column = 0 if _transform(call) == "LOGISTIC" else 1
         yield from _named_above(call, column, 0.5 if likely else 0.0)
         return
     if (columns == 2 and base) or (not base and always != set(range(columns))):

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from support import Array, explain, lines, normal
+from support import Array, explain, lines, normal, run
 from zoo import TREE
 
 import onnxlrp
@@ -223,15 +223,13 @@ def tensor(name: str, values: Sequence[float], kind: type) -> onnx.TensorProto:
     return numpy_helper.from_array(np.array(values, kind), name)
 
 
-@pytest.mark.parametrize("rule", ["treeshap", "saabas"])
-def test_the_newer_operator_whose_nodes_may_ask_for_one_of_many(rule):
+def newer(**attributes: Any) -> onnx.ModelProto:
     """Of opset 5; x0 in {1, 3, 7}, then x1 != 2, or x0 >= 4."""
     nan = float("nan")
-    proto = table(
+    return table(
         "TreeEnsemble",
         2,
         ml=5,
-        n_targets=1,
         aggregate_function=1,
         nodes_splits=tensor("s", [0, 2, 4], np.float32),
         nodes_featureids=[0, 1, 0],
@@ -240,16 +238,35 @@ def test_the_newer_operator_whose_nodes_may_ask_for_one_of_many(rule):
         nodes_falsenodeids=[2, 1, 3],
         nodes_trueleafs=[0, 1, 1],
         nodes_falseleafs=[0, 1, 1],
-        leaf_targetids=[0, 0, 0, 0],
         leaf_weights=tensor("w", [1, -2, 4, 8], np.float32),
         membership_values=tensor("v", [1, 3, 7, nan], np.float32),
         tree_roots=[0],
+        **attributes,
     )
-    x = np.array([[1, 2], [3, 0], [2, 2], [7, 2], [5, 0], [9, 9]], np.float32)
+
+
+MEMBERS = np.array([[1, 2], [3, 0], [2, 2], [7, 2], [5, 0], [9, 9]], np.float32)
+
+
+@pytest.mark.parametrize("rule", ["treeshap", "saabas"])
+def test_the_newer_operator_whose_nodes_may_ask_for_one_of_many(rule):
+    proto = newer(n_targets=1, leaf_targetids=[0, 0, 0, 0])
     explainer = onnxlrp.convert(proto, lines(f"*: {rule}")).to_proto()
-    audit = check(proto, explainer, {"x": x})
+    audit = check(proto, explainer, {"x": MEMBERS})
     assert audit.passed
     assert max(layer.difference or 0 for layer in audit.layers) < 1e-5
+
+
+@pytest.mark.parametrize("transform", [0, 1, 2])
+def test_the_newer_operators_probabilities_are_explained_from_its_scores(transform):
+    proto = newer(n_targets=2, leaf_targetids=[0, 1, 0, 1], post_transform=transform)
+    plain = newer(n_targets=2, leaf_targetids=[0, 1, 0, 1])
+    for target in (0, 1):
+        found, wanted = (explain(p, TREESHAP, {"x": MEMBERS}, target) for p in (proto, plain))
+        np.testing.assert_allclose(found.values["relevance"], wanted.values["relevance"], atol=1e-6)
+    np.testing.assert_allclose(
+        found.values["scores"], run(proto, {"x": MEMBERS})["scores"], atol=1e-6
+    )
 
 
 def test_a_split_asked_twice_leaves_the_numbers_between():
