@@ -1,6 +1,7 @@
 """Missing values: where a model fills them in, and what is explained then."""
 
 import numpy as np
+import onnx
 import pytest
 from support import close, model, node, normal
 
@@ -73,3 +74,40 @@ def test_infinity_is_never_taken():
     run = explainer(of(FILLED["Where by IsNaN"]))
     with pytest.raises(onnxlrp.InputError, match="input 'x' holds infinity"):
         run(np.array([[0.5, np.nan, np.inf]], np.float32))
+
+
+def test_trees_have_a_way_for_what_is_missing():
+    """The first asks x_0 <= 0.5, and sends what is missing to the left, or to the right."""
+    found = []
+    for left in (0, 1):
+        tree = onnx.helper.make_node(
+            "TreeEnsembleRegressor",
+            ["x"],
+            ["scores"],
+            domain="ai.onnx.ml",
+            nodes_treeids=[0, 0, 0],
+            nodes_nodeids=[0, 1, 2],
+            nodes_featureids=[0, 0, 0],
+            nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
+            nodes_values=[0.5, 0.0, 0.0],
+            nodes_truenodeids=[1, 0, 0],
+            nodes_falsenodeids=[2, 0, 0],
+            nodes_missing_value_tracks_true=[left, 0, 0],
+            target_treeids=[0] * 4,
+            target_nodeids=[1, 1, 2, 2],
+            target_ids=[0, 1, 0, 1],
+            target_weights=[1.0, 3.0, 5.0, 1.0],
+            n_targets=2,
+        )
+        x, y = (
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 2])
+            for name in ("x", "scores")
+        )
+        graph = onnx.helper.make_graph([tree], "g", [x], [y])
+        opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+        run = explainer(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9))
+        assert run.contract.missing == ("x",)
+        explained = run(np.array([[np.nan, 7]], np.float32), 0)
+        found.append([explained.scores[0, 0], *explained.relevance[0]])
+    # The mean of the leaves is 3.
+    np.testing.assert_allclose(found, [[5, 2, 0], [1, -2, 0]], atol=1e-5)
