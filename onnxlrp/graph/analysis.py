@@ -139,6 +139,11 @@ def _guarantees(node: ir.Node, known: set[int]) -> bool:
         return holds(0)
     if operator == "Mul" and node.inputs[0] is node.inputs[1]:
         return True
+    if operator == "Sub" and node.inputs[1] is not None:
+        # What a gate leaves: 1 less what lies between 0 and 1.
+        whole, gate = constant_of(node.inputs[0]), node.inputs[1].producer()
+        unit = gate is not None and operator_of(gate) in ("Sigmoid", "HardSigmoid")
+        return unit and whole is not None and bool((whole >= 1).all())
     if has(operator, Fact.JOINS_SIGN):
         return all(holds(index) for index in range(len(node.inputs)))
     if operator == "Cast":

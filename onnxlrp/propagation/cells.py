@@ -11,170 +11,17 @@ gate's function is applied to. A share t = R / stab(z) goes to x by t W, and to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Tensor
-from onnxlrp.propagation.formulas import Account, stabilised
 from onnxlrp.propagation.registry import Crossing
 from onnxlrp.propagation.scan import Factor, scan
-from onnxlrp.propagation.slopes import SLOPES, where_above
+from onnxlrp.propagation.steps import Function, Gate, Rule, Value, is_zero, of, plus, product
 
 Tensors = Sequence[Tensor]
-R = TypeVar("R")
-
-
-class Value(NamedTuple):
-    """A value of every step, [T, N, H], and what it is at the reference; None without one."""
-
-    now: Tensor
-    root: Tensor | None
-
-    @property
-    def change(self) -> Tensor:
-        return self.now if self.root is None else self.now - self.root
-
-    @property
-    def middle(self) -> Tensor:
-        return self.now if self.root is None else (self.now + self.root) * 0.5
-
-
-def of(function: Callable[..., Tensor], *values: Value) -> Value:
-    """Apply a function to values, and to what they are at the reference."""
-    roots = [value.root for value in values]
-    root = None if roots[0] is None else function(*roots)
-    return Value(function(*(value.now for value in values)), root)
-
-
-def _product(a: Value, b: Value) -> Value:
-    return of(lambda a, b: a * b, a, b)
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function by its name in ONNX, of what is cut at `clip`, if that is a number."""
-
-    kind: str
-    numbers: Mapping[str, float]
-    clip: float | None
-
-    def __call__(self, z: Tensor) -> Tensor:
-        z = self._cut(z)
-        if self.kind == "Affine":
-            return z * self.numbers["alpha"] + self.numbers["beta"]
-        if self.kind == "ScaledTanh":
-            inner = z.emitter.elementwise("Tanh", z * self.numbers["beta"])
-            return inner * self.numbers["alpha"]
-        numbers: Mapping[str, Any] = self.numbers
-        return z.emitter.node(self.kind, z, shape=z.shape, dtype=z.dtype, **numbers)
-
-    def slope(self, z: Tensor, y: Tensor, crossing: Crossing) -> Factor:
-        """Return f'(z)."""
-        if self.kind == "Affine":
-            inside: Factor = self.numbers["alpha"]
-        elif self.kind == "ScaledTanh":
-            alpha, beta = self.numbers["alpha"], self.numbers["beta"]
-            inside = (1.0 - (y * (1 / alpha)) ** 2) * (alpha * beta)
-        else:
-            alone = replace(crossing.operation, operator=self.kind, attributes=self.numbers)
-            inside = SLOPES[self.kind](self._cut(z), y, replace(crossing, operation=alone))
-        if self.clip is None:
-            return inside
-        return where_above(self.clip, z, 0.0, where_above(-self.clip, z, inside, 0.0))
-
-    def _cut(self, z: Tensor) -> Tensor:
-        if self.clip is None:
-            return z
-        low, high = (z.emitter.scalar(bound, z) for bound in (-self.clip, self.clip))
-        return z.emitter.node("Clip", z, low, high, shape=z.shape, dtype=z.dtype)
-
-
-class Gate(NamedTuple):
-    """y = f(z), z = x W + h_before R + bias, and what else stands in it."""
-
-    z: Value
-    y: Value
-    bias: Tensor
-    f: Function
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How relevance crosses what a step is made of, by the rule of the operator.
-
-    Attributes
-    ----------
-    crossing : of the operator
-    accounts : filled with the divisions made
-
-    """
-
-    crossing: Crossing
-    accounts: list[Account]
-
-    @property
-    def is_gradient(self) -> bool:
-        return self.crossing.rule == "gradient"
-
-    def at_one(self, equations: Callable[[Factor], R]) -> R:
-        """Return what equations make of a relevance of 1, which nothing accounts for."""
-        count = len(self.accounts)
-        result = equations(1.0)
-        del self.accounts[count:]
-        return result
-
-    def share(self, relevance: Factor, z: Value, bias: Tensor) -> Factor:
-        """R / stab(z), for all that z is the sum of."""
-        if self.is_gradient or _is_zero(relevance):
-            return relevance
-        epsilon = self.crossing.parameters["epsilon"]
-        assert isinstance(epsilon, int | float)
-        share = relevance / stabilised(z.change, epsilon)
-        if isinstance(relevance, Tensor):
-            own = bias if z.root is None else bias.emitter.zero
-            self.accounts.append(Account(relevance, z.change, own, share))
-        return share
-
-    def contributed(self, x: Value, s: Factor) -> Factor:
-        """x s: what a term x gets of the share s of its sum."""
-        return s if self.is_gradient or _is_zero(s) else x.change * s
-
-    def product(self, relevance: Factor, a: Value, b: Value, y: Value) -> tuple[Factor, Factor]:
-        """Part the relevance of y = a b between a, the gate, and b."""
-        zero = self.crossing.emitter.zero
-        if self.is_gradient:
-            return relevance * b.now, relevance * a.now
-        if self.crossing.rule != "uniform":
-            return zero, relevance
-        if y.root is None:
-            return relevance * 0.5, relevance * 0.5
-        s = self.share(relevance, y, zero)
-        return a.change * b.middle * s, b.change * a.middle * s
-
-    def function(self, relevance: Factor, f: Function, z: Value, y: Value) -> Factor:
-        """Cross y = f(z)."""
-        if not self.is_gradient or _is_zero(relevance):
-            return relevance
-        return relevance * f.slope(z.now, y.now, self.crossing)
-
-    def gate(self, relevance: Factor, gate: Gate) -> Factor:
-        """Return the share of all that a gate's z is the sum of."""
-        return self.share(self.function(relevance, gate.f, gate.z, gate.y), gate.z, gate.bias)
-
-    def complement(self, relevance: Factor, left: Value, z: Value) -> Factor:
-        """Cross left = 1 - z."""
-        one = left.now.emitter.scalar(1.0, left.now)
-        return -1.0 * self.contributed(z, self.share(relevance, left, one))
-
-
-def _is_zero(factor: Factor) -> bool:
-    return isinstance(factor, Tensor) and factor.is_zero
-
-
-def _plus(a: Factor, b: Factor) -> Factor:
-    return b if _is_zero(a) else a if _is_zero(b) else a + b
 
 
 @dataclass(frozen=True)
@@ -324,14 +171,14 @@ def lstm(cell: Cell, came: Came) -> Sent:
     c, c_before = _remembered(cell)
     i, g, o = cell.seeing(0, c_before), cell.gate(3, 1), cell.seeing(1, c)
     f = _forgetting(cell, i, c_before)
-    fc, ig, shown = _product(f.y, c_before), _product(i.y, g.y), of(outer, c)
+    fc, ig, shown = product(f.y, c_before), product(i.y, g.y), of(outer, c)
 
     def output(relevance: Factor) -> tuple[Factor, Factor]:
         """Relevance of c of that of h, and the share of o."""
         of_o, of_shown = rule.product(relevance, o.y, shown, cell.h)
         t = rule.gate(of_o, o)
         seen = rule.contributed(c, t * cell.peepholes[1])
-        return _plus(rule.function(of_shown, outer, c, shown), seen), t
+        return plus(rule.function(of_shown, outer, c, shown), seen), t
 
     def state(relevance: Factor) -> tuple[Factor, list[Factor]]:
         """Relevance of c_before of that of c, and the shares of i, f and g."""
@@ -339,10 +186,10 @@ def lstm(cell: Cell, came: Came) -> Sent:
         of_f, of_before = rule.product(rule.contributed(fc, s), f.y, c_before, fc)
         of_i, of_g = rule.product(rule.contributed(ig, s), i.y, g.y, ig)
         if cell.says("input_forget"):
-            of_i, of_f = _plus(of_i, rule.complement(of_f, f.y, i.y)), zero
+            of_i, of_f = plus(of_i, rule.complement(of_f, f.y, i.y)), zero
         t_i, t_f, t_g = rule.gate(of_i, i), rule.gate(of_f, f), rule.gate(of_g, g)
         seen = rule.contributed(c_before, t_i * cell.peepholes[0] + t_f * cell.peepholes[2])
-        return _plus(of_before, seen), [t_i, t_f, t_g]
+        return plus(of_before, seen), [t_i, t_f, t_g]
 
     def step(states: Tensors, read: Sequence[Factor]) -> tuple[Tensors, Tensors]:
         (h, c), (came_h, came_c, through, kept, reach, b_i, b_o, b_f, b_g) = states, read
@@ -401,22 +248,22 @@ def gru(cell: Cell, came: Came) -> Sent:
     reset, x, tail = before, of(lambda x: _applied(x, cell.w.of(2)), cell.x), cell.rb[2]
     if linear:
         reset = of(lambda h: _applied(h, cell.r.of(2)) + tail, before)
-    q = _product(r.y, reset)
+    q = product(r.y, reset)
     own, bias = q, cell.wb[2]
     if not linear:
         own, bias = of(lambda q: _applied(q, cell.r.of(2)), q), bias + tail
     pre, f = of(lambda a, b: a + b + bias, x, own), cell.functions[1]
     n = Gate(pre, of(f, pre), bias, f)
     left = of(lambda z: 1.0 - z, z.y)
-    fresh, kept = _product(left, n.y), _product(z.y, before)
+    fresh, kept = product(left, n.y), product(z.y, before)
 
     def output(relevance: Factor) -> tuple[Factor, Factor, Factor]:
         """Relevance of h_before beside the gates, and the shares of z and n."""
         s = rule.share(relevance, cell.h, zero)
         of_left, of_n = rule.product(rule.contributed(fresh, s), left, n.y, fresh)
         of_z, of_before = rule.product(rule.contributed(kept, s), z.y, before, kept)
-        if not _is_zero(of_left):
-            of_z = _plus(of_z, rule.complement(of_left, left, z.y))
+        if not is_zero(of_left):
+            of_z = plus(of_z, rule.complement(of_left, left, z.y))
         return of_before, rule.gate(of_z, z), rule.gate(of_n, n)
 
     def inner(share: Factor) -> tuple[Factor, Factor]:

@@ -16,14 +16,10 @@ from onnxlrp.propagation import layout
 from onnxlrp.propagation.cells import (
     Came,
     Cell,
-    Function,
-    Rule,
-    Value,
     Weights,
     before,
     gru,
     lstm,
-    of,
     rnn,
     summed,
 )
@@ -37,6 +33,7 @@ from onnxlrp.propagation.registry import (
     operator,
     static_shape,
 )
+from onnxlrp.propagation.steps import Function, Rule, Value, of
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _USUAL = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}

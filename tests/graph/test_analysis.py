@@ -5,6 +5,7 @@ import pytest
 from onnx import TensorProto
 from support import model, node
 
+import onnxlrp
 from onnxlrp.graph.analysis import non_negative
 from onnxlrp.graph.loading import load
 
@@ -59,3 +60,27 @@ def test_unsigned_integers_are_non_negative():
     proto = model([cast], {"x": [1, 2]}, ["y"], {}, dtype=TensorProto.UINT8)
     graph = load(proto).model.graph
     assert id(graph.outputs[0]) in non_negative(graph)
+
+
+@pytest.mark.parametrize(
+    ("gate", "whole", "expected"),
+    [
+        ("Sigmoid", 1.0, True),
+        ("HardSigmoid", 2.0, True),
+        ("Sigmoid", 0.9, False),
+        ("Tanh", 1.0, False),
+    ],
+)
+def test_what_a_gate_leaves(gate, whole, expected):
+    """1 - z of a GRU: a gate, too, and (1 - z) tanh(...) no product of two equals."""
+    body = [
+        node(gate, ["x"], "g"),
+        node("Sub", ["whole", "g"], "left"),
+        node("Tanh", ["x"], "t"),
+        node("Mul", ["left", "t"]),
+    ]
+    proto = model(body, {"x": [1, 3]}, ["y", "left"], {"whole": np.float32(whole).reshape(())})
+    graph = load(proto).model.graph
+    assert (id(graph.outputs[1]) in non_negative(graph)) is expected
+    kind = next(n.operator for n in onnxlrp.convert(proto, output="y").nodes if n.name == "node_y")
+    assert (kind == "Gate") is expected

@@ -1,5 +1,7 @@
 """LSTM, GRU and RNN in every form that ONNX gives them, against the definition step by step."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -14,6 +16,7 @@ from onnxlrp.errors import UnsupportedError
 T, N, F, H = 3, 2, 4, 3
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 OUTPUTS = ("y", "yh", "yc")
+VOICE = Path(__file__).parents[3] / "shared" / "models" / "silero_vad_16k_sequence.onnx"
 
 
 def network(op, given=(), outputs=("y",), layout=0, **attributes):
@@ -210,6 +213,21 @@ def test_what_has_to_go_step_by_step(op, bodies):
     steps = [next(a.g for a in attributes if a.name == "body") for attributes in steps]
     kinds = [sorted(n.op_type for n in step.node if n.op_type != "Identity") for step in steps]
     assert sorted(kinds, key=len) == bodies
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not VOICE.exists(), reason="the voice detector is not here")
+@pytest.mark.parametrize("composite", ["default", "epsilon"])
+def test_a_voice_detector(composite):
+    """Silero VAD: its frames lie along time, and so along what other models take for samples."""
+    feeds = {"input": normal(20, 576, scale=0.05)} | dict.fromkeys("hc", np.zeros((1, 1, 128), "f"))
+    options = {"inputs": ["input"], "output": "/output/Conv_output_0", "at": "all", "class_axis": 1}
+    explainer = onnxlrp.convert(VOICE, composite, **options).to_proto()
+    audit = check(VOICE, explainer, feeds)
+    assert audit.passed
+    assert max(audit.outputs.values()) == 0
+    assert max(layer.leak for layer in audit.layers) < 1e-6
+    assert not [o for layer in audit.layers for o in layer.operations if o.skipped]
 
 
 @pytest.mark.parametrize("op", GATES)
