@@ -103,12 +103,12 @@ def leaves_of(operator: str, attributes: Mapping[str, Any], kind: type[np.floati
     try:
         nodes, roots, columns = (_regressor if operator == TREES[0] else _ensemble)(plain)
         visits = [_visits(nodes, root, columns) for root in roots]
-    except (KeyError, IndexError) as error:
+        if not visits or (operator == TREES[0] and sum(map(len, visits)) != len(nodes)):
+            raise ValueError(_CIRCLE)
+        factor = 1 / len(visits) if aggregate in ("AVERAGE", 0) else 1.0
+        found = [way for visited in visits for way in _ways(visited, kind, factor)]
+    except (LookupError, TypeError) as error:
         raise ValueError(f"its trees are incomplete: {error}") from error
-    if operator == TREES[0] and sum(map(len, visits)) != len(nodes):
-        raise ValueError(_CIRCLE)
-    factor = 1 / len(visits) if aggregate in ("AVERAGE", 0) else 1.0
-    found = [way for visited in visits for way in _ways(visited, kind, factor)]
     mean = np.sum([visited[0].mean for visited in visits], axis=0) * factor
     base = np.asarray(plain.get("base_values_as_tensor", plain.get("base_values", [])), np.float64)
     return _table(found, kind, mean + (base if base.size else 0.0))

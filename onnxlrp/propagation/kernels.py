@@ -62,7 +62,11 @@ def _check(operation: Operation, live: frozenset[int]) -> None:
     given = operation.attributes
     if given.get("kernel_type") != "RBF" or not given.get("n_supports"):
         fail("it is a support vector machine without support vectors", "export it with them")
-    if not all(len(side.gammas) for side in _sides(operation)):
+    try:
+        sides = _sides(operation)
+    except (LookupError, ValueError, TypeError) as error:
+        fail(f"its support vectors are incomplete: {error}", "export it again")
+    if not all(len(side.gammas) for side in sides):
         fail("all of its support vectors and rho have one sign: it decides nothing", "leave it out")
 
 

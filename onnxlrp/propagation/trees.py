@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import onnx_ir as ir
@@ -116,8 +117,14 @@ _RULES: Mapping[str, Mapping[str, Parameter]] = {
 def _leaves(operation: Operation) -> Leaves:
     value = operation.inputs[0]
     assert value is not None
-    kind = np.float64 if value.dtype is ir.DataType.DOUBLE else np.float32
-    return leaves_of(operation.operator, operation.attributes, kind)
+    return _read(operation.node, operation.operator, value.dtype is ir.DataType.DOUBLE)
+
+
+# A check reads the trees, and a crossing once more.
+@lru_cache(maxsize=2)
+def _read(node: ir.Node, operator: str, double: bool) -> Leaves:
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    return leaves_of(operator, attributes, np.float64 if double else np.float32)
 
 
 def _check(operation: Operation, live: frozenset[int]) -> None:

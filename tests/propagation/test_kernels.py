@@ -148,3 +148,11 @@ def test_the_audit_books_what_is_no_features():
 def test_vectors_of_one_sign_that_nothing_is_held_against_are_refused(rho):
     with pytest.raises(UnsupportedError, match="one sign: it decides nothing"):
         onnxlrp.convert(machine(VECTORS, np.abs(WEIGHTS), rho), RATIO)
+
+
+def test_what_is_incomplete_is_refused_by_the_node():
+    proto = machine()
+    (node,) = proto.graph.node
+    node.attribute.remove(next(a for a in node.attribute if a.name == "kernel_params"))
+    with pytest.raises(UnsupportedError, match=r"machine \(SVMRegressor.*incomplete"):
+        onnxlrp.convert(proto, RATIO)

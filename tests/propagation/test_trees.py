@@ -219,6 +219,24 @@ def test_nodes_that_lead_in_a_circle_are_refused():
         onnxlrp.convert(table("TreeEnsembleRegressor", 4, **circle), TREESHAP)
 
 
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (
+            {"nodes_modes": ["BRANCH_LEQ"] * 3 + ["LEAF"] * 4 + ["BRANCH_WORD", "LEAF", "LEAF"]},
+            "WORD",
+        ),
+        ({"nodes_featureids": [0, 1]}, "incomplete"),
+        ({"target_ids": [0, 0, 0, 0, 0, 0, 7]}, "incomplete"),
+        ({"nodes_treeids": [0] * 9}, "argument 2"),
+    ],
+)
+def test_what_is_incomplete_is_refused_by_the_node(changed, reason):
+    proto = table("TreeEnsembleRegressor", 4, **{**TREE, **changed})
+    with pytest.raises(UnsupportedError, match=rf"trees \(TreeEnsembleRegressor.*{reason}"):
+        onnxlrp.convert(proto, TREESHAP)
+
+
 def tensor(name: str, values: Sequence[float], kind: type) -> onnx.TensorProto:
     return numpy_helper.from_array(np.array(values, kind), name)
 
