@@ -296,12 +296,6 @@ def _lift(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
             f"onnx cannot lift Scan from opset {opset}, which goes along axis 1 of a batch; export "
             f"the model again with opset {_BATCHLESS} or later"
         )
-    # onnx's converter keeps it as it is, though opset 13 gave its axis another meaning.
-    if opset < 13 and any(node.op_type == "Hardmax" for node in proto.graph.node):
-        raise ModelError(
-            f"onnx cannot lift Hardmax from opset {opset} to {MINIMUM_OPSET}; export the model "
-            "again with opset 13 or later"
-        )
     try:
         return version_converter.convert_version(proto, MINIMUM_OPSET)
     # The C++ converter raises many types.

@@ -23,12 +23,13 @@ _SINCE = 7
 """From here on arrays broadcast as numpy's do, and no operator has another mode for training."""
 
 _BROADCAST = ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Less", "Greater", "Equal")
-_EXPERIMENTS = (
+_OTHERS = (
     *("ImageScaler", "Affine", "Scale", "Crop", "ScaledTanh", "ParametricSoftplus", "FC"),
-    "MeanVarianceNormalization",
-    "ThresholdedRelu",
+    *("MeanVarianceNormalization", "ThresholdedRelu", "Hardmax"),
 )
-_TAKEN_OVER = {"MeanVarianceNormalization": 9, "ThresholdedRelu": 10}
+_TAKEN_OVER = {"MeanVarianceNormalization": 9, "ThresholdedRelu": 10, "Hardmax": 13}
+"""From which opset on an operator is what it is today."""
+
 _DROPPED = {
     "consumed_inputs": (),
     "is_test": ("BatchNormalization", "Dropout"),
@@ -39,7 +40,7 @@ _DROPPED = {
 
 
 def modernise(proto: onnx.ModelProto, opset: int) -> None:
-    """Write a model of opset 1 to 6 as opset 7 has it; also experiments of later ones.
+    """Write a model of opset 1 to 6 as opset 7 has it; also what later ones have in another way.
 
     Raises
     ------
@@ -116,7 +117,7 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[tuple[onnx.GraphProto, onnx.NodeP
 def _modernised(graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> bool:
     """Rewrite one node; tell whether it goes into the domain of its own."""
     operator, own = node.op_type, {a.name: a for a in node.attribute}
-    away = operator in _EXPERIMENTS and opset < _TAKEN_OVER.get(operator, 1 << 31)
+    away = operator in _OTHERS and opset < _TAKEN_OVER.get(operator, 1 << 31)
     if operator == "BatchNormalization" and opset < 9 and "spatial" in own:
         away = not own["spatial"].i
         _remove(node, "spatial")
@@ -286,6 +287,15 @@ def _fully_connected(call: Call) -> Lines:
 @body("x -> y", *_older("ThresholdedRelu"))
 def _thresholded(call: Call) -> Lines:
     yield f"y = ThresholdedRelu{kept(call, 'alpha')}(x)"
+
+
+@body("x -> y", *_older("Hardmax"))
+def _hardmax(call: Call) -> Lines:
+    """Over all axes from one on, together."""
+    yield f"flat = Flatten<axis={int(call.get('axis', 1)) % len(call.sizes(0))}>(x)"
+    yield "most = Hardmax<axis = -1>(flat)"
+    yield "shape = Shape(x)"
+    yield "y = Reshape(most, shape)"
 
 
 @body("x -> y", *_older("MeanVarianceNormalization"))

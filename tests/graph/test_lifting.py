@@ -272,11 +272,3 @@ def test_shapes_behind_what_onnx_cannot_infer(operator, others, attributes):
     graph = helper.make_graph(nodes, "test", inputs, outputs, ones)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     assert dims_of(load(proto).model.graph.outputs[0].shape) == ("N", 4, 4, 4)
-
-
-def test_a_hardmax_of_before_opset_13_is_not_lifted():
-    """Its axis splits all axes in two there, and onnx's converter keeps the node as it is."""
-    body = [node("Conv", ["x", "k"], "c"), node("Hardmax", ["c"], "h"), node("Flatten", ["h"])]
-    proto = unchecked(body, {"x": ["N", 2, 5, 5]}, {"k": normal(3, 2, 3, 3)}, opset=11)
-    with pytest.raises(OnnxlrpError, match="cannot lift Hardmax from opset 11 to 18"):
-        onnxlrp.convert(proto, "epsilon")

@@ -229,6 +229,54 @@ def test_resizing_samples_where_it_did(operator, opset, scales, mode):
     close(explained.values["y"], run(proto, {"x": X})["y"], 1e-5)
 
 
+@pytest.mark.parametrize("axis", [1, 2, 3, -1])
+def test_a_hardmax_goes_over_all_axes_from_one_on(axis):
+    """Until opset 12; onnx's converter would keep the node, and with it another meaning."""
+    body = [node("Hardmax", ["h"], "most", axis=axis), node("Add", ["h", "most"], "r")]
+    proto = built(body, 11)
+    explained = explain(proto, EPSILON, {"x": X})
+    close(explained.values["y"], run(proto, {"x": X})["y"], 1e-6)
+
+
+@pytest.mark.parametrize(("operator", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layers_of_opset_3(operator, gates):
+    """An attribute said which outputs there are."""
+    x, size = normal(4, 2, 3, seed=1), gates * 5
+    weights = {
+        "w": normal(1, size, 3, seed=2),
+        "r": normal(1, size, 5, seed=3),
+        "b": normal(1, 2 * size, seed=4),
+        "d": normal(5, 3, seed=5),
+    }
+
+    def network(opset, **said):
+        nodes = [
+            helper.make_node(
+                operator, ["x", "w", "r", "b"], ["", "last"], hidden_size=5, name="layer", **said
+            ),
+            node("Squeeze", ["last"], "f", axes=[0]),
+            node("MatMul", ["f", "d"]),
+        ]
+        known = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+        graph = helper.make_graph(
+            nodes,
+            "recurrent",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, "N", 3])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+            known,
+        )
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=4
+        )
+
+    runs = []
+    for proto in (network(3, output_sequence=0), network(11)):
+        explainer = onnxlrp.convert(proto, "default").to_proto()
+        runs.append(run(explainer, {"x": x, "target": np.array([-1])}))
+    close(runs[0]["y"], run(network(11), {"x": x})["y"], 1e-5)
+    close(runs[0]["relevance"], runs[1]["relevance"], 1e-5)
+
+
 def test_a_fully_connected_layer_of_caffe2():
     before = [node("GlobalAveragePool", ["h"], "g"), node("FC", ["g", "fc", "l"])]
     now = [
@@ -250,7 +298,6 @@ def test_a_fully_connected_layer_of_caffe2():
         (batch("BatchNormalization"), 6, r"'node_r' \(BatchNormalization\) is in training mode"),
         (old("Dropout", is_test=0), 1, r"'node_r' \(Dropout\) is in training mode"),
         (old("GivenTensorFill"), 1, r"no operators of these names: GivenTensorFill \(node_r\);"),
-        (old("Hardmax"), 6, "cannot lift Hardmax from opset 6 to 18"),
         (old("Erfc"), 17, r"no operators of these names: Erfc \(node_r\); export .* with opset 18"),
         (old("HardSwish"), 13, "No Op registered for HardSwish with domain_version of 13"),
     ],
