@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxlrp
 from onnxlrp.audit.checking import check
+from onnxlrp.errors import ModelError, UnsupportedError
 from tests.support import Array, close, lines, model, node, normal, run, with_outputs
 
 MICROSOFT = "com.microsoft"
@@ -575,3 +576,57 @@ def test_products_of_the_twin_do_not_overflow_in_whole_numbers() -> None:
     # The model's own sum may have overflowed; what is shared is that, by what each adds.
     share = weights[:, 0] / weights[:, 0].sum()
     np.testing.assert_allclose(found["relevance"][0], found["y"][0, 0] * share, rtol=1e-5)
+
+
+def test_tokens_choose_rows_of_a_quantised_table() -> None:
+    """Without biases, of a mean over T tokens, R_t = sum_d e_td w_dc / T."""
+    table, scale = whole(normal(10, 6, seed=41), np.float32(0.02), 3, np.int8), np.float32(0.02)
+    kept = {"table": table, "s": scale, "z": np.int8(3), "w": normal(6, 3, seed=42)}
+    body = [
+        node("Gather", ["table", "ids"], "rows"),
+        node("DequantizeLinear", ["rows", "s", "z"], "e"),
+        node("ReduceMean", ["e", "axis"], "m", keepdims=0),
+        node("Gemm", ["m", "w"], "logits"),
+    ]
+    kept["axis"] = np.array([1])
+    proto = of_microsoft(
+        body, {"ids": ["N", 4]}, {"logits": ["N", 3]}, {k: np.asarray(v) for k, v in kept.items()}
+    )
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+    ids = np.array([[1, 5, 9, 0], [2, 2, 7, 3]])
+    explainer = onnxlrp.convert(proto, lines("*: epsilon epsilon=1e-9")).to_proto()
+    found = run(explainer, {"ids": ids, "target": np.array([2])})
+    meant = (table.astype(np.float64) - 3) * scale
+    close(found["relevance"], meant[ids] @ kept["w"][:, 2] / 4)
+    np.testing.assert_array_equal(found["logits"], run(proto, {"ids": ids})["logits"])
+
+
+def test_integers_of_no_real_meaning_are_refused_by_name() -> None:
+    body = [
+        node("QuantizeLinear", ["x", "s", "zero"], "q"),
+        node("Cast", ["q"], "c", to=TensorProto.INT32),
+        node("Mod", ["c", "seven"], "m"),
+        node("Cast", ["m"], "f", to=TensorProto.FLOAT),
+        node("Gemm", ["f", "readout"], "logits"),
+    ]
+    kept = {**QUANTISED, "seven": np.array(7, np.int32)}
+    proto = of_microsoft(body, {"x": ["N", 4]}, {"logits": ["N", 3]}, kept)
+    with pytest.raises(ModelError, match=r"node_c \(Cast\) computes with .* before it was quant"):
+        onnxlrp.convert(proto)
+
+
+def test_an_operator_without_a_counterpart_is_named_with_what_to_do() -> None:
+    inputs = ["q", "w", "b", "s", "u", "", "zero", "one"]
+    body = [
+        node("QuantizeLinear", ["x", "s", "zero"], "q"),
+        node("QAttention", inputs, "h", domain=MICROSOFT, num_heads=2),
+        node("ReduceMean", ["h", "axis"], "m", keepdims=0),
+        node("Gemm", ["m", "readout"], "logits"),
+    ]
+    kept = {**QUANTISED, "axis": np.array([1])}
+    proto = of_microsoft(body, {"x": ["N", 5, 4]}, {"logits": ["N", 3]}, kept)
+    with pytest.raises(UnsupportedError) as caught:
+        onnxlrp.convert(proto)
+    first = caught.value.obstacles[0]
+    assert (first.node, first.operator) == ("node_h", "QAttention")
+    assert "before it was quantised" in first.advice

@@ -116,6 +116,8 @@ class _Twin:
         self.sums: dict[str, onnx.NodeProto] = {}
         self.products: dict[str, tuple[str, str]] = {}
         self.absent: set[str] = set()
+        # By name of what is chosen of a constant, which may be quantised: what chooses it.
+        self.chosen: dict[str, onnx.NodeProto] = {}
         self._held: dict[tuple[str, ...], str] = {}
         self._meant: set[str] = set()
         made = {name for node in graph.node for name in node.output}
@@ -174,6 +176,8 @@ class _Twin:
         whole = [name for name in node.input if name in self.scales]
         if whole and has(key, Fact.MOVES):
             self.scales.update((name, self.scales[whole[0]]) for name in node.output)
+        elif node.input and node.input[0] in self.constant and has(key, Fact.MOVES):
+            self.chosen[node.output[0]] = node
         elif self.absent & {*node.input} or (whole and node.domain in ("", "ai.onnx")):
             self.refuse(node)
         copy = onnx.NodeProto.FromString(node.SerializeToString())
@@ -228,12 +232,18 @@ class _Twin:
         real = real or (f"{q}_real_{len(self._held)}" if q in self._meant else f"{q}_real")
         self._held[key] = real
         self._meant.add(q)
+        if q in self.chosen:
+            choice = self.chosen[q]
+            table = self.dequantised(choice.input[0], scale, zero, axis, **more)
+            given = [table, *map(self.name, choice.input[1:])]
+            attributes = {a.name: helper.get_attribute_value(a) for a in choice.attribute}
+            return self.add(choice.op_type, given, real, name=choice.name, **attributes)
         if q in self.live:
             told = {"axis": axis, "domain": more.get("domain", "")}
-            given: dict[str, Any] = {"to": self._kind(scale)} if q in self.inputs else {}
-            op = "Cast" if given else OPEN
+            cast: dict[str, Any] = {"to": self._kind(scale)} if q in self.inputs else {}
+            op = "Cast" if cast else OPEN
             reads = (DEQUANTISED, [q, scale, zero], told)
-            return self.add(op, [self.name(q)], real, reads=reads, **given)
+            return self.add(op, [self.name(q)], real, reads=reads, **cast)
         if axis is not None:
             more["axis"] = axis
         self.add("DequantizeLinear", [q, scale, zero] if zero else [q, scale], real, **more)
