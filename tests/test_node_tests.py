@@ -135,6 +135,8 @@ def classifier(case, all_live=True):
             entry.version = min(entry.version, newest)
     del network.opset_import[:]
     network.opset_import.extend(proto.opset_import)
+    if "" not in {entry.domain for entry in proto.opset_import}:
+        network.opset_import.append(helper.make_opsetid("", 18))
     network.ir_version = min(max(proto.ir_version, 8), 11)
     return network, {f"{name}_batch": values[name][None] for name in live}
 
@@ -206,13 +208,22 @@ def test_what_is_linear_gives_every_element_its_slope_times_its_value(module):
 REFUSED = {
     "Attention": "it gives out its scores, is told lengths, or looks through a window",
     "BatchNormalization": "it is in training mode, or its statistics are not constant",
-    "Gemm": "transA=1 puts the batch behind the features; its bias differs between the rows of a "
-    "batch",
-    "MatMul": "its weight has 1 dimensions; its weight has 3 dimensions",
+    "CumSum": "it mixes the samples of a batch",
+    "DequantizeLinear": "it is a quantised layer in a form that has no rule",
+    "Dropout": "it is in training mode",
+    "DynamicQuantizeLinear": "y_scale_single (Cast) computes with a quantised network's whole "
+    "numbers in a way that has no counterpart in real ones",
+    "Gemm": "its bias differs between the rows of a batch; transA=1 puts the batch behind the "
+    "features",
+    "MatMul": "its weight has 3 dimensions",
+    "MelWeightMatrix": "the score 'logits' does not depend on input 'lower_edge_hertz_batch'",
+    "OneHot": "it makes a vector of a number that depends on the explained input",
+    "Range": "the score 'logits' does not depend on input 'start_batch'",
     "Resize": "it fills what lies outside with a number other than 0; it resizes by the policy "
     "'not_larger'; it resizes by the policy 'not_smaller'",
     "RoiAlign": "it takes the largest of corners that are weighted, or as many points as a region "
     "is large",
+    "Scan": "onnx cannot lift Scan from opset 8",
     "ScatterElements": "it computes with what it replaces",
     "ScatterND": "it computes with what it replaces",
     "Unique": "how much it keeps depends on what it is given",
@@ -235,8 +246,9 @@ def test_every_case_of_onnx_conserves_or_is_refused_for_a_reason():
         except UnsupportedError as error:
             told["refused"] += 1
             refused.setdefault(operator, set()).update(o.reason for o in error.obstacles)
-        except onnxlrp.OnnxlrpError as error:
-            wrong[case.name] = str(error)
+        except ModelError as error:
+            told["no model that can be explained"] += 1
+            refused.setdefault(operator, set()).add(str(error).replace(";", ",").partition(",")[0])
         else:
             told["conserved"] += 1
             if not audit.passed or faults(audit):
@@ -244,7 +256,7 @@ def test_every_case_of_onnx_conserves_or_is_refused_for_a_reason():
     print(dict(told))
     assert wrong == {}
     assert {name: "; ".join(sorted(reasons)) for name, reasons in refused.items()} == REFUSED
-    assert told["conserved"] > 600
+    assert told["conserved"] > 700
 
 
 @pytest.mark.parametrize("module", ["causal_conv_with_state", "flexattention", "swiglu"])

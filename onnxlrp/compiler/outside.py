@@ -65,7 +65,7 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
         ),
     ),
     (
-        "it takes a diagonal, or more than eight operands",
+        "it takes a diagonal of a size that is not known, or more than eight operands",
         "write it out in the model",
         "Einsum",
     ),

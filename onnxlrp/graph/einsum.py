@@ -24,7 +24,8 @@ def _einsum(call: Call) -> Lines:
     made = indices = ""
     for place, term in enumerate(terms):
         later = "".join(terms[place + 1 :]) + result
-        other = yield from _summed(_NAMES[place], term, indices + later)
+        other, term = yield from _once(call, place, term)
+        other = yield from _summed(other, term, indices + later)
         term = _kept(term, indices + later)
         if place == 0:
             made, indices = other, term
@@ -58,10 +59,30 @@ def _terms(call: Call) -> tuple[list[str], str]:
         every = "".join(terms)
         single = sorted(i for i in set(every) if every.count(i) == 1 and i not in dots)
         result = dots + "".join(single)
-    if len(terms) > len(_NAMES) or any(len(set(term)) < len(term) for term in [*terms, result]):
-        # A diagonal.
+    if len(terms) > len(_NAMES) or len(set(result)) < len(result):
         raise UnfitError
     return terms, result
+
+
+def _once(call: Call, place: int, term: str) -> Generator[str, None, tuple[str, str]]:
+    """Take the diagonal of axes with the same index: nothing else is left in their sum."""
+    made, sizes = _NAMES[place], call.sizes(place)
+    while repeated := [axis for axis, index in enumerate(term) if index in term[:axis]]:
+        last = repeated[0]
+        first, size = term.index(term[last]), sizes[last]
+        if size is None:
+            raise UnfitError
+        shape = [size if axis in (first, last) else 1 for axis in range(len(term))]
+        eye = ", ".join(str(int(i == j)) for i in range(size) for j in range(size))
+        name = f"{_NAMES[place]}_{len(term)}"
+        yield f"{name}_32 = Constant<value = float{shape} {{{eye}}}>()"
+        yield f"{name}_eye = Cast<to={call.kind(place)}>({name}_32)"
+        yield f"{name}_kept = Mul({made}, {name}_eye)"
+        yield integers(f"{name}_axis", last)
+        yield f"{name}_sum = ReduceSum<keepdims=0>({name}_kept, {name}_axis)"
+        made, term, sizes = f"{name}_sum", term[:last] + term[last + 1 :], list(sizes)
+        del sizes[last]
+    return made, term
 
 
 def _kept(term: str, others: str) -> str:

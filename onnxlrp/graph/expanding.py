@@ -74,10 +74,37 @@ def expand(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     What a body needs of shapes may be known only once what lies in front is written out.
     """
+    _columns(proto.graph)
     while _written_out(proto):
         pass
     time_first(proto.graph)
     return _inlined(proto)
+
+
+def _columns(graph: onnx.GraphProto) -> None:
+    """Write a product with a constant vector as one with a matrix of one column, or row."""
+    vectors = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 1}
+    result: list[onnx.NodeProto] = []
+    for node in graph.node:
+        at = [place for place, name in enumerate(node.input) if name in vectors]
+        copy = onnx.NodeProto.FromString(node.SerializeToString())
+        result.append(copy)
+        if node.op_type != "MatMul" or node.domain not in ("", "ai.onnx") or len(at) != 1:
+            continue
+        (place,) = at
+        made = node.output[0]
+        names = [f"{made}/{name}" for name in ("axis", "matrix", "last", "product")]
+        axis, matrix, last, product = names
+        for name, value in ((axis, place), (last, -1 if place else -2)):
+            constant = helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value])
+            graph.initializer.append(constant)
+        unsqueezed = helper.make_node("Unsqueeze", [node.input[place], axis], [matrix])
+        copy.input[place], copy.output[0] = matrix, product
+        squeezed = helper.make_node("Squeeze", [product, last], [made])
+        result[-1:] = [unsqueezed, copy, squeezed]
+    if len(result) > len(graph.node):
+        del graph.node[:]
+        graph.node.extend(result)
 
 
 def _key(node: onnx.NodeProto) -> str:

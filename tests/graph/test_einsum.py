@@ -123,8 +123,30 @@ def test_attention_in_letters_has_the_map_of_attention_in_matrices(composite):
     close(*maps)
 
 
-def test_a_diagonal_is_refused_by_name():
-    body = [node("Einsum", ["x"], "d", equation="bii->bi"), node("Gemm", ["d", "r"], "logits")]
-    proto = model(body, {"x": ["N", 6, 6]}, ["logits"], {"r": WEIGHTS["r"]})
+DIAGONAL = [node("Einsum", ["x"], "d", equation="bii->bi"), node("Gemm", ["d", "r"], "logits")]
+
+
+def test_a_diagonal_gets_what_it_says_and_all_else_nothing():
+    proto = model(DIAGONAL, {"x": ["N", 6, 6]}, ["logits"], {"r": WEIGHTS["r"]})
+    x = normal(2, 6, 6, seed=5)
+    precise = lines("*: epsilon epsilon=1e-12")
+    explained = explain(proto, precise, {"x": x}, target=[1, 2])
+    wanted = x * np.eye(6) * WEIGHTS["r"].T[[1, 2]][:, :, None]
+    close(explained.values["relevance"], wanted)
+
+
+@pytest.mark.parametrize("equation", ["ii->i", "ii", "iji,j->i", "iii,i->i", "aba,bcb->ac"])
+def test_indices_that_repeat_mean_what_they_mean_to_numpy(equation):
+    terms = equation.split("->")[0].split(",")
+    sizes = {**SIZES, "a": 2, "b": 3, "c": 4, "i": 3, "j": 4}
+    arrays = [normal(*(sizes[i] for i in term), seed=k) for k, term in enumerate(terms)]
+    proto, feeds = written(equation, arrays, symbolic=False)
+    proto = expand(proto)
+    assert "Einsum" not in {entry.op_type for entry in proto.graph.node}
+    close(run(proto, feeds)["y"], np.asarray(np.einsum(equation, *arrays)), 1e-5)
+
+
+def test_a_diagonal_of_a_size_that_is_not_known_is_refused_by_name():
+    proto = model(DIAGONAL, {"x": ["N", "a", "a"]}, ["logits"], {"r": WEIGHTS["r"]})
     with pytest.raises(onnxlrp.UnsupportedError, match=r"node_d .* diagonal"):
         onnxlrp.convert(proto, lines("*: epsilon"))

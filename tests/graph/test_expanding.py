@@ -709,3 +709,16 @@ def test_the_map_of_tokens_is_that_of_the_plain_embedding():
         results.append(done.values["relevance"])
     assert results[0].shape == (N, T)
     close(*results)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_product_with_a_vector_is_one_with_a_matrix_of_one_column(left):
+    size, made = (T, C) if left else (C, T)
+    vector = normal(size, seed=4)
+    weights = {"v": vector, "m": vector.reshape((1, T) if left else (C, 1))}
+    weights["rows2"] = np.array([-1, made])
+    plain = [node("MatMul", ["m", "x"] if left else ["x", "m"], "p")]
+    plain.append(node("Reshape", ["p", "rows2"]))
+    whole = [node("MatMul", ["v", "x"] if left else ["x", "v"])]
+    first, second = (network(body, (N, T, C), weights, (N, made)) for body in (whole, plain))
+    same(first, second, normal(N, T, C, seed=8))
