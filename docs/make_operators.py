@@ -16,9 +16,9 @@ from onnxlrp.compiler.outside import REFUSED, carries_none
 from onnxlrp.graph.bodies import BODIES
 from onnxlrp.graph.expanding import INLINED
 from onnxlrp.graph.flattening import FLATTENED
+from onnxlrp.graph.meanings import WRITERS
 from onnxlrp.graph.older import OLDER
 from onnxlrp.graph.operators import FACTS
-from onnxlrp.graph.quantised import WRITERS
 from onnxlrp.propagation.formulas import RULES
 from onnxlrp.propagation.registry import OPERATORS
 

@@ -14,8 +14,8 @@ from onnxlrp.errors import ModelError, OnnxlrpError
 from onnxlrp.graph.bodies import MICROSOFT
 from onnxlrp.graph.expanding import expand, rename
 from onnxlrp.graph.flattening import flatten, is_flat
+from onnxlrp.graph.meanings import split
 from onnxlrp.graph.older import modernise, resample_as_before
-from onnxlrp.graph.quantised import split
 from onnxlrp.graph.shapes import inferred
 from onnxlrp.graph.support_vectors import turned
 from onnxlrp.graph.tensors import SMALL, elements
@@ -65,7 +65,7 @@ def prepare(
 
     Returns
     -------
-    the model; of a quantised one its twin, and what it was without weights (`quantised.split`);
+    the model; of a quantised one its twin, and what it was without weights (`meanings.split`);
     and what the user should know of outputs that were left out
 
     Raises
