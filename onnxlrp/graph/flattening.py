@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -61,6 +63,10 @@ def flatten(
 
     """
     told = onnx.GraphProto.FromString(proto.graph.SerializeToString())
+    model = ir.from_proto(proto)
+    _go_on(model.graph, Edit(model.graph, weights, _visit).number(np.array(True)))
+    _name(model)
+    proto = ir.to_proto(model)
     changed = True
     while changed and not is_flat(proto):
         _forget(proto.graph)
@@ -69,6 +75,13 @@ def flatten(
     proto.graph.output.extend(told.output)
     proto.graph.value_info.extend(told.value_info)
     return proto
+
+
+def _go_on(graph: ir.Graph, always: ir.Value) -> None:
+    """Give a Loop without a condition one: onnx cannot infer what has a length and nothing else."""
+    for node in graph.all_nodes():
+        if operator_of(node) == "Loop" and node.inputs[1] is None:
+            node.replace_input_with(1, always)
 
 
 def _forget(graph: onnx.GraphProto) -> None:
@@ -106,18 +119,40 @@ def _pass(proto: onnx.ModelProto, weights: Collection[str]) -> tuple[onnx.ModelP
     """Write out what can be; tell whether anything has changed."""
     model = ir.from_proto(proto)
     passes.RemoveInitializersFromInputsPass()(model)
-    for node in model.graph.all_nodes():
-        node.name = node.name or next((v.name for v in node.outputs if v.name), None)
     _own(model)
     fold(model)
     _own(model)
-    passes.LiftSubgraphInitializersToMainGraphPass()(model)
-    passes.NameFixPass()(model)
+    _name(model)
     changed = _visit_all(Edit(model.graph, weights, _visit), model.graph)
-    passes.NameFixPass()(model)
-    # What has been left out has no name.
-    passes.RemoveUnusedNodesPass()(model)
+    _name(model)
     return ir.to_proto(model), changed
+
+
+def _name(model: ir.Model) -> None:
+    """Give all nodes names, and all values names that no other has.
+
+    Those of two branches may share them, but onnx, which infers what values hold, mistakes them.
+    """
+    passes.LiftSubgraphInitializersToMainGraphPass()(model)
+    for node in model.graph.all_nodes():
+        node.name = node.name or next((v.name for v in node.outputs if v.name), None)
+    passes.NameFixPass()(model)
+    # Which names what is left out, too.
+    passes.RemoveUnusedNodesPass()(model)
+    taken = {value.name for value in _values(model.graph)}
+    counts: Counter[str] = Counter()
+    for graph in model.graphs():
+        for value in () if graph is model.graph else _values(graph):
+            name = value.name or ""
+            while value.name in taken:
+                counts[name] += 1
+                value.name = f"{name}_{counts[name]}"
+            taken.add(value.name)
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from (*graph.inputs, *graph.initializers.values())
+    yield from (value for node in graph for value in node.outputs if value.name)
 
 
 def _own(model: ir.Model) -> None:

@@ -483,6 +483,23 @@ def test_a_branch_that_sizes_choose():
     assert operators(flat) == ["Gemm", "Tanh", "MatMul"]
 
 
+def test_branches_may_share_names():
+    """What onnx's inference of shapes takes for one value otherwise."""
+    branch = "s = Shape({}) r = Reshape(x, s) o = {}(r)"
+    then, other = branch.format("x", "Tanh"), branch.format("x", "Relu")
+    inner = f"""i = If(no) <then_branch = t () => (float[N, 4] o) {{ {then} }},
+                            else_branch = e () => (float[N, 4] o) {{ {other} }}>
+                q = Neg(i)"""
+    more = f"""k = If(yes) <then_branch = t2 () => (float[N, 4] o) {{ {then} }},
+                            else_branch = e2 () => (float[N, 4] o) {{ {other} }}>
+               h2 = Add(h, k)"""
+    known = {"c": np.array(False), "no": np.array(False), "yes": np.array(True)}
+    proto = chosen("", "s = Shape(x) p = Reshape(x, s)", inner, more, **known)
+    proto.graph.node[-1].input[0] = "h2"
+    flat = holds(proto)
+    assert operators(flat) == ["Relu", "Neg", "Tanh", "Add", "MatMul"]
+
+
 def test_torchs_squeeze_of_an_axis_that_may_be_one():
     proto = read(
         """g (float[N, 4, 1] x) => (float[N, 3] y) {
