@@ -77,17 +77,20 @@ def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 
 def missing(written: Written) -> list[Missing]:
     """Look every node that runs each time up in the table."""
-    opset = next(o.version for o in written.proto.opset_import if o.domain in ("", "ai.onnx"))
+    opsets = {entry.domain: entry.version for entry in written.proto.opset_import}
+    opsets |= {"": opsets.get("", opsets.get("ai.onnx", 0))}
     found: Counter[tuple[str, str, int, str, str]] = Counter()
     types = _types(written.proto)
     for node in run_each_time(written):
-        schema = defs.get_schema(node.op_type, opset, node.domain)
+        domain = node.domain.removesuffix("ai.onnx")
+        schema = defs.get_schema(node.op_type, opsets[domain], domain)
+        operator = f"{domain}::{node.op_type}" if domain else node.op_type
         actual = _constrained(node, schema, types)
         for provider in PROVIDERS:
-            cause = _cause(provider, node.op_type, schema.since_version, actual)
+            cause = _cause(provider, operator, schema.since_version, actual)
             if cause:
                 text = " ".join(f"{key}={value}" for key, value in sorted(actual.items()))
-                found[provider, node.op_type, schema.since_version, text, cause] += 1
+                found[provider, operator, schema.since_version, text, cause] += 1
     return [Missing(*key[:4], count, key[4]) for key, count in sorted(found.items())]
 
 

@@ -5,6 +5,7 @@ from audit.networks import explained, residual
 from onnx import helper
 from support import model, node, normal
 
+import onnxlrp
 from onnxlrp.audit import kernels
 from onnxlrp.audit.kernels import Missing
 from onnxlrp.audit.written import read
@@ -64,6 +65,27 @@ def test_the_table_is_whole():
         assert provider in kernels.PROVIDERS
         assert all(kernel.first <= kernel.last for kernel in listed)
     assert len(kernels._table()) > 200
+
+
+def test_operators_of_tables_have_their_own_versions():
+    """At a reference a category is looked up again: on the CPU alone, which has it."""
+    encoder = helper.make_node(
+        "OneHotEncoder", ["x"], ["hot"], name="hot", domain="ai.onnx.ml", cats_int64s=[1, 2]
+    )
+    body = [encoder, node("Flatten", ["hot"], "flat"), node("Gemm", ["flat", "w"], "logits")]
+    x, logits = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", size])
+        for name, size in (("x", 1), ("logits", 3))
+    )
+    weights = [onnx.numpy_helper.from_array(normal(2, 3), "w")]
+    graph = helper.make_graph(body, "g", [x], [logits], weights)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    conversion = onnxlrp.convert(proto, "epsilon", reference="input")
+    found = kernels.missing(read(conversion.to_proto()))
+    lacking = {e.provider for e in found if e.operator == "ai.onnx.ml::OneHotEncoder"}
+    assert lacking == {"cuda", "webgpu"}
+    assert not [e for e in found if e.provider == "cpu"]
 
 
 def test_what_a_scan_does_at_every_step():
