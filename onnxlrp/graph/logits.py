@@ -240,6 +240,7 @@ class Logits:
         if operator in ("Div", "Sub") and fits(first):
             if operator == "Sub" and self._of_all_classes(second, first):
                 return _Step(first, _same, shift=True)
+            first = self._unguarded(first)
             of_all = self._of_all_classes(second, first)
             if operator == "Div" and (of_all or self._and_one(second, first)):
                 return _Step(first, lambda x: 1 / (1 + 1 / x), positive=True, share=of_all)
@@ -262,6 +263,17 @@ class Logits:
         if operator in _OF_POSITIVE:
             return _Step(first, _OF_POSITIVE[operator], positive=True)
         return _with_number(operation, live[0])
+
+    def _unguarded(self, value: ir.Value) -> ir.Value:
+        """Return what a truth, such as that a sum is 0, is added to."""
+        operation = self._makers.get(id(value))
+        if operation is None or operation.operator != "Add":
+            return value
+        kept, guard = operation.inputs
+        cast = self._makers.get(id(guard))
+        if kept is None or cast is None or cast.operator != "Cast" or cast.inputs[0] is None:
+            return value
+        return kept if cast.inputs[0].dtype is ir.DataType.BOOL else value
 
     def _log_of_sum(self, value: ir.Value | None, x: ir.Value) -> bool:
         """Whether a value is log sum exp x over the classes."""

@@ -58,6 +58,17 @@ def logits(last=V):
 
 MANY = {
     "Softmax": [node("Softmax", ["z"], axis=1)],
+    "one against rest of scikit-learn": [
+        node("Sigmoid", ["z"], "p"),
+        node("ReduceSum", ["p", "axis"], "s"),
+        node("Cast", ["s"], "some", to=9),
+        node("Not", ["some"], "empty"),
+        node("Cast", ["empty"], "guard", to=1),
+        node("Add", ["p", "guard"], "q"),
+        node("Mul", ["guard", "two"], "mask"),
+        node("Add", ["s", "mask"], "t"),
+        node("Div", ["q", "t"]),
+    ],
     "naive Bayes": [
         node("ReduceLogSumExp", ["z", "axis"], "s", keepdims=0),
         node("Reshape", ["s", "column"], "total"),
