@@ -18,7 +18,7 @@ from onnxlrp.graph import (
     support_vectors,
     tabular,
 )
-from onnxlrp.graph.bodies import BODIES, MICROSOFT, Call, written_out
+from onnxlrp.graph.bodies import BODIES, MICROSOFT, ML, Call, written_out
 from onnxlrp.graph.recurrent import time_first
 from onnxlrp.graph.shapes import inferred
 from onnxlrp.graph.tensors import SMALL, elements
@@ -75,6 +75,8 @@ def expand(proto: onnx.ModelProto) -> onnx.ModelProto:
     What a body needs of shapes may be known only once what lies in front is written out.
     """
     _columns(proto.graph)
+    if any(entry.domain == ML for entry in proto.opset_import):
+        tabular.thresholds(proto.graph)
     while _written_out(proto):
         pass
     time_first(proto.graph)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from onnxlrp.graph.bodies import (
     ML,
@@ -86,6 +86,26 @@ def _imputer(call: Call) -> Lines:
         yield constant("missing", missing, call.kind())
         yield "gone = Equal(x, missing)"
     yield "y = Where(gone, put, x)"
+
+
+def thresholds(graph: onnx.GraphProto) -> None:
+    """Write numbers of a comparison with a constant as a Binarizer, which relevance passes.
+
+    So scikit-learn's naive Bayes makes features of a table; elsewhere a comparison is a mask.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    compared = {node.output[0]: node for node in graph.node if node.op_type == "Greater"}
+    for node in graph.node:
+        above = compared.get(node.input[0]) if node.op_type == "Cast" else None
+        bound = None if above is None else constants.get(above.input[1])
+        if above is None or bound is None or node.attribute[0].i != FLOAT:
+            continue
+        values = numpy_helper.to_array(bound)
+        if values.size == 1 and values.dtype == np.float32:
+            threshold = helper.make_attribute("threshold", float(values.reshape(())))
+            node.op_type, node.domain, node.input[0] = "Binarizer", ML, above.input[0]
+            del node.attribute[:]
+            node.attribute.append(threshold)
 
 
 @traditional(" ".join(f"x{place}" for place in range(64)) + " -> y", "FeatureVectorizer")

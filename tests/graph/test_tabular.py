@@ -140,6 +140,20 @@ def test_a_category_gets_what_its_row_got():
     np.testing.assert_allclose(explained.values["relevance"], [[1, 6], [2, 4], [0, 5]], rtol=1e-5)
 
 
+def test_a_threshold_hands_on_what_its_feature_gets():
+    """As naive Bayes of counts above a bound is exported: its comparison is a Binarizer."""
+    nodes = [
+        helper.make_node("Greater", ["x", "bound"], ["above"]),
+        helper.make_node("Cast", ["above"], ["h"], to=FLOAT),
+        DENSE,
+    ]
+    proto = table(*nodes)
+    proto.graph.initializer.append(helper.make_tensor("bound", FLOAT, [], [0.2]))
+    explained = unchanged(proto, X)
+    wanted = (X > 0.2) * W[0]
+    np.testing.assert_allclose(explained.values["relevance"], wanted, rtol=1e-4, atol=1e-6)
+
+
 # --- Linear models -------------------------------------------------------------------------------
 
 
