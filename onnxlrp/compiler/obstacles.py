@@ -8,7 +8,7 @@ from onnxlrp.compiler.outside import why
 from onnxlrp.errors import Obstacle, UnsupportedError
 from onnxlrp.graph.analysis import Facts
 from onnxlrp.graph.canonical import Operation
-from onnxlrp.graph.flattening import WHY
+from onnxlrp.graph.editing import WHY
 from onnxlrp.graph.loading import OPSETS
 from onnxlrp.propagation.registry import OPERATORS, ObstacleError
 

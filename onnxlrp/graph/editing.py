@@ -12,6 +12,9 @@ from onnxlrp.graph.constants import Array, computed
 from onnxlrp.graph.shapes import dims_of
 from onnxlrp.graph.tensors import SMALL
 
+WHY = "onnxlrp.why"
+"""Where a node that could not be written out says why, and what to do: JSON, two texts."""
+
 MOST_NODES = 20_000
 """Nodes up to which control flow is written out."""
 

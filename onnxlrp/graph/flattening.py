@@ -14,11 +14,8 @@ import onnx_ir.passes.common as passes
 
 from onnxlrp.graph import sequences, unrolling
 from onnxlrp.graph.constants import fold
-from onnxlrp.graph.editing import Edit, RefusalError, subgraphs
+from onnxlrp.graph.editing import WHY, Edit, RefusalError, subgraphs
 from onnxlrp.graph.operators import operator_of
-
-WHY = "onnxlrp.why"
-"""Where a node that could not be written out says why, and what to do: JSON, two texts."""
 
 _HANDLERS: Mapping[str, Callable[[Edit, ir.Node], None]] = MappingProxyType(
     {

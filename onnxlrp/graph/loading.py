@@ -23,7 +23,7 @@ from onnxlrp.files import check_regular
 from onnxlrp.graph.batch import free_batch
 from onnxlrp.graph.constants import fold
 from onnxlrp.graph.derived import hold_derived
-from onnxlrp.graph.flattening import WHY
+from onnxlrp.graph.editing import WHY
 from onnxlrp.graph.lifting import MINIMUM_OPSET, malformed, prepare, read_by
 from onnxlrp.graph.quantised import identify
 from onnxlrp.graph.recurrent import name_hidden

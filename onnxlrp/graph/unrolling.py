@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.bodies import BODIES
-from onnxlrp.graph.editing import Edit, RefusalError, subgraphs
+from onnxlrp.graph.editing import WHY, Edit, RefusalError, subgraphs
 from onnxlrp.graph.operators import operator_of
 from onnxlrp.graph.score import FLOATS
 from onnxlrp.graph.shapes import alike, dims_of
@@ -174,12 +175,12 @@ def branch(edit: Edit, node: ir.Node) -> None:
         chosen = bodies[0] if known.reshape(-1)[0] else bodies[1]
         edit.replace(node, edit.copy(node, chosen, [], node.name or ""))
         return
-    for output, *made in zip(node.outputs, *(body.outputs for body in bodies), strict=True):
-        if edit.needed(output):
-            _check_alike(output, *made)
     for body in bodies:
         for inner in body:
             _check_runs(edit, inner)
+    for output, *made in zip(node.outputs, *(body.outputs for body in bodies), strict=True):
+        if edit.needed(output):
+            _check_alike(output, *made)
     scalar = edit.number(np.zeros(0, np.int64))
     boolean = ir.TensorType(ir.DataType.BOOL)
     stem = f"{node.name}/condition"
@@ -245,6 +246,11 @@ def _written(shape: Sequence[int | str | None] | None) -> str:
 def _check_runs(edit: Edit, node: ir.Node) -> None:
     """Check that a node of a branch does not fail where the other branch is chosen."""
     operator = operator_of(node)
+    if WHY in node.metadata_props:
+        reason, advice = json.loads(node.metadata_props[WHY])
+        raise RefusalError(
+            f"{_DEPENDS}, and of {operator} '{node.name}' in a branch: {reason}", advice
+        )
     moved = node.inputs[1:] if operator in _PICKY else ()
     dtype = node.outputs[0].dtype
     if operator in ("Div", "Mod") and dtype is not None and dtype.is_integer():

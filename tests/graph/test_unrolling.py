@@ -576,6 +576,15 @@ UNKNOWN = {
 }  # fmt: skip
 
 
+def test_of_a_branch_it_is_said_what_in_it_is_not_known():
+    loop = """p = Loop(n, "", x) <body = step (int64 i, bool d, float[N, 4] s)
+                  => (bool again, float[N, 4] o) { o = Tanh(s) again = Identity(d) }>"""
+    condition = "total = ReduceSum<keepdims = 0>(x) c = Greater(total, zero)"
+    proto = with_trips(chosen(condition, loop, "q = Relu(x)", zero=np.zeros((), np.float32)))
+    (found,) = refused(proto)
+    assert "of Loop 'p' in a branch: how many steps it takes" in found.reason
+
+
 def with_trips(proto):
     proto.graph.input.append(onnx.helper.make_tensor_value_info("n", 7, []))
     return proto
