@@ -190,19 +190,26 @@ def test_what_is_written_out_conserves(module):
         assert faults(audit) == []
 
 
-@pytest.mark.parametrize("module", LINEAR)
+@pytest.mark.parametrize("module", [marked(module) for module in LINEAR])
 def test_what_is_linear_gives_every_element_its_slope_times_its_value(module):
-    """Brute force: the network runs once for every element of its input."""
+    """Brute force, as for gradients: the network runs once for every element of its input."""
     for case in found(module, WRITTEN_OUT[module]):
         proto, feeds = classifier(case, all_live=False)
         ((name, x),) = feeds.items()
         single = [{name: row.reshape(x.shape)} for row in np.eye(x.size, dtype=x.dtype)]
         outputs = runs(proto, {name: np.zeros_like(x)}, single)
         slopes = outputs[1:, 1] - outputs[0, 1]
+        slopes = slopes.reshape(x.shape)
         precise = COMPOSITE.with_lines(["*: epsilon epsilon=1e-12"])
-        explainer = onnxlrp.convert(proto, precise).to_proto()
-        relevance = run(explainer, {name: x, "target": np.array([1])})["relevance"]
-        close(relevance, slopes.reshape(x.shape) * x, 1e-4)
+        root = np.random.default_rng(7).normal(size=x.shape[1:]).astype(x.dtype)
+        asked = {name: x, "target": np.array([1])}
+        for composite, reference, wanted in (
+            (precise, None, slopes * x),
+            (precise, root, slopes * (x - root)),
+            (onnxlrp.Composite.load("gradient"), None, slopes),
+        ):
+            explainer = onnxlrp.convert(proto, composite, reference=reference).to_proto()
+            close(run(explainer, asked)["relevance"], wanted, 1e-4)
 
 
 REFUSED = {

@@ -121,8 +121,8 @@ class _Axis:
             a = _CUBIC
             near = [1.0, 0.0, -(a + 3), a + 2]
             far = [-4 * a, 8 * a, -5 * a, a]
-            yield f"{made}_t = Sub({n}_f, {n}_s{tap})"
-            yield f"{made}_d = Abs({made}_t)"
+            ends = (f"{n}_f", f"{n}_s{tap}") if step <= 0 else (f"{n}_s{tap}", f"{n}_f")
+            yield f"{made}_d = Sub({', '.join(ends)})"
             coefficients = near if step in (0, 1) else far
             yield from self.number(f"k{tap}_3", coefficients[3])
             total = f"{n}_k{tap}_3"
