@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from onnxlrp.cli.doubts import doubt, mistrust
-from onnxlrp.cli.options import MOST_THREADS, preprocessing_options
+from onnxlrp.cli.options import MOST_THREADS, preprocessing_options, source_options
 from onnxlrp.cli.progress import progress
 from onnxlrp.cli.sentences import tell
-from onnxlrp.cli.sources import features_of, given
+from onnxlrp.cli.sources import NOTHING, features_of, given, targeted
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from onnxlrp.inputs.targets import Targets
     from onnxlrp.running.explainer import Explainer
@@ -52,34 +52,7 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
 )
 @click.argument("explainer", type=click.Path(path_type=Path))
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1)
-@click.option(
-    "--text", "sentences", multiple=True, metavar="TEXT", help="A text to explain. Repeatable."
-)
-@click.option("--column", metavar="NAME", help="The column of a .csv or .tsv that holds texts.")
-@click.option(
-    "--tokenizer",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Splits texts. By default EXPLAINER's name with .tokenizer.json, or tokenizer.json, "
-    "beside it.",
-)
-@click.option(
-    "--tokens", type=click.IntRange(min=1), metavar="N", help="Cut texts after so many tokens."
-)
-@click.option(
-    "--features",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Names of a table's features in the order of the model, one a line, or JSON; they find "
-    "its columns. By default those that the explainer stores.",
-)
-@click.option(
-    "--ignore",
-    "ignored",
-    multiple=True,
-    metavar="NAME",
-    help="A column of tables that the model does not read. Repeatable.",
-)
+@source_options
 @click.option(
     "-o",
     "--output",
@@ -144,12 +117,6 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
 def explain(
     explainer: Path,
     inputs: tuple[str, ...],
-    sentences: tuple[str, ...],
-    column: str | None,
-    tokenizer: Path | None,
-    tokens: int | None,
-    features: Path | None,
-    ignored: tuple[str, ...],
     folder: Path,
     target: str | None,
     against: tuple[str, ...],
@@ -185,43 +152,25 @@ def explain(
     from onnxlrp.inputs.columns import Columns
     from onnxlrp.inputs.preprocessing import Preprocessing
     from onnxlrp.inputs.references import read_references
-    from onnxlrp.inputs.targets import Difference, load_labels, read_targets
     from onnxlrp.inputs.text import Reader
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.journal import Journal
     from onnxlrp.running.results import OF_PICTURES, OF_TEXTS, Record, Writer
 
     colour_map(colours)
-    if not inputs and not sentences:
-        raise click.UsageError("Nothing is given to explain: INPUT, or --text TEXT.")
-    run = Explainer(explainer, device, threads, tokenizer=tokenizer, most=tokens)
+    if not inputs and not options["text"]:
+        raise click.UsageError(NOTHING)
+    run = Explainer(
+        explainer, device, threads, tokenizer=options["tokenizer"], most=options["tokens"]
+    )
     if bool(run.contract.references) != bool(against):
         raise InputError(
             f"{explainer} takes its reference when it runs: give --reference"
             if not against
             else f"{explainer} takes no reference when it runs: convert with --reference input"
         )
-    asked: dict[str, Mapping[str, Any]] = {
-        "texts": {"text": sentences, "column": column, "tokenizer": tokenizer, "tokens": tokens},
-        "tables": {"features": features, "ignore": ignored},
-        "pictures": options,
-    }
-    items, how = given(run, inputs, folder, asked)
-    named = load_labels(labels) if labels else None
-    if named is not None and run.classes not in (None, len(named)):
-        raise InputError(f"{labels} names {len(named)} classes; the model has {run.classes}")
-    written = run.contract.target
-    if target not in (None, written, "-1" if written == "top" else written) and written:
-        raise InputError(f"class {written} is written into {explainer}: leave --target out")
-    names = [item.name for item in items]
-    targets = read_targets("top" if written else target or "top", names, named, run.classes)
-    if not run.contract.weights_input:
-        wanted = {type(one) for one in [targets.one, *(targets.each or {}).values()]}
-        if wanted & {Difference, tuple}:
-            raise InputError(
-                f"{explainer} starts from one class: to explain --target {target}, convert with "
-                "--target weights"
-            )
+    items, how = given(run, inputs, folder, options)
+    named, targets = targeted(run, explainer, items, target, labels)
     reader = how if isinstance(how, Reader) else None
     preprocessing = how if isinstance(how, Preprocessing) else None
     explained = run.inputs[next(iter(run.contract.relevance))]

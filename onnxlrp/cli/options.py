@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -188,6 +189,34 @@ graph_options = _stack(
         "--fold-weights",
         is_flag=True,
         help="Store tensors derived from weights, for runtimes that do not fold constants.",
+    ),
+)
+
+source_options = _stack(
+    click.option("--text", multiple=True, metavar="TEXT", help="A text to explain. Repeatable."),
+    click.option("--column", metavar="NAME", help="The column of a .csv or .tsv that holds texts."),
+    click.option(
+        "--tokenizer",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Splits texts. By default EXPLAINER's name with .tokenizer.json, or tokenizer.json, "
+        "beside it.",
+    ),
+    click.option(
+        "--tokens", type=click.IntRange(min=1), metavar="N", help="Cut texts after so many tokens."
+    ),
+    click.option(
+        "--features",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Names of a table's features in the order of the model, one a line, or JSON; they "
+        "find its columns. By default those that the explainer stores.",
+    ),
+    click.option(
+        "--ignore",
+        multiple=True,
+        metavar="NAME",
+        help="A column of tables that the model does not read. Repeatable.",
     ),
 )
 

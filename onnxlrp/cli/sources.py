@@ -11,15 +11,20 @@ from onnxlrp.cli.options import chosen_preprocessing
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
+    from onnxlrp.inputs.targets import Targets
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.stream import How, Source
+
+NOTHING = "Nothing is given to explain: INPUT, or --text TEXT."
+_OF_TEXTS = ("text", "column", "tokenizer", "tokens")
+_OF_TABLES = ("features", "ignore")
 
 
 def given(
     run: Explainer,
     inputs: Sequence[str],
     folder: Path,
-    options: Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, Any],
 ) -> tuple[list[Source], How]:
     """List what there is to explain, and choose how it is read.
 
@@ -27,7 +32,7 @@ def given(
     ----------
     inputs : files, folders, and -
     folder : where results go
-    options : by name, those for `texts`, `tables` and `pictures`
+    options : of the command line, by name: those for texts, for tables and for pictures
 
     Raises
     ------
@@ -37,7 +42,9 @@ def given(
         A file or folder does not exist.
 
     """
-    texts, tables, pictures = (options[kind] for kind in ("texts", "tables", "pictures"))
+    texts = {name: options[name] for name in _OF_TEXTS}
+    tables = {name: options[name] for name in _OF_TABLES}
+    pictures = {name: options[name] for name in options.keys() - texts.keys() - tables.keys()}
     if _reads_text(run, inputs, texts):
         _refuse(pictures, "is for pictures; the model reads text")
         _refuse(tables, "is for tables; the model reads text")
@@ -52,6 +59,43 @@ def given(
         return _tables(run, inputs, folder, tables)
     _refuse(tables, f"is for tables, .csv or .tsv; the model reads {explained}")
     return _pictures(run, inputs, folder, pictures)
+
+
+def targeted(
+    run: Explainer,
+    explainer: Path,
+    items: Sequence[Source],
+    target: str | None,
+    labels: Path | None,
+) -> tuple[list[str] | None, Targets]:
+    """Return the names of the classes, if a file has them, and what is to be explained.
+
+    Raises
+    ------
+    InputError
+        There is no such class, or the explainer's own is another, or it takes no such target.
+    OSError
+        A file does not exist.
+
+    """
+    from onnxlrp.inputs.targets import Difference, load_labels, read_targets
+
+    named = load_labels(labels) if labels else None
+    if named is not None and run.classes not in (None, len(named)):
+        raise InputError(f"{labels} names {len(named)} classes; the model has {run.classes}")
+    written = run.contract.target
+    if target not in (None, written, "-1" if written == "top" else written) and written:
+        raise InputError(f"class {written} is written into {explainer}: leave --target out")
+    names = [item.name for item in items]
+    targets = read_targets("top" if written else target or "top", names, named, run.classes)
+    if not run.contract.weights_input:
+        wanted = {type(one) for one in [targets.one, *(targets.each or {}).values()]}
+        if wanted & {Difference, tuple}:
+            raise InputError(
+                f"{explainer} starts from one class: to explain --target {target}, convert with "
+                "--target weights"
+            )
+    return named, targets
 
 
 def features_of(run: Explainer, how: How) -> list[str] | None:

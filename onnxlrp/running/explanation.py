@@ -387,16 +387,7 @@ class Explanation:
         if size < 1 or size > min(pixels.shape):
             height, width = pixels.shape
             raise InputError(f"a square of {size} does not fit in {height}x{width} pixels")
-        windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size))
-        sums = windows.sum(axis=(2, 3))
-        found: list[Region] = []
-        while len(found) < count and sums.max() > 0:
-            row, column = map(int, np.unravel_index(sums.argmax(), sums.shape))
-            found.append(Region(row, column, size, size, float(sums[row, column])))
-            sums[
-                max(0, row - size + 1) : row + size, max(0, column - size + 1) : column + size
-            ] = -np.inf
-        return found
+        return top_regions(pixels, count, size)
 
     @property
     def layout(self) -> Layout:
@@ -418,3 +409,24 @@ def title(label: str, account: Account) -> str:
     """Head a sheet: what is explained, its score, and the share of it that the map holds."""
     share = "" if account.share is None else f" · relevance sums to {account.share:.1%} of it"
     return f"{label} · {account.quantity} {account.score:.4g}{share}"
+
+
+def top_regions(pixels: NDArray[np.float64], count: int, size: int) -> list[Region]:
+    """Return the squares with the most relevance, as `Explanation.top_regions` chooses them.
+
+    Parameters
+    ----------
+    pixels : relevance, [H, W], neither smaller than a square
+    count, size : at most so many squares of that side
+
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size))
+    sums = windows.sum(axis=(2, 3))
+    found: list[Region] = []
+    while len(found) < count and sums.max() > 0:
+        row, column = map(int, np.unravel_index(sums.argmax(), sums.shape))
+        found.append(Region(row, column, size, size, float(sums[row, column])))
+        sums[
+            max(0, row - size + 1) : row + size, max(0, column - size + 1) : column + size
+        ] = -np.inf
+    return found

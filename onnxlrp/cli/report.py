@@ -1,0 +1,195 @@
+"""`onnxlrp report`: one page with all maps of a set, side by side where explainers are several."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxlrp.cli.options import preprocessing_options, source_options
+from onnxlrp.cli.progress import progress
+from onnxlrp.cli.sources import NOTHING, features_of, given, targeted
+from onnxlrp.cli.terminal import echo
+from onnxlrp.errors import InputError
+from onnxlrp.files import write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnxlrp.running.explainer import Explainer
+    from onnxlrp.running.stream import How, Source
+
+
+@click.command(short_help="Write one page with the maps of many items, to look through.")
+@click.argument("explainer", type=click.Path(path_type=Path))
+@click.argument("inputs", metavar="[INPUT]...", nargs=-1)
+@click.option(
+    "--beside",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="EXPLAINER",
+    help="Another explainer of the same model, whose maps stand beside. Repeatable.",
+)
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="The model itself: each explainer is audited against it, on the first item.",
+)
+@source_options
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="The page.",
+)
+@click.option(
+    "--target",
+    metavar="N|NAME|top|A-B|FILE",
+    help="The class to explain, as for `explain`.",
+)
+@click.option(
+    "--labels", type=click.Path(path_type=Path), metavar="FILE", help="Names of the classes."
+)
+@click.option("--title", help="The page's heading.")
+@click.option(
+    "--colours",
+    default="orange-blue",
+    show_default=True,
+    metavar="NAME",
+    help="red-blue, orange-blue (for the colour-blind), coldnhot, or one of matplotlib.",
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Samples to a run."
+)
+@preprocessing_options
+def report(
+    explainer: Path,
+    inputs: tuple[str, ...],
+    beside: tuple[Path, ...],
+    model: Path | None,
+    output: Path,
+    target: str | None,
+    labels: Path | None,
+    title: str | None,
+    colours: str,
+    batch: int,
+    **options: Any,
+) -> None:
+    """Explain each INPUT and write one page: maps over pictures, scores, what speaks loudest.
+
+    INPUT is what `explain` takes. The page is one file, and asks nobody for anything; it can be
+    searched, filtered, and sorted by score, by doubt, and by how much explainers disagree. Behind
+    the items stands how the maps were made.
+    """
+    from onnxlrp.drawing.colours import colour_map
+    from onnxlrp.inputs.preprocessing import Preprocessing
+    from onnxlrp.reporting import Show, card, page, thumbnail_side
+    from onnxlrp.running.explainer import Explainer
+
+    colour_map(colours)
+    if not inputs and not options["text"]:
+        raise click.UsageError(NOTHING)
+    files = [explainer, *beside]
+    with ExitStack() as opened:
+        runs = [
+            opened.enter_context(
+                Explainer(file, tokenizer=options["tokenizer"], most=options["tokens"])
+            )
+            for file in files
+        ]
+        first = runs[0]
+        for file, run in zip(files, runs, strict=True):
+            if run.contract.references:
+                raise InputError(f"{file} takes its reference when it runs: convert with one in it")
+            if run.contract.model_sha256 != first.contract.model_sha256:
+                raise InputError(f"{file} explains another model than {explainer}")
+        items, how = given(first, inputs, output, options)
+        asks = [
+            targeted(run, file, items, target, labels)
+            for file, run in zip(files, runs, strict=True)
+        ]
+        named = asks[0][0]
+        if any(targets.best > 1 for _, targets in asks):
+            raise InputError("a report has one class an item: give --target top")
+        show = Show(
+            [file.name for file in files],
+            how if isinstance(how, Preprocessing) else None,
+            named,
+            features_of(first, how),
+            all(run.score_is_output for run in runs),
+            colours,
+            thumbnail_side(len(items), len(files)),
+        )
+        entries, failures = _explained(
+            runs, items, [targets for _, targets in asks], how, show, batch
+        )
+        audits = [
+            _audit(model, file, run, items, how) if model else []
+            for file, run in zip(files, runs, strict=True)
+        ]
+    if not entries:
+        raise InputError(f"nothing could be explained: {failures[0][0]}: {failures[0][1]}")
+    cards = [card(file, audit) for file, audit in zip(files, audits, strict=True)]
+    text = page(
+        title or f"{explainer.stem}: {len(entries)} items", entries, cards, failures, colours
+    )
+    write(output, lambda file: file.write(text.encode()))
+    echo(f"{output}: {len(entries)} items, {output.stat().st_size / 1e6:.1f} MB")
+    if failures:
+        echo(f"{len(failures)} could not be explained; the page lists them", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _explained(
+    runs: Sequence[Explainer],
+    items: Sequence[Source],
+    targets: Sequence[Any],
+    how: How,
+    show: Any,
+    batch: int,
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """Explain every item by every explainer; what fails in one is in no entry."""
+    from onnxlrp.reporting import entry
+    from onnxlrp.running.stream import Failure, explain
+
+    entries, failures = [], []
+    streams = [
+        explain(run, items, each, how, batch=batch) for run, each in zip(runs, targets, strict=True)
+    ]
+    with progress(len(items), "items") as advance:
+        for results in zip(*streams, strict=True):
+            failed = next((one for one in results if isinstance(one, Failure)), None)
+            if failed is None:
+                try:
+                    entries.append(
+                        entry([one for one in results if not isinstance(one, Failure)], show)
+                    )
+                except InputError as error:
+                    failures.append((results[0].sample.item.source, str(error)))
+            else:
+                failures.append((failed.item.source, failed.reason))
+            advance()
+    return entries, failures
+
+
+def _audit(
+    model: Path, explainer: Path, run: Explainer, items: Sequence[Source], how: How
+) -> list[str]:
+    """Hold an explainer against its model, on the first item that can be read."""
+    from onnxlrp.audit import check
+    from onnxlrp.audit.words import verdict
+    from onnxlrp.inputs.text import Reader
+    from onnxlrp.running.stream import prepare
+
+    sample = prepare(items[0], run, how)
+    if isinstance(how, Reader) and sample.tokens is not None:
+        feeds = how.feeds([sample.tokens])
+    else:
+        feeds = {next(iter(run.inputs)): sample.values[None]}
+    audit = check(str(model), str(explainer), feeds)
+    return [*verdict(audit), "PASSED" if audit.passed else "FAILED"]

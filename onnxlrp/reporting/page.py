@@ -1,0 +1,102 @@
+"""The page of a report: what is said of each item, and how it is shown, in one file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxlrp.audit import read
+from onnxlrp.drawing.colours import coloured
+
+
+def page(
+    title: str,
+    entries: Sequence[Mapping[str, Any]],
+    cards: Sequence[Mapping[str, Any]],
+    failures: Sequence[tuple[str, str]],
+    colours: str,
+) -> str:
+    """Write an HTML document that needs no other file and asks nobody for anything.
+
+    Parameters
+    ----------
+    title : its heading
+    entries : of each item, as `onnxlrp.reporting.entry` returns it
+    cards : of each explainer, as `card` returns it
+    failures : items that could not be explained, and why
+    colours : those of the maps
+
+    """
+    data = {
+        "entries": entries,
+        "cards": cards,
+        "failures": [{"source": source, "reason": reason} for source, reason in failures],
+    }
+    # Nothing in it may look like the end of a script, or the start of a comment.
+    held = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    shades = ("rgb({},{},{})".format(*one) for one in coloured(np.linspace(-1, 1, 21), colours))
+    parts = {
+        "title": escape(title),
+        "style": _part("report.css").replace("$gradient", ", ".join(shades)),
+        "script": _part("report.js"),
+        "data": held,
+    }
+    # At once, for a title may hold what looks like another part's place.
+    return re.sub(r"\$(\w+)\$", lambda place: parts[place[1]], _part("report.html"))
+
+
+def card(explainer: Path, audit: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what a report says of an explainer: where it is from, what it does, what was audited.
+
+    Parameters
+    ----------
+    explainer : its file
+    audit : lines about it
+
+    Raises
+    ------
+    ModelError
+        It is no explainer, or damaged.
+
+    """
+    written = read(explainer)
+    contract = written.contract
+    counts = Counter(
+        (operation.operator, _in_words(written.rules[operation.name]))
+        for operation in written.facts.operations
+        if operation.name in written.rules
+    )
+    preprocessing = contract.preprocessing
+    return {
+        "name": explainer.name,
+        "facts": {
+            "explainer, SHA-256": hashlib.sha256(explainer.read_bytes()).hexdigest(),
+            "model, SHA-256": contract.model_sha256,
+            "written by": f"onnxlrp {contract.version}",
+            "inputs": ", ".join(f"{name} {tensor}" for name, tensor in written.inputs.items()),
+            "relevance starts from": contract.score,
+            "target": contract.explains,
+            "pictures": preprocessing.in_words() if preprocessing else "not said how made",
+        },
+        "rules": [[operator, rule, count] for (operator, rule), count in counts.items()],
+        "composite": contract.composite.rstrip(),
+        "audit": list(audit),
+    }
+
+
+def _in_words(rule: Any) -> str:
+    parameters = " ".join(f"{name}={value}" for name, value in rule.parameters.items())
+    return f"{rule.name} {parameters}".strip()
+
+
+def _part(name: str) -> str:
+    return resources.files("onnxlrp.reporting").joinpath(name).read_text("utf-8")
