@@ -12,12 +12,25 @@ from onnxlrp.cli.explain import explain
 from onnxlrp.cli.group import OneLineErrors
 from onnxlrp.cli.inspect import inspect
 from onnxlrp.cli.report import report
+from onnxlrp.cli.serve import serve
 from onnxlrp.cli.sheet import sheet
 
 
 @click.group(
     cls=OneLineErrors,
-    commands=[demo, convert, explain, report, sheet, inspect, check, evaluate, compare, composites],
+    commands=[
+        demo,
+        convert,
+        explain,
+        report,
+        serve,
+        sheet,
+        inspect,
+        check,
+        evaluate,
+        compare,
+        composites,
+    ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="onnxlrp", message="%(prog)s %(version)s", prog_name="onnxlrp")

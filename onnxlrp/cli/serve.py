@@ -1,0 +1,122 @@
+"""`onnxlrp serve`: explainers in the browser, from this machine and for it alone."""
+
+from __future__ import annotations
+
+import json
+import webbrowser
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from onnxlrp.cli.terminal import echo
+from onnxlrp.errors import InputError
+
+HERE = "127.0.0.1"
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".wasm": "application/wasm",
+}
+
+
+@click.command(short_help="Open explainers in the browser: drop a picture, see its map.")
+@click.argument("files", metavar="[EXPLAINER]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="By default one that is free."
+)
+@click.option("--no-browser", is_flag=True, help="Print the address, and open nothing.")
+def serve(files: tuple[Path, ...], port: int, no_browser: bool) -> None:
+    """Open a page on which an explainer runs in the browser, by WebGPU or WebAssembly.
+
+    EXPLAINER, up to two of the same model, is opened at once; a picture and names of classes (.txt,
+    .json) may follow. The page is answered on 127.0.0.1 only, and sends nothing anywhere. Ctrl-C
+    ends it.
+    """
+    with server(files, port) as running:
+        address = f"http://{HERE}:{running.server_port}/"
+        echo(f"{address} (Ctrl-C ends it)")
+        if not no_browser:
+            webbrowser.open(address)
+        running.serve_forever()
+
+
+def server(files: tuple[Path, ...], port: int = 0) -> ThreadingHTTPServer:
+    """Return a server of the page and of some files, on 127.0.0.1, that is not yet running.
+
+    Raises
+    ------
+    InputError
+        A file is missing, or an explainer keeps its weights in another file.
+    OSError
+        The port is taken.
+
+    """
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: no such file")
+        if file.with_name(file.name + ".data").exists():
+            raise InputError(f"{file} keeps its weights in another file, which a page cannot read")
+    return ThreadingHTTPServer((HERE, port), partial(_Answers, files))
+
+
+class _Answers(BaseHTTPRequestHandler):
+    """Answers for the page's files, and for those given, and for nothing else."""
+
+    def __init__(self, files: tuple[Path, ...], *arguments: object) -> None:
+        self._files = files
+        super().__init__(*arguments)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        """Answer one request."""
+        # A page elsewhere whose name leads here must not read what is here.
+        host = self.headers.get("Host", "").rsplit(":", 1)[0]
+        if host not in (HERE, "localhost"):
+            self.send_error(403)
+            return
+        path = unquote(urlsplit(self.path).path).lstrip("/") or "index.html"
+        content = self._content(path)
+        if content is None:
+            self.send_error(404)
+            return
+        body, packed = content
+        self.send_response(200)
+        self.send_header("Content-Type", _TYPES.get(Path(path).suffix, "application/octet-stream"))
+        if packed:
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-cache")
+        # With these two a page may use threads.
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _content(self, path: str) -> tuple[bytes, bool] | None:
+        """Return what a path stands for, and whether it is packed; None for nothing."""
+        if path == "given.json":
+            listed = [
+                {"name": file.name, "address": f"given/{place}"}
+                for place, file in enumerate(self._files)
+            ]
+            return json.dumps(listed).encode(), False
+        folder, _, name = path.rpartition("/")
+        if folder == "given" and name.isdecimal() and int(name) < len(self._files):
+            return self._files[int(name)].read_bytes(), False
+        if folder not in ("", "ort") or name.startswith("."):
+            return None
+        place = resources.files("onnxlrp.web").joinpath(folder)
+        for ending in ("", ".gz"):
+            file = place.joinpath(name + ending)
+            if name and file.is_file():
+                return file.read_bytes(), bool(ending)
+        return None
+
+    def log_message(self, *_: object) -> None:
+        """Keep requests off the terminal."""

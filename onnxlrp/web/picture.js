@@ -1,0 +1,121 @@
+// How a picture becomes what the model reads: Pillow's arithmetic, so that maps equal those of `onnxlrp explain`.
+
+const BITS = 22;
+
+/** Weights of the pixels that each resized pixel is made of: a triangle as wide as a source pixel, or a target one. */
+function weights(from, to) {
+  const scale = from / to, support = Math.max(scale, 1);
+  return Array.from({ length: to }, (_, target) => {
+    const centre = (target + 0.5) * scale;
+    const start = Math.max(0, Math.floor(centre - support + 0.5));
+    const end = Math.min(from, Math.floor(centre + support + 0.5));
+    const found = [];
+    for (let source = start; source < end; source++) {
+      found.push(Math.max(0, 1 - Math.abs((source - centre + 0.5) / support)));
+    }
+    const sum = found.reduce((a, b) => a + b, 0);
+    return { start, found: found.map((weight) => Math.trunc(0.5 + (weight / sum) * 2 ** BITS)) };
+  });
+}
+
+const whole = (sum) => Math.min(255, Math.max(0, Math.floor((sum + 2 ** (BITS - 1)) / 2 ** BITS)));
+
+/** Resize pixels { data, width, height, channels } along one axis, then the other, each rounded to bytes. */
+export function resized(source, width, height) {
+  const { channels } = source;
+  let { data } = source;
+  if (width !== source.width) {
+    const along = weights(source.width, width), out = new Uint8Array(width * source.height * channels);
+    for (let y = 0; y < source.height; y++) {
+      along.forEach(({ start, found }, x) => {
+        for (let c = 0; c < channels; c++) {
+          let sum = 0;
+          found.forEach((weight, k) => { sum += weight * data[(y * source.width + start + k) * channels + c]; });
+          out[(y * width + x) * channels + c] = whole(sum);
+        }
+      });
+    }
+    data = out;
+  }
+  if (height !== source.height) {
+    const along = weights(source.height, height), out = new Uint8Array(width * height * channels);
+    along.forEach(({ start, found }, y) => {
+      for (let place = 0; place < width * channels; place++) {
+        let sum = 0;
+        found.forEach((weight, k) => { sum += weight * data[(start + k) * width * channels + place]; });
+        out[y * width * channels + place] = whole(sum);
+      }
+    });
+    data = out;
+  }
+  return { data, width, height, channels };
+}
+
+/** Decode a file: upright, on white, RGB bytes. */
+export async function decoded(file) {
+  const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const pen = canvas.getContext("2d", { willReadFrequently: true });
+  pen.drawImage(bitmap, 0, 0);
+  const { data } = pen.getImageData(0, 0, bitmap.width, bitmap.height);
+  const rgb = new Uint8Array(bitmap.width * bitmap.height * 3);
+  for (let pixel = 0; pixel < bitmap.width * bitmap.height; pixel++) {
+    const alpha = data[4 * pixel + 3];
+    for (let c = 0; c < 3; c++) {
+      const value = data[4 * pixel + c];
+      rgb[3 * pixel + c] = alpha === 255 ? value : Math.round((value * alpha + 255 * (255 - alpha)) / 255);
+    }
+  }
+  return { data: rgb, width: bitmap.width, height: bitmap.height, channels: 3 };
+}
+
+/** Grey as Pillow has it: ITU-R 601-2 luma, in fixed point. */
+function grey({ data, width, height }) {
+  const out = new Uint8Array(width * height);
+  for (let pixel = 0; pixel < out.length; pixel++) {
+    out[pixel] = (data[3 * pixel] * 19595 + data[3 * pixel + 1] * 38470 + data[3 * pixel + 2] * 7471 + 0x8000) >> 16;
+  }
+  return { data: out, width, height, channels: 1 };
+}
+
+// Python rounds halves to the even one.
+const rounded = (x) => (Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x));
+
+/** What the model sees of a picture, and the array that it reads, without the batch axis. */
+export function prepared(picture, how) {
+  let seen = how.channels === "grey" ? grey(picture) : picture;
+  if (how.resize !== null) {
+    let [height, width] = Array.isArray(how.resize) ? how.resize : [0, 0];
+    if (!Array.isArray(how.resize)) {
+      const shorter = Math.min(seen.width, seen.height);
+      width = Math.floor((how.resize * seen.width) / shorter);
+      height = Math.floor((how.resize * seen.height) / shorter);
+    }
+    seen = resized(seen, width, height);
+  }
+  if (how.crop !== null) {
+    const [height, width] = how.crop;
+    const left = rounded((seen.width - width) / 2), top = rounded((seen.height - height) / 2);
+    if (seen.width < width || seen.height < height) {
+      throw new Error(`the picture, ${seen.height}x${seen.width}, is smaller than the crop of ${height}x${width}`);
+    }
+    const { channels } = seen, out = new Uint8Array(width * height * channels);
+    for (let y = 0; y < height; y++) {
+      const start = ((top + y) * seen.width + left) * channels;
+      out.set(seen.data.subarray(start, start + width * channels), y * width * channels);
+    }
+    seen = { data: out, width, height, channels };
+  }
+  const { channels, width, height, data } = seen, area = width * height;
+  const values = new Float32Array(area * channels);
+  const each = (list, c) => list[list.length > 1 ? c : 0];
+  for (let pixel = 0; pixel < area; pixel++) {
+    for (let c = 0; c < channels; c++) {
+      const from = how.channels === "BGR" ? channels - 1 - c : c;
+      const value = (data[pixel * channels + from] * how.scale - each(how.mean, c)) / each(how.std, c);
+      values[how.layout === "NCHW" ? c * area + pixel : pixel * channels + c] = value;
+    }
+  }
+  const shape = how.layout === "NCHW" ? [channels, height, width] : [height, width, channels];
+  return { seen, values, shape };
+}
