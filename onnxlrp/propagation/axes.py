@@ -222,7 +222,7 @@ def _interpolation(crossing: Crossing, axis: int) -> Tensor:
                 layout.slice(given, [p], [p + 1], [0]),
             )
         ]
-        return emitter.node("Concat", *parts, shape=(2 * len(places),), dtype=given.dtype, axis=0)
+        return emitter.concat(parts, 0, (2 * len(places),))
 
     region = cut(1, [at, at + count], [0, 1]) if crops(operation) else None
     scales = cut(2, [at], [1])

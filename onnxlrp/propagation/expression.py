@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import groupby
 from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxlrp.graph.shapes import Dim, broadcast, dims_of
+
+_JOINED = 7
+"""So many tensors are joined by one node at most."""
 
 
 class Sign(Enum):
@@ -324,15 +328,28 @@ class Emitter:
 
     def vector(self, sizes: Sequence[int | Tensor]) -> Tensor:
         """Join sizes into an int64 vector: a constant where all of them are known."""
-        if all(isinstance(size, int) for size in sizes):
+        if not sizes:
             return self.constant(np.array(sizes, np.int64))
-        parts = [
-            self.constant(np.array([size], np.int64)) if isinstance(size, int) else size
-            for size in sizes
-        ]
+        parts: list[Tensor] = []
+        for _, run in groupby(sizes, key=lambda size: isinstance(size, int)):
+            same = [*run]
+            computed = [size for size in same if not isinstance(size, int)]
+            parts += computed or [self.constant(np.array(same, np.int64))]
+        return self.concat(parts, 0, (len(sizes),))
+
+    def concat(self, parts: Sequence[Tensor], axis: int, shape: Sequence[Dim]) -> Tensor:
+        """Join tensors along an axis into one of that shape, never many by one node.
+
+        WebGPU gives a node eight buffers, its result's among them, and onnxruntime computes wrong
+        numbers there where it would need more.
+        """
         if len(parts) == 1:
             return parts[0]
-        return self.node("Concat", *parts, shape=(len(parts),), dtype=ir.DataType.INT64, axis=0)
+        if len(parts) > _JOINED:
+            runs = [parts[start : start + _JOINED] for start in range(0, len(parts), _JOINED)]
+            parts = [self.concat(run, axis, _joined([r.shape for r in run], axis)) for run in runs]
+            return self.concat(parts, axis, shape)
+        return self.node("Concat", *parts, shape=shape, dtype=parts[0].dtype, axis=axis)
 
     def node(
         self,
@@ -415,3 +432,13 @@ def _key(
         for name, value in sorted(attributes.items())
     )
     return (op, tuple(None if value is None else id(value) for value in inputs), frozen)
+
+
+def _joined(shapes: Sequence[Sequence[Dim]], axis: int) -> tuple[Dim, ...]:
+    """Shape of tensors joined along an axis, of unknown size where that of one is."""
+    sizes = [shape[axis] for shape in shapes]
+    whole = sum(n for n in sizes if isinstance(n, int))
+    known = all(isinstance(size, int) for size in sizes)
+    first = list(shapes[0])
+    first[axis] = whole if known else None
+    return tuple(first)

@@ -145,7 +145,7 @@ def split(crossing: Crossing) -> Result:
             parts.append(incoming.tensor)
     x = crossing.tensor(value)
     axis = int(crossing.attribute("axis", 0)) % x.rank
-    result = emitter.node("Concat", *parts, shape=x.shape, dtype=parts[0].dtype, axis=axis)
+    result = emitter.concat(parts, axis, x.shape)
     return [(value, Relevance(result, all(incoming.grounded for incoming in known)))]
 
 

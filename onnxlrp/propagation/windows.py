@@ -192,11 +192,6 @@ def weave(parts: Sequence[Tensor], axis: int) -> Tensor:
         return some
     # Not by a Pad, which is slow where it sets single elements apart.
     lifted = [layout.unsqueeze(some - some if p.is_zero else p, [axis + 1]) for p in parts]
-    stacked = some.emitter.node(
-        "Concat",
-        *lifted,
-        shape=(*some.shape[: axis + 1], len(parts), *some.shape[axis + 1 :]),
-        dtype=some.dtype,
-        axis=axis + 1,
-    )
+    shape = (*some.shape[: axis + 1], len(parts), *some.shape[axis + 1 :])
+    stacked = some.emitter.concat(lifted, axis + 1, shape)
     return layout.join(stacked, axis)
