@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import platform
 import warnings
 from collections.abc import Mapping
 from functools import cache
@@ -15,6 +16,7 @@ from typing import Any
 
 from onnxlrp.errors import DeviceError, ModelError
 
+_PACKAGES = ("onnxruntime-gpu", "onnxruntime")
 _INSTALL = (
     "pip install onnxruntime-gpu (Linux and Windows on x86-64) or pip install onnxruntime "
     "(everywhere else); not both, for they overwrite each other's files"
@@ -108,11 +110,23 @@ def _onnxruntime() -> Any:
     return ort
 
 
+def versions() -> dict[str, str]:
+    """Tell what a report of a fault has to say: versions, the system, what onnxruntime runs on."""
+    packages = ("onnxlrp", "onnx", "onnx-ir", "onnxscript", *_PACKAGES, "numpy")
+    found = {name: version(name) for name in packages if _installed(name)}
+    found["Python"] = platform.python_version()
+    found["system"] = platform.platform()
+    try:
+        found["providers"] = ", ".join(_onnxruntime().get_available_providers())
+    except DeviceError as error:
+        found["providers"] = f"none: {error}"
+    return found
+
+
 @cache
 def _warn_of_two() -> None:
     """Say so where both packages of onnxruntime are installed: the later one won, in part."""
-    found = {name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)}
-    if len(found) == 2:
+    if all(map(_installed, _PACKAGES)):
         warnings.warn(
             "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other's files: "
             "uninstall both, then " + _INSTALL,

@@ -14,6 +14,17 @@ from onnxlrp.cli.inspect import inspect
 from onnxlrp.cli.report import report
 from onnxlrp.cli.serve import serve
 from onnxlrp.cli.sheet import sheet
+from onnxlrp.cli.terminal import echo
+
+
+def _tell_versions(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from onnxlrp.runtime import versions
+
+    for name, said in versions().items():
+        echo(f"{name} {said}")
+    context.exit()
 
 
 @click.group(
@@ -33,7 +44,14 @@ from onnxlrp.cli.sheet import sheet
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="onnxlrp", message="%(prog)s %(version)s", prog_name="onnxlrp")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_tell_versions,
+    help="Show versions and what onnxruntime runs on, for reports of faults, and exit.",
+)
 def main() -> None:
     """Ask an ONNX classifier why: Layer-wise Relevance Propagation, compiled into ONNX.
 

@@ -65,12 +65,17 @@ def test_help_is_fast_because_it_imports_nothing_heavy():
     assert "convert" in done.stdout
 
 
-def test_the_version_is_the_packages():
+def test_versions_are_told_as_a_report_of_a_fault_needs_them():
+    import platform
     from importlib.metadata import version
 
     from onnxlrp.cli import main
 
-    assert CliRunner().invoke(main, ["--version"]).output == f"onnxlrp {version('onnxlrp')}\n"
+    lines = CliRunner().invoke(main, ["--version"]).output.splitlines()
+    assert lines[0] == f"onnxlrp {version('onnxlrp')}"
+    assert f"onnx {version('onnx')}" in lines
+    assert f"Python {platform.python_version()}" in lines
+    assert "CPUExecutionProvider" in lines[-1]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
