@@ -243,6 +243,9 @@ def _label(nodes: Iterable[ir.Node], taken: set[str]) -> None:
                     value.name = free(f"{node.name}/{index}", taken)
                 for index, step in enumerate(attribute.value):
                     step.meta.pop("label")
+                    for value in step.outputs:
+                        # onnx_ir has named it as torch names values of a model.
+                        value.name = None
                     _name(step, f"{node.name}/step/{index + 1}", taken)
 
 

@@ -230,6 +230,17 @@ def test_a_voice_detector(composite):
     assert not [o for layer in audit.layers for o in layer.operations if o.skipped]
 
 
+def test_values_named_as_the_step_of_a_scan_would_be():
+    """torch's names are val_0, val_1, ..., and so are those that onnx_ir gives to a subgraph's."""
+    proto, _, _ = network("GRU", ["b"])
+    taken = {name: f"val_{k}" for k, name in enumerate(["x", "y", "y_n", "y_flat", "features"], 4)}
+    for one in proto.graph.node:
+        for field in (one.input, one.output):
+            field[:] = [taken.get(n, n) for n in field]
+    del proto.graph.value_info[:]
+    explain(proto, lines("*: epsilon"), {"series": normal(N, T, F)}, [1] * N, inputs=["series"])
+
+
 @pytest.mark.parametrize("op", GATES)
 def test_several_classes_of_one_sample_in_one_run(op):
     """Length and number of samples are open, and relevance has more rows than its values."""
