@@ -234,6 +234,14 @@ def test_relevance_is_that_of_the_quantised_activations_and_dequantised_weights(
         close(found["relevance"], defined.relevance(target, rule))
 
 
+def test_relevance_starts_from_what_the_model_puts_out(
+    form: tuple[onnx.ModelProto, Definition],
+) -> None:
+    """Rounded and cut off, and not from what the last layer gave before that."""
+    proto, _ = form
+    assert onnxlrp.convert(proto).score == "y_d"
+
+
 def test_gradients_go_straight_through_what_is_rounded(
     form: tuple[onnx.ModelProto, Definition],
 ) -> None:

@@ -212,7 +212,9 @@ def _with_twin(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.GraphProto
     twin.ParseFromString(base64.b64decode(noted))
     whole = onnx.ModelProto()
     whole.CopyFrom(proto)
-    made = {name for node in proto.graph.node for name in node.output}
+    # Weights that are folded are stored.
+    made = {tensor.name for tensor in proto.graph.initializer}
+    made.update(name for node in proto.graph.node for name in node.output)
     whole.graph.node.extend(node for node in twin.node if node.output[0] not in made)
     whole.graph.initializer.extend(twin.initializer)
     whole.graph.value_info.extend(twin.value_info)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxlrp.compiler.assembly import ACCOUNT
 from onnxlrp.compiler.roots import AT_REFERENCE
-from onnxlrp.graph.quantised import WITHIN
+from onnxlrp.graph.quantised import WEIGHTS, WITHIN
 from onnxlrp.runtime import open_session
 
 
@@ -34,7 +34,8 @@ def fold_weights(model: ir.Model) -> None:
     for node in graph:
         given = [value for value in node.inputs if value is not None]
         # A quantised model is left as it is.
-        own = (node.name or "").startswith(WITHIN)
+        name = node.name or ""
+        own = name.startswith(WITHIN) and not name.startswith(WEIGHTS)
         if given and known.issuperset(given) and not own:
             nodes.append(node)
             known.update(node.outputs)

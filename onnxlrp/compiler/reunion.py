@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from onnxlrp.compiler.naming import free, value_names
 from onnxlrp.compiler.roots import AT_REFERENCE
 from onnxlrp.graph.derived import NARROW_INTEGERS
-from onnxlrp.graph.quantised import COPY, DEQUANTISED, DYNAMIC, READS, SAME, TWIN, WITHIN
+from onnxlrp.graph.quantised import COPY, DEQUANTISED, DYNAMIC, READS, SAME, TWIN, WEIGHTS, WITHIN
 
 Held = Mapping[str, ir.Value]
 """By the name that it has in the model, what holds a value."""
@@ -67,6 +68,9 @@ def reunite(
             (x, *_) = node.inputs
             assert x is not None
             _replace(node, _rounding(x, cuts[name.removeprefix(AT_REFERENCE)], repeated))
+        elif node.op_type == "DequantizeLinear" and (chain := _foldable(graph, node)):
+            _note(twin, node)
+            _replace(node, chain, WEIGHTS)
         elif node.op_type == "DequantizeLinear":
             node.attributes["axis"] = _respelled(node)
     _put_out(graph, outputs, names)
@@ -235,7 +239,7 @@ def _note(twin: onnx.GraphProto, node: ir.Node) -> None:
     twin.value_info.extend(ir.to_proto(v) for v in node.outputs if v.type is not None and v.name)
 
 
-def _replace(node: ir.Node, chain: list[ir.Node]) -> None:
+def _replace(node: ir.Node, chain: list[ir.Node], within: str = WITHIN) -> None:
     """Put a chain of nodes, one output each that counts, in the place of one."""
     graph, old, new = node.graph, node.outputs[0], chain[-1].outputs[0]
     assert graph is not None
@@ -243,12 +247,46 @@ def _replace(node: ir.Node, chain: list[ir.Node]) -> None:
     name = old.name
     old.name = None
     for place, step in enumerate(chain):
-        step.name = node.name if step is chain[-1] else f"{WITHIN}{node.name}/{place}"
+        step.name = node.name if step is chain[-1] else f"{within}{node.name}/{place}"
         for index, value in enumerate(step.outputs):
             value.name = name if value is new else f"{step.name}:{index}"
     graph.insert_before(node, chain)
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     graph.remove(node, safe=True)
+
+
+def _foldable(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
+    """Write a DequantizeLinear of weights as what onnxruntime folds, which it does not fold.
+
+    Else it would derive all that rules make of weights again at each run. Of blocks it stays.
+    """
+    q, scale, *zeros = node.inputs
+    held = None if scale is None else scale.const_value
+    if q is None or q.shape is None or held is None or held.dtype is not ir.DataType.FLOAT:
+        return []
+    if "block_size" in node.attributes or (zeros and zeros[0] is None):
+        return []
+    axis = node.attributes["axis"].value if "axis" in node.attributes else 1
+    extent = [1] * len(q.shape) if held.size > 1 else []
+    if extent:
+        extent[axis] = -1
+    chain = [ir.node("Cast", [q], {"to": held.dtype.value})]
+    for op, value in (("Sub", zeros[0] if zeros else None), ("Mul", scale)):
+        if value is None:
+            continue
+        if value.const_value is None:
+            return []
+        array = value.const_value.numpy().astype(np.float32).reshape(extent)
+        name = f"{WEIGHTS}{node.name}/{op}"
+        constant = ir.Value(
+            name=name,
+            const_value=ir.tensor(array, name=name),
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(ir.DataType.FLOAT),
+        )
+        graph.register_initializer(constant)
+        chain.append(ir.node(op, [chain[-1].outputs[0], constant]))
+    return chain
 
 
 def _reading(told: Mapping[str, Any], held: Held, repeated: Held) -> list[ir.Node]:

@@ -39,6 +39,9 @@ OPEN = "Clip"
 WITHIN = "quantised/"
 """In front of the names that the model's own nodes and values have in an explainer."""
 
+WEIGHTS = f"{WITHIN}weights/"
+"""In front of the names of nodes that dequantise weights for the twin."""
+
 QUANTISE = ("QuantizeLinear", f"{MICROSOFT}::QuantizeLinear")
 DEQUANTISE = ("DequantizeLinear", f"{MICROSOFT}::DequantizeLinear")
 _ALONE = ("DynamicQuantizeLinear", f"{MICROSOFT}::DynamicQuantizeMatMul")

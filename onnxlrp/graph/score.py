@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -11,6 +11,7 @@ from onnxlrp.errors import InputError, ModelError
 from onnxlrp.graph.canonical import Operation
 from onnxlrp.graph.logits import Logits
 from onnxlrp.graph.place import Place, guessed_axis, read_place
+from onnxlrp.graph.quantised import READS
 from onnxlrp.graph.shapes import Dim, dims_of
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -183,7 +184,14 @@ def score_of(output: ir.Value, found: Sequence[Operation], place: Place | None =
 
     rank = 0 if output.shape is None else len(output.shape)
     axis = min(1, rank - 1) if place is None else place.axis
-    logit = Logits(found, axis, fits, moves=place is None).behind(output)
+    # What is quantised is cut off, but no probability for that.
+    handed = [
+        replace(one, operator="Identity", inputs=one.inputs[:1])
+        if READS in one.node.metadata_props
+        else one
+        for one in found
+    ]
+    logit = Logits(handed, axis, fits, moves=place is None).behind(output)
     if logit is None:
         return Score(output, output, place=place)
     return Score(logit.value, output, logit.signs, place, squashed=logit.value is output)
