@@ -216,7 +216,7 @@ REFUSED = {
     "Attention": "it gives out its scores, is told lengths, or looks through a window",
     "BatchNormalization": "it is in training mode, or its statistics are not constant",
     "CumSum": "it mixes the samples of a batch",
-    "DequantizeLinear": "it is a quantised layer in a form that has no rule",
+    "DequantizeLinear": "its scale depends on the explained input",
     "Dropout": "it is in training mode",
     "DynamicQuantizeLinear": "y_scale_single (Cast) computes with a quantised network's whole "
     "numbers in a way that has no counterpart in real ones",

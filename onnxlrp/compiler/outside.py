@@ -120,6 +120,11 @@ _GROUPS: tuple[tuple[str, str, str], ...] = (
         "com.microsoft::RemovePadding com.microsoft::RestorePadding",
     ),
     (
+        "its scale depends on the explained input",
+        "give the model before it was quantised",
+        "DequantizeLinear",
+    ),
+    (
         "it draws by chance, as often as its input says",
         "take the probabilities in its place",
         "Bernoulli",
