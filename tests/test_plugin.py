@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from support import close, model, node, normal, run
+from onnx import helper, numpy_helper
+from support import close, node, normal, run
 
 import onnxlrp
 from onnxlrp.cli import main
@@ -26,8 +27,8 @@ OPERATOR = '''
 from onnxlrp.plugin import Relevance, operator
 
 
-@operator("GlobalLpPool")
-def length(crossing):
+@operator("com.microsoft::Inverse")
+def inverse(crossing):
     """Of one number, like an activation: relevance passes on."""
     value = crossing.operation.inputs[0]
     return [(value, Relevance(crossing.incoming.tensor, crossing.incoming.grounded))]
@@ -35,11 +36,11 @@ def length(crossing):
 BODY = [
     node("Gemm", ["x", "w"], "z"),
     node("Unsqueeze", ["z", "behind"], "u"),
-    node("GlobalLpPool", ["u"], "p"),
+    node("Inverse", ["u"], "p", domain="com.microsoft"),
     node("Squeeze", ["p", "behind"], "a"),
     node("Gemm", ["a", "v"], "logits"),
 ]
-W = {"w": normal(6, 5, seed=1), "v": normal(5, 3, seed=3), "behind": np.array([2])}
+W = {"w": normal(6, 5, seed=1), "v": normal(5, 3, seed=3), "behind": np.array([2, 3])}
 
 
 @pytest.fixture
@@ -52,12 +53,17 @@ def plugins(tmp_path, monkeypatch):
     (tmp_path / "my_operators.py").write_text(OPERATOR)
     yield tmp_path
     RULES.pop("half", None)
-    OPERATORS.pop("GlobalLpPool", None)
+    OPERATORS.pop("com.microsoft::Inverse", None)
 
 
 def test_a_rule_and_an_operator_of_ones_own(plugins):
-    onnx.save(model(BODY, {"x": ["N", 6]}, ["logits"], W), plugins / "m.onnx")
-    with pytest.raises(onnxlrp.UnsupportedError, match="GlobalLpPool"):
+    sizes = {"x": ["N", 6], "logits": ["N", 3], "p": ["N", 5, 1, 1]}
+    x, logits, p = (helper.make_tensor_value_info(name, 1, size) for name, size in sizes.items())
+    weights = [numpy_helper.from_array(array, name) for name, array in W.items()]
+    graph = helper.make_graph(BODY, "test", [x], [logits], weights, value_info=[p])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), plugins / "m.onnx")
+    with pytest.raises(onnxlrp.UnsupportedError, match="Inverse"):
         onnxlrp.convert(plugins / "m.onnx", "epsilon")
     command = ["convert", "m.onnx", "e.onnx", "--composite", "epsilon"]
     command += ["--plugin", "my_rules.py", "--plugin", "my_operators.py"]

@@ -98,8 +98,8 @@ def constant_of(value: ir.Value | None) -> Array | None:
     return value.const_value.numpy()
 
 
-def operations(graph: ir.Graph) -> list[Operation]:
-    """Group a model's nodes into operations, in the order of the nodes.
+def operations(graph: ir.Graph, *, merging: bool = True) -> list[Operation]:
+    """Group a model's nodes into operations, in the order of the nodes; 1 only with `merging`.
 
     1. A BatchNormalization or an elementwise Add, Sub, Mul or Div with a constant per channel
        that alone consumes a layer's output is merged into the layer, again and again; also where
@@ -121,7 +121,9 @@ def operations(graph: ir.Graph) -> list[Operation]:
         if node in patterns:
             result.append(patterns[node])
         elif node not in merged:
-            operation = _handed_on(node) or _merge_affine(_merge_pad(_single(node)))
+            operation = _handed_on(node) or _merge_pad(_single(node))
+            if merging:
+                operation = _merge_affine(operation)
             merged.update(operation.nodes)
             result.append(operation)
     return _without_merged_pads(result)

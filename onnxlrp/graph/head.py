@@ -49,6 +49,11 @@ def canonicalise(
         make_output(graph, output)
     found = operations(graph)
     score = find_score(graph, found, output, at, class_axis)
+    # The -1 of 1 / (1 + exp(-z)), merged into the layer in front of it, would hide z.
+    apart = find_score(graph, operations(graph, merging=False), output, at, class_axis)
+    if apart.value is not score.value and apart.value.name:
+        make_output(graph, apart.value.name)
+        found, score = operations(graph), apart
     if score.value.producer() is None:
         raise ModelError(
             f"the score '{score.value.name}' is no result of the model, but given to it: there is "

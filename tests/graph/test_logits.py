@@ -77,6 +77,12 @@ MANY = {
     ],
     "LogSoftmax": [node("LogSoftmax", ["z"], axis=1)],
     "Sigmoid of each": [node("Sigmoid", ["z"])],
+    "sigmoid of a negation that belongs to the layer": [
+        node("Mul", ["z", "minus"], "n"),
+        node("Exp", ["n"], "e"),
+        node("Add", ["e", "one"], "f"),
+        node("Reciprocal", ["f"]),
+    ],
     "exp over its sum": [node("Exp", ["z"], "e"), *SHARE],
     "e to the power of z": [node("Pow", ["euler", "z"], "p"), node("ReduceSum", ["p", "axis"], "s"),
                             node("Div", ["p", "s"])],
@@ -266,9 +272,6 @@ NO_LOGIT = {
         node("Mul", ["s", "half"])],
     "mixed with what differs": [
         node("Softmax", ["z"], "p", axis=1), node("Add", ["p", "uneven"])],
-    "-z merged into its layer": [
-        node("Mul", ["minus", "z"], "n"), node("Exp", ["n"], "e"), node("Add", ["one", "e"], "s"),
-        node("Div", ["one", "s"])],
     "coarse classes of fine ones": [
         node("Softmax", ["z"], "p", axis=1), node("MatMul", ["p", "groups"])],
     "a class within a class": [
