@@ -638,3 +638,34 @@ def test_an_operator_without_a_counterpart_is_named_with_what_to_do() -> None:
     first = caught.value.obstacles[0]
     assert (first.node, first.operator) == ("node_h", "QAttention")
     assert "before it was quantised" in first.advice
+
+
+def test_what_overflows_to_another_sign_is_divided_by_the_layers_own_sum() -> None:
+    def rounded(name: str) -> list[onnx.NodeProto]:
+        parts = [f"{name}_{part}" for part in ("q", "s", "z")]
+        return [helper.make_node("DynamicQuantizeLinear", [name], parts)]
+
+    def scaled(x: str, w: str, y: str) -> list[onnx.NodeProto]:
+        return [
+            node("MatMulInteger", [f"{x}_q", w, f"{x}_z", "wz"], f"{y}_sums"),
+            node("Cast", [f"{y}_sums"], f"{y}_real", to=1),
+            node("Mul", [f"{x}_s", "ws"], f"{y}_step"),
+            node("Mul", [f"{y}_real", f"{y}_step"], y),
+        ]
+
+    # Below 0 in all; but -2 x 127 x 255 is more than 16 bits hold, and cut off there it is above.
+    w = np.array([[-127], [-127], [127], [0], [127], [0], [-1]], np.int8)
+    body = [
+        *rounded("x"), *scaled("x", "w", "hidden"), node("Relu", ["hidden"], "h"),
+        *rounded("h"), *scaled("h", "v", "logits"),
+    ]  # fmt: skip
+    weights = {"w": w, "v": np.array([[100, 50]], np.int8), "ws": step(2.0), "wz": np.int8([0])}
+    outputs: dict[str, Sequence[int | str]] = {"logits": ["N", 2], "h": ["N", 1]}
+    proto = of_microsoft(body, {"x": ["N", 7]}, outputs, {**weights})
+    x = np.ones((1, 7), np.float32)
+    explainer = onnxlrp.convert(proto, lines("MatMul: epsilon epsilon=1e-6"), output="logits")
+    found = run(explainer.to_proto(), {"x": x, "target": np.array([0])})
+    # On processors that add up in 32 bits nothing arrives at a unit that is off.
+    terms = x[0] * w[:, 0] * float(step(2.0))
+    expected = terms / (terms.sum() - 1e-6) * found["logits"][0, 0]
+    np.testing.assert_allclose(found["relevance"][0], expected, rtol=1e-3, atol=1e-5)

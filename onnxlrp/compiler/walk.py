@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import networkx as nx
@@ -19,6 +19,7 @@ from onnxlrp.errors import InputError, UnsupportedError
 from onnxlrp.graph.analysis import Facts, reachable
 from onnxlrp.graph.canonical import Array, Network, Operation
 from onnxlrp.graph.operators import Fact, has
+from onnxlrp.graph.quantised import READS
 from onnxlrp.graph.score import FLOATS
 from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Sign, Tensor
@@ -221,7 +222,10 @@ def _relevance(
             sent = OPERATORS[operation.operator].propagate(crossing)
         except ObstacleError as error:
             raise UnsupportedError([obstacle_of(operation, network.graph, *error.args)]) from None
-        for value, message in sent:
+        # What is read of a quantised model may be there where the twin has a zero.
+        read = READS in operation.node.metadata_props
+        for value, one in sent:
+            message = replace(one, grounded=one.grounded and not read)
             if id(value) in facts.relevant:
                 messages.setdefault(value, []).append(message)
         _record(crossing.accounts)
