@@ -82,6 +82,18 @@ def outputs(opened: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.concatenate([run[i] for run in runs]) for i, name in enumerate(names)}
 
 
+def keeping(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model that puts out whatever it computes, each value in the type it says."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    present = {output.name for output in copy.graph.output}
+    made = (name for node in copy.graph.node for name in node.output)
+    copy.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in made if name and name not in present
+    )
+    return copy
+
+
 def trace(
     written: Written, feeds: Mapping[str, Array], names: Iterable[str], provider: Provider = "cpu"
 ) -> dict[str, Array]:

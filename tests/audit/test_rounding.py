@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from audit.networks import explained
+from onnx import TensorProto
 from support import model, node, normal
 
 import onnxlrp
@@ -113,3 +114,18 @@ def test_attention_that_is_all_but_certain():
     audit = check(proto, onnxlrp.convert(proto, "attn_lrp").to_proto(), np.ones((1, 1), np.float32))
     assert layer(audit, "node_s").difference > 1e-4
     assert failures(audit) == []
+
+
+def test_outputs_in_half_precision_may_change_by_what_it_rounds():
+    """Alone onnxruntime computes such a chain in float32, and rounds nothing between."""
+    steps = [node("Conv", [f"a{place}", "w"], f"a{place + 1}") for place in range(20)]
+    head = [node("Flatten", ["a20"], "f"), node("Gemm", ["f", "v"], "y")]
+    half = np.float16
+    turn = np.array([[0.8, 0.6], [-0.6, 0.8]], half).reshape(2, 2, 1, 1)
+    weights = {"w": turn, "v": normal(2, 3, seed=1).astype(half)}
+    inputs = {"a0": ["N", 2, 1, 1]}
+    proto = model([*steps, *head], inputs, ["y"], weights, dtype=TensorProto.FLOAT16)
+    audit = check(proto, explained(proto, "*: epsilon"), normal(4, 2, 1, 1, seed=2).astype(half))
+    # 20 roundings of half a step of 2^-10 each.
+    assert 2**-13 < audit.noise < 20 * 2**-10
+    assert audit.passed
