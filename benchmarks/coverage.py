@@ -384,12 +384,16 @@ def _reasons(failed: Mapping[Key, Outcome]) -> list[list[str]]:
     """Return each reason with the models that it stops, the most frequent first."""
     where: dict[str, list[str]] = defaultdict(list)
     for (name, exporter, kind), entry in sorted(failed.items()):
-        # Names of a model's own values say nothing beyond it.
-        for why in {re.sub("'[^']*'", "'...'", why) for why in entry["why"] or [""]}:
+        for why in {_without_names(why) for why in entry["why"] or [""]}:
             shown = re.sub("\x1b[^m]*m", "", f"{entry['status']}: {why}")
             text = " ".join(shown.replace("|", "/").split())
             where[text[:200].strip(": ")].append(f"{name} ({exporter}, {kind})")
     return [[why, ", ".join(w)] for why, w in sorted(where.items(), key=lambda i: -len(i[1]))]
+
+
+def _without_names(why: str) -> str:
+    """Leave out what says nothing beyond one model: names of its own values, and its file's."""
+    return re.sub(r"/tmp/\S+", "...", re.sub("'[^']*'", "'...'", why))
 
 
 def _each(name: str, found: Mapping[Key, Outcome]) -> list[str]:

@@ -125,7 +125,8 @@ def _constant(x: Tensor, array: Array) -> Tensor:
 
 def _apart(x: Tensor, side: _Side) -> Tensor:
     """x - s_j: [N, n, F]."""
-    return layout.unsqueeze(x, [1]) - _constant(x, side.vectors)
+    # A reference that is 0 leaves the vectors' own shape.
+    return layout.unsqueeze(x, [1]) - _constant(x, side.vectors[None])
 
 
 def _exponents(away: Tensor, side: _Side) -> Tensor:

@@ -109,8 +109,9 @@ def test_of_one_class_what_deviates_speaks_against():
     assert outlier[1] < 20 * outlier[0] < 0
 
 
-def test_against_a_reference_all_of_the_change_is_shared_out():
-    other = np.array([0.5, -1.0, 0.3], np.float32)
+@pytest.mark.parametrize("other", [[0.5, -1.0, 0.3], [0.0, 0.0, 0.0]])
+def test_against_a_reference_all_of_the_change_is_shared_out(other: list[float]):
+    other = np.array(other, np.float32)
     explained = explain(machine(), RATIO, {"x": X}, reference={"x": other})
     wanted = np.zeros(X.shape)
     for weight, vector in zip(WEIGHTS, VECTORS, strict=True):
