@@ -249,6 +249,40 @@ def test_gradients_go_straight_through_what_is_rounded(
     close(explained(proto, "gradient", X, 2)["relevance"], defined.gradient(2))
 
 
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3)])
+def test_gradients_through_time_are_those_at_what_comes_in_quantised(op: str, gates: int) -> None:
+    """By central differences; the steps of a layer read values outside them."""
+    layer = [
+        node("Transpose", ["d"], "steps", perm=[1, 0, 2]),
+        helper.make_node(op, ["steps", "w", "r", "b"], ["", "last"], hidden_size=4),
+        node("Squeeze", ["last", "first"], "h"),
+        node("MatMul", ["h", "readout"], "logits"),
+    ]
+    kept: dict[str, Array | onnx.TensorProto] = {
+        **{"w": normal(1, gates * 4, 3, seed=51), "r": normal(1, gates * 4, 4, seed=52)},
+        **{"b": normal(1, gates * 8, seed=53), "readout": normal(4, 3, seed=54)},
+        **{"s": np.float32([0.05]).reshape(()), "zero": np.array(128, np.uint8)},
+        "first": np.array([0]),
+    }
+    rounded = [
+        node("QuantizeLinear", ["x", "s", "zero"], "q"),
+        node("DequantizeLinear", ["q", "s", "zero"], "d"),
+    ]
+    sizes: tuple[dict[str, Sequence[int | str]], ...] = ({"logits": ["N", 3]}, {"d": ["N", 5, 3]})
+    outputs, inputs = sizes
+    proto = of_microsoft([*rounded, *layer], {"x": ["N", 5, 3]}, outputs, kept)
+    x = normal(1, 5, 3, seed=55)
+    found = explained(proto, "gradient", x, 1)["relevance"]
+    step = 0.01 * np.eye(15).reshape(15, 5, 3)
+    meant = (whole(x, np.float32(0.05), 128, np.uint8) - 128.0) * 0.05
+    plain = of_microsoft(layer, inputs, outputs, kept)
+    up, down = (
+        run(plain, {"d": (meant + way * step).astype(np.float32)})["logits"][:, 1]
+        for way in (1, -1)
+    )
+    close(found[0], ((up - down) / 0.02).reshape(5, 3), 1e-3)
+
+
 def test_audit_passes(form: tuple[onnx.ModelProto, Definition]) -> None:
     proto, _ = form
     audit = check(proto, onnxlrp.convert(proto).to_proto(), {"x": X})

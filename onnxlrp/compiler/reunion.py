@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnxlrp.compiler.naming import free, value_names
 from onnxlrp.compiler.roots import AT_REFERENCE
+from onnxlrp.graph.analysis import reads, within
 from onnxlrp.graph.derived import NARROW_INTEGERS
 from onnxlrp.graph.quantised import COPY, DEQUANTISED, DYNAMIC, READS, SAME, TWIN, WEIGHTS, WITHIN
 
@@ -60,6 +61,9 @@ def reunite(
         name = first.name or ""
         if not any(value in needed for value in node.outputs):
             _note(twin, node)
+            for inner in within(node):
+                for index in range(len(inner.inputs)):
+                    inner.replace_input_with(index, None)
             graph.remove(node, safe=True)
         elif _reads(node):
             _note(twin, node)
@@ -95,7 +99,7 @@ def _needed(graph: ir.Graph, kept: set[str]) -> set[ir.Value]:
     needed = {v for node in nodes for v in node.outputs if v.is_graph_output() or v.name in kept}
     for node in reversed(nodes):
         if not _reads(node) and any(value in needed for value in node.outputs):
-            needed.update(value for value in node.inputs if value is not None)
+            needed.update(reads(node))
     return needed
 
 
@@ -124,14 +128,15 @@ def _moved(graph: ir.Graph, own: ir.Graph, weights: Mapping[str, ir.Value]) -> H
 
 def _separated(graph: ir.Graph, own: Sequence[ir.Node]) -> None:
     """Let the model alone read the weights that onnxruntime packs if nothing else reads them."""
+    readers = {reader for node in own for reader in (node, *within(node))}
     for node in own:
         if node.op_type == "DequantizeLinear" and _is_packed(node):
             for value in node.inputs:
                 if value is not None and value.is_initializer():
-                    _read_copy(graph, value, own)
+                    _read_copy(graph, value, readers)
 
 
-def _read_copy(graph: ir.Graph, value: ir.Value, own: Sequence[ir.Node]) -> None:
+def _read_copy(graph: ir.Graph, value: ir.Value, own: Collection[ir.Node]) -> None:
     """Let all but the model's own nodes read a copy of a constant.
 
     Of one axis at least: onnxruntime takes scalars of one value for the same.
