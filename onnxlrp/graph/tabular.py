@@ -266,17 +266,23 @@ def _numbers(call: Call) -> Lines:
     yield f"xn = {'Identity' if real else f'Cast<to={FLOAT}>'}(x)"
 
 
-def _always(call: Call, ids: list[int]) -> set[int]:
-    """Return the classes of which some tree says something in each of its leaves.
-
-    What onnxruntime makes of a score that no leaf has set is another matter.
-    """
+def _ends(call: Call) -> dict[int, set[int]]:
+    """Return the leaves of each tree."""
     leaves: dict[int, set[int]] = {}
     for tree, mode, node in zip(
         *(call.get(f"nodes_{name}", []) for name in ("treeids", "modes", "nodeids")), strict=True
     ):
         if mode == b"LEAF":
             leaves.setdefault(tree, set()).add(node)
+    return leaves
+
+
+def _always(call: Call, ids: list[int]) -> set[int]:
+    """Return the classes of which some tree says something in each of its leaves.
+
+    What onnxruntime makes of a score that no leaf has set is another matter.
+    """
+    leaves = _ends(call)
     said: dict[tuple[int, int], set[int]] = {}
     for tree, node, number in zip(
         call.get("class_treeids", []), call.get("class_nodeids", []), ids, strict=True
@@ -325,20 +331,34 @@ def _tree_classifier(call: Call) -> Lines:
         column = 0 if _transform(call) == "LOGISTIC" else 1
         yield from _named_above(call, column, 0.5 if likely else 0.0)
         return
-    if (columns == 2 and base) or (not base and always != set(range(columns))):
+    silent = sorted(set(range(columns)) - always)
+    if (columns == 2 and base) or (len(base) != columns if base else silent):
         raise UnfitError
-    yield _trees(call, n_targets=columns)
+    if columns == 1 and kind == STRING:
+        raise UnfitError
+    # A classifier adds the base value of each class, a regressor only those that a leaf has set.
+    first = sorted(_ends(call).items())[:1]
+    added = [(tree, leaf, k) for tree, leaves in first for leaf in leaves for k in silent]
+    yield _trees(
+        call,
+        n_targets=columns,
+        target_treeids=[*call.get("class_treeids"), *(tree for tree, _, _ in added)],
+        target_nodeids=[*call.get("class_nodeids"), *(leaf for _, leaf, _ in added)],
+        target_ids=[*ids, *(k for _, _, k in added)],
+        target_weights=[*weights, *[0.0] * len(added)],
+    )
     yield from _transformed(call, columns)
     if columns > 2:
         yield from _named_best(call)
     else:
         # It names two classes by their numbers, but for strings.
-        yield from _named_above(call, 1, 0.0) if kind == STRING else _numbered(call)
+        last = columns - 1
+        yield from _named_above(call, last, 0.0) if kind == STRING else _numbered(call, last)
 
 
-def _numbered(call: Call) -> Lines:
+def _numbered(call: Call, column: int) -> Lines:
     if call.wants(0):
-        yield constant("column", 1, INT64)
+        yield constant("column", column, INT64)
         yield constant("threshold", 0)
         yield "one_score = Gather<axis=1>(z, column)"
         yield "above = Greater(one_score, threshold)"

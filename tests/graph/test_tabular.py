@@ -299,6 +299,32 @@ def test_trees_that_leave_a_class_without_a_score_are_refused():
         onnxlrp.convert(proto, EPSILON)
 
 
+@pytest.mark.parametrize("base", [{}, {"base_values": [0.1]}])
+def test_trees_of_one_class(base):
+    unchanged(forest([0] * 6, MIXED, 1, **ONE, **base), normal(40, 3, seed=5))
+
+
+@pytest.mark.parametrize("transform", ["NONE", "LOGISTIC", "SOFTMAX"])
+def test_a_class_without_a_leaf_has_its_base_value(transform):
+    """The third class is in some leaves of one tree, the second in none."""
+    base = [0.1, 0.2, 5.0]
+    proto = forest([0, 0, 0, 2, 0, 2], MIXED, 3, post_transform=transform, base_values=base, **ONE)
+    x = normal(40, 3, seed=5)
+    explained = unchanged(proto, x, target=2)
+    if transform == "NONE":
+        scores = explained.values["scores"]
+        assert (scores[:, 1] == np.float32(0.2)).all()
+        assert {5.0, 5.25, 6.0, 6.25} >= set(scores[:, 2].tolist()) > {5.0}
+    # What features change is told by the reference: nothing of a class that no leaf speaks of.
+    other = {"x": x[0]}
+    for target in (1, 2):
+        referred = unchanged(proto, x, target=target, reference=other)
+        total = referred.values["relevance"].sum(axis=1)
+        raw = forest([0, 0, 0, 2, 0, 2], MIXED, 3, base_values=base, **ONE)
+        score = run(raw, {"x": x})["scores"][:, target]
+        np.testing.assert_allclose(total, score - score[0], atol=1e-5)
+
+
 def test_whole_numbers_are_compared_as_real_ones():
     proto = forest([0] * 6, MIXED, 2, kind=INT64, **ONE)
     x = np.array([[0, 1, -1], [2, -1, 0], [1, 0, 3]], np.int64)
