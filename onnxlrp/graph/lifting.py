@@ -126,6 +126,10 @@ def _usual(proto: onnx.ModelProto) -> None:
     graph.name = graph.name or "graph"
     for entry in (*proto.opset_import, *graph.node):
         entry.domain = "" if entry.domain == "ai.onnx" else entry.domain
+    # Some exporters write a domain twice; the last counts.
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    del proto.opset_import[:]
+    proto.opset_import.extend(onnx.helper.make_opsetid(*entry) for entry in versions.items())
     once = {value.name: value for value in reversed(graph.output)}
     if len(once) < len(graph.output):
         outputs = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in once.values()]
@@ -224,8 +228,8 @@ def _check(proto: onnx.ModelProto) -> None:
 
 def opset_of(proto: onnx.ModelProto | onnx.FunctionProto) -> int:
     """Return the version of ONNX's own operators that is imported; 0 if none is."""
-    versions: dict[str, int] = {entry.domain: entry.version for entry in proto.opset_import}
-    return versions.get("", versions.get("ai.onnx", 0))
+    own = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    return own[-1] if own else 0
 
 
 def set_aside(graph: onnx.GraphProto) -> list[onnx.TensorProto]:

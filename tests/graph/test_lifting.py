@@ -272,3 +272,19 @@ def test_shapes_behind_what_onnx_cannot_infer(operator, others, attributes):
     graph = helper.make_graph(nodes, "test", inputs, outputs, ones)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     assert dims_of(load(proto).model.graph.outputs[0].shape) == ("N", 4, 4, 4)
+
+
+@pytest.mark.parametrize("first", ["", "ai.onnx"])
+@pytest.mark.parametrize("opsets", [(12, 13), (17, 17)])
+def test_of_a_domain_that_is_imported_twice_the_last_counts(opsets, first):
+    """As skl2onnx writes it; of opset 13 on, Softmax is along one axis."""
+    x = normal(5, 2, 3)
+    nodes = [node("Softmax", ["x"], "s"), node("Flatten", ["s"], "f"), node("MatMul", ["f", "w"])]
+    proto = unchecked(nodes, {"x": ["N", 2, 3]}, opset=opsets[0])
+    proto.opset_import[0].domain = first
+    proto.opset_import.append(helper.make_opsetid("", opsets[1]))
+    assert load(proto).model.opset_imports[""] == 18
+    explained = explain(proto, EPSILON, {"x": x})
+    softmax = np.exp(x) / np.exp(x).sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(explained.values["y"], softmax.reshape(5, 6) @ W, rtol=1e-5)
+    np.testing.assert_array_equal(explained.values["y"], run(proto, {"x": x})["y"])
