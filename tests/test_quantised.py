@@ -657,6 +657,59 @@ def test_integers_of_no_real_meaning_are_refused_by_name() -> None:
         onnxlrp.convert(proto)
 
 
+MISFITS: dict[str, tuple[dict[str, int], dict[str, Array], str]] = {
+    "axis too high": ({"axis": 7}, {}, "along axis 7, where there are 4 axes"),
+    "axis too low": ({"axis": -(2**63)}, {}, "where there are 4 axes"),
+    "axis of another size": (
+        {"axis": -1}, {}, r"scale has the sizes \[4\], where \[3\] are asked for along axis -1"
+    ),
+    "no axis": ({}, {"w": normal(4, 3, 3, 3) > 0}, r"sizes \[4\], where \[3\] .* along axis 1"),
+    "no scale": ({"axis": 0}, {"ws": np.zeros(0, np.float32)}, r"scale has the sizes \[0\]"),
+    "few scales": ({"axis": 0}, {"ws": np.ones(3, np.float32)}, r"sizes \[3\], .* point \[4\]"),
+    "one scale": ({"axis": 0}, {"ws": np.float32([1])}, r"sizes \[1\], its zero point \[4\]"),
+    "few zero points": ({"axis": 0}, {"wz": np.zeros(3, np.int8)}, r"\[4\], its zero point \[3\]"),
+    "weights of another size": (
+        {"axis": 0}, {"w": normal(5, 4, 3, 3) > 0, "readout": normal(5, 3)}, r"sizes \[4\], where \[5\] are asked for"
+    ),
+    "blocks": ({"axis": 0, "block_size": 2}, {}, r"where \[2, 4, 3, 3\] are asked for"),
+    "blocks of less than one": ({"axis": 0, "block_size": -2}, {}, "block_size is -2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_scales_that_do_not_fit_are_refused_by_name(case: str) -> None:
+    attributes, other, told = MISFITS[case]
+    kept = {**QUANTISED, **{k: v.astype(np.int8) if k == "w" else v for k, v in other.items()}}
+    body = [
+        node("QuantizeLinear", ["x", *S], "q"),
+        node("DequantizeLinear", ["q", *S], "d"),
+        node("DequantizeLinear", ["w", "ws", "wz"], "w_d", **attributes),
+        node("Conv", ["d", "w_d"], "c"),
+        node("GlobalAveragePool", ["c"], "g"),
+        node("Flatten", ["g"], "f"),
+        node("Gemm", ["f", "readout"], "logits"),
+    ]
+    proto = of_microsoft(body, {"x": ["N", 4, 6, 6]}, {"logits": ["N", 3]}, kept)
+    with pytest.raises(ModelError, match=f"node_w_d is malformed.* 'w' .* 'ws': .*{told}"):
+        onnxlrp.convert(proto)
+
+
+@pytest.mark.parametrize(
+    ("axis", "told"), [(9, "along axis 9, where there are 4"), (2, r"\[4\], where \[6\] are asked")]
+)
+def test_scales_that_do_not_fit_activations_are_refused_by_name(axis: int, told: str) -> None:
+    body = [
+        node("QuantizeLinear", ["x", "ws", "wz"], "q", axis=axis),
+        node("DequantizeLinear", ["q", "ws", "wz"], "d", axis=axis),
+        node("GlobalAveragePool", ["d"], "g"),
+        node("Flatten", ["g"], "f"),
+        node("Gemm", ["f", "readout"], "logits"),
+    ]
+    proto = of_microsoft(body, {"x": ["N", 4, 6, 6]}, {"logits": ["N", 3]}, QUANTISED)
+    with pytest.raises(ModelError, match=f"node_q is malformed.* 'q' .* 'ws': .*{told}"):
+        onnxlrp.convert(proto)
+
+
 def test_an_operator_without_a_counterpart_is_named_with_what_to_do() -> None:
     inputs = ["q", "w", "b", "s", "u", "", "zero", "one"]
     body = [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +13,9 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from onnxlrp.errors import ModelError
+from onnxlrp.graph.quantised import DEQUANTISED, READS
+from onnxlrp.graph.shapes import Dim, alike, dims_of
 from onnxlrp.graph.tensors import SMALL
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +38,77 @@ def widens(node: ir.Node) -> bool:
     x = node.inputs[0] if node.inputs else None
     tensor = None if x is None else x.const_value
     return tensor is not None and tensor.dtype in _NARROW and tensor.size > SMALL
+
+
+def check_scales(graph: ir.Graph, weights: Mapping[str, ir.Value]) -> None:
+    """Check that scales and zero points fit what they quantise, as far as sizes are known.
+
+    Parameters
+    ----------
+    graph : a quantised model's twin (`graph.quantised`), its shapes inferred
+    weights : the model's initializers, by name
+
+    Raises
+    ------
+    ModelError
+        An axis that there is not, or scales or zero points that are too few or too many for it.
+
+    """
+    for node in graph:
+        given = {name: attribute.value for name, attribute in node.attributes.items()}
+        if READS in node.metadata_props:
+            told = json.loads(node.metadata_props[READS])
+            if told["how"] != DEQUANTISED:
+                continue
+            given = {} if told["axis"] is None else {"axis": told["axis"]}
+            names = told["of"]
+            values = [node.outputs[0], *map(weights.get, names[1:])]
+        elif node.op_type == "DequantizeLinear":
+            values = list(node.inputs)
+            names = ["" if value is None else value.name for value in values]
+        else:
+            continue
+        q, scale, zero = [*map(_sizes, values), None][:3]
+        wrong = _misfit(q, scale, zero, given.get("axis", 1), given.get("block_size", 0))
+        if wrong:
+            raise ModelError(
+                f"{node.name} is malformed, by which '{names[0]}' is quantised, with scale "
+                f"'{names[1]}': {wrong}"
+            )
+
+
+def _sizes(value: ir.Value | None) -> Sequence[Dim] | None:
+    return None if value is None or value.shape is None else dims_of(value.shape)
+
+
+def _misfit(
+    q: Sequence[Dim] | None,
+    scale: Sequence[Dim] | None,
+    zero: Sequence[Dim] | None,
+    axis: int,
+    block: int,
+) -> str:
+    """Tell what does not fit, "" if nothing is known not to."""
+    sizes = [dim for dim in (scale or ()) if isinstance(dim, int)]
+    if scale is None or len(sizes) < len(scale):
+        return ""
+    count = math.prod(sizes)
+    if zero is not None and (
+        not alike(zero, scale) if block else math.prod(d or 1 for d in zero) not in (1, count)
+    ):
+        return f"its scale has the sizes {sizes}, its zero point {list(zero)}"
+    if q is None or (count == 1 and not block):
+        return ""
+    if not -len(q) <= axis < len(q):
+        return f"it is along axis {axis}, where there are {len(q)} axes"
+    if block < 0:
+        return f"its block_size is {block}"
+    wanted = list(q) if block else [q[axis]]
+    if block:
+        wanted[axis] = -(-size // block) if isinstance(size := q[axis], int) else size
+    if count and alike(sizes if block else [count], wanted):
+        return ""
+    return f"its scale has the sizes {sizes}, where {wanted} are asked for along axis {axis}"
 
 
 def hold_derived(graph: ir.Graph) -> None:

@@ -22,7 +22,7 @@ from onnxlrp.errors import InputError, ModelError
 from onnxlrp.files import check_regular
 from onnxlrp.graph.batch import free_batch
 from onnxlrp.graph.constants import fold
-from onnxlrp.graph.derived import hold_derived
+from onnxlrp.graph.derived import check_scales, hold_derived
 from onnxlrp.graph.editing import WHY
 from onnxlrp.graph.lifting import MINIMUM_OPSET, malformed, prepare, read_by
 from onnxlrp.graph.quantised import identify
@@ -110,6 +110,7 @@ def load(
             _hold(model.graph.initializers[name], content)
         weights = dict(model.graph.initializers)
         _normalise(model)
+        check_scales(model.graph, weights)
     if own is None:
         return LoadedModel(model, digest, tuple(notes))
     return LoadedModel(model, digest, tuple(notes), _graph_of(own), weights)
