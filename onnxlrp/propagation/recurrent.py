@@ -39,13 +39,16 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _USUAL = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 _NUMBERS: Mapping[str, Mapping[str, float | None]] = {
     "LeakyRelu": {"alpha": 0.01},
-    "ThresholdedRelu": {"alpha": 1.0},
+    "ThresholdedRelu": {"alpha": None},
     "Elu": {"alpha": 1.0},
     "HardSigmoid": {"alpha": 0.2, "beta": 0.5},
     "Affine": {"alpha": None, "beta": None},
     "ScaledTanh": {"alpha": None, "beta": None},
 }
-"""Numbers that a function takes, and ONNX's defaults; it has none where that is None."""
+"""Numbers that a function takes, and ONNX's defaults.
+
+None where there is none, or where onnxruntime takes another: of ThresholdedRelu 0, not 1.
+"""
 
 _PLAIN = ("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus")
 _KINDS = {kind.lower(): kind for kind in (*_NUMBERS, *_PLAIN)}
@@ -222,8 +225,9 @@ _RULES: Mapping[str, Mapping[str, Parameter]] = {
 def recurrent(crossing: Crossing) -> Sequence[tuple[ir.Value, Relevance]]:
     """Back through time: sums and layers by epsilon, products by the rule, functions unchanged.
 
-    `signal` gives gates nothing (Arras et al. 2017), `uniform` half of each product; `gradient` is
-    back-propagation through time.
+    `signal` gives gates nothing (Arras et al. 2017), under a reference what they change of the
+    signal that is there; `uniform` half of each product; `gradient` is back-propagation through
+    time.
     """
     operation = crossing.operation
     weights = crossing.input(2)

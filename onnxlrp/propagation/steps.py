@@ -132,16 +132,21 @@ class Rule:
         return s if self.is_gradient or is_zero(s) else x.change * s
 
     def product(self, relevance: Factor, a: Value, b: Value, y: Value) -> tuple[Factor, Factor]:
-        """Part the relevance of y = a b between a, the gate, and b."""
-        zero = self.crossing.emitter.zero
+        """Part the relevance of y = a b between a, the gate, and b.
+
+        Under a reference y changes by a (b - b⁰) + (a - a⁰) b⁰. A signal answers for the first
+        term alone: of the second it has no share, for it would be lost where b does not change.
+        """
+        zero, even = self.crossing.emitter.zero, self.crossing.rule == "uniform"
         if self.is_gradient:
             return relevance * b.now, relevance * a.now
-        if self.crossing.rule != "uniform":
-            return zero, relevance
-        if y.root is None:
-            return relevance * 0.5, relevance * 0.5
+        if b.root is None:
+            return (relevance * 0.5, relevance * 0.5) if even else (zero, relevance)
+        if is_zero(relevance):
+            return zero, zero
         s = self.share(relevance, y, zero)
-        return a.change * b.middle * s, b.change * a.middle * s
+        of_a, of_b = (b.middle, a.middle) if even else (b.root, a.now)
+        return a.change * of_a * s, b.change * of_b * s
 
     def function(self, relevance: Factor, f: Function, z: Value, y: Value) -> Factor:
         """Cross y = f(z)."""

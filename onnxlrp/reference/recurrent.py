@@ -1,7 +1,8 @@
 """LSTM, GRU and RNN in float64: the plain operators that they are short for, step after step.
 
 A step is written as nodes of ONNX, and relevance crosses those one by one: products of a gate and a
-signal by the operator's rule, all that is linear by epsilon, functions of one value unchanged. What
+signal by the operator's rule, all that is linear by epsilon, functions of one value unchanged.
+Under a reference a signal answers by `signal` for g (s - s⁰), and its gate for (g - g⁰) s⁰. What
 arrives at a state that the sequence starts from, and that is a constant, a bias took.
 """
 
@@ -294,25 +295,42 @@ def cross(
         live = [name in tape.followed for name in node.input]
         if not any(live) or all(r is None for r in came):
             continue
+        at = [tape.values[name] for name in node.input]
+        base = None if root is None else [root.tape.values[name] for name in node.input]
+        gated = node.op_type == "Mul" and node.output[0] not in tape.functions
+        if gated and base is not None and rule in ("signal", "taylor"):
+            (r,) = came
+            assert r is not None
+            (g, s), (g0, s0) = at, base
+            change = g * s - g0 * s0
+            ratio = r / (change + np.where(change < 0, -epsilon, epsilon))
+            parts = [(g - g0) * s0 * ratio, g * (s - s0) * ratio]
+            stabiliser += float(r.sum() - sum(part.sum() for part in parts))
+            _add(found, node.input, parts)
+            continue
         own, parameters = "epsilon", {"epsilon": epsilon}
         if rule == "gradient":
             own, parameters = "gradient", {}
         elif node.output[0] in tape.functions:
             own, parameters = "pass", {}
-        elif node.op_type == "Mul":
+        elif gated:
             own, parameters = rule, {"stabiliser": epsilon}
         done = propagate(
             node,
-            [tape.values[name] for name in node.input],
+            at,
             came,
             own,
             parameters,
             live,
-            root=None if root is None else [root.tape.values[name] for name in node.input],
+            root=base,
         )
         bias += float(done.bias.sum())
         stabiliser += float(done.stabiliser.sum())
-        for name, part in zip(node.input, done.relevance, strict=True):
-            if part is not None:
-                found[name] = found[name] + part if name in found else part
+        _add(found, node.input, done.relevance)
     return found, bias, stabiliser
+
+
+def _add(found: dict[str, Array], names: Sequence[str], parts: Sequence[Array | None]) -> None:
+    for name, part in zip(names, parts, strict=True):
+        if part is not None:
+            found[name] = found[name] + part if name in found else part
