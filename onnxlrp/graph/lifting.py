@@ -24,6 +24,9 @@ from onnxlrp.graph.texts import dictionary
 MINIMUM_OPSET = 18
 """Opset that older models are lifted to; explainers are never written below it."""
 
+_LARGEST = 1 << 30
+"""Size of an axis; onnx's own inference counts up to it in places."""
+
 # From here on, what changed up to opset 18 is written out in `_lift_reductions`.
 _NEARLY = 13
 # Scan lost its batch.
@@ -92,6 +95,12 @@ def prepare(
     sort(proto.graph)
     notes = [*leave_out(proto.graph), *turned(proto.graph)]
     constant = {tensor.name for tensor in proto.graph.initializer}
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value > _LARGEST:
+                raise ModelError(
+                    f"the model is malformed: '{value.name}' has an axis of size {dim.dim_value}"
+                )
     for value in proto.graph.input:
         if value.type.HasField("map_type"):
             raise ModelError(dictionary(proto.graph, value.name))

@@ -13,6 +13,8 @@ from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Tensor
 from onnxlrp.propagation.registry import ObstacleError
 
+_STRIDE = 4096
+
 
 @dataclass(frozen=True)
 class Taps:
@@ -119,12 +121,18 @@ def window_of(operation: Operation, kernel: Sequence[int]) -> Window:
     Raises
     ------
     ObstacleError
-        If `auto_pad` makes the padding depend on a size that is not known.
+        If `auto_pad` makes the padding depend on a size that is not known, or a stride is so large
+        that what lies between its steps cannot be written out.
 
     """
     attributes = operation.attributes
     rank = len(kernel)
     strides = tuple(attributes.get("strides") or (1,) * rank)
+    if max(strides, default=1) > _STRIDE:
+        raise ObstacleError(
+            f"it moves by {max(strides)} at a time, and {_STRIDE} is the most",
+            "cut the input down to what is looked at",
+        )
     dilations = tuple(attributes.get("dilations") or (1,) * rank)
     pads = tuple(attributes.get("pads") or (0,) * (2 * rank))
     automatic = str(attributes.get("auto_pad", "NOTSET"))

@@ -288,3 +288,16 @@ def test_of_a_domain_that_is_imported_twice_the_last_counts(opsets, first):
     softmax = np.exp(x) / np.exp(x).sum(axis=2, keepdims=True)
     np.testing.assert_allclose(explained.values["y"], softmax.reshape(5, 6) @ W, rtol=1e-5)
     np.testing.assert_array_equal(explained.values["y"], run(proto, {"x": x})["y"])
+
+
+def test_a_size_that_nothing_holds_ends_before_anyone_counts_up_to_it():
+    with pytest.raises(OnnxlrpError, match="'y' has an axis of size 4611686018427387904"):
+        load(unchecked([node("Gemm", ["x", "w"])], output=("N", 2**62)))
+
+
+def test_a_stride_beyond_all_pictures_is_refused():
+    pool = node("AveragePool", ["x"], "p", kernel_shape=[1, 1], strides=[10**7, 1])
+    body = [pool, node("Flatten", ["p"], "f"), node("Gemm", ["f", "w"])]
+    proto = unchecked(body, {"x": ["N", 1, 2, 3]}, {"w": normal(3, 3)})
+    with pytest.raises(onnxlrp.UnsupportedError, match="moves by 10000000 at a time"):
+        onnxlrp.convert(proto)
