@@ -669,7 +669,9 @@ MISFITS: dict[str, tuple[dict[str, int], dict[str, Array], str]] = {
     "one scale": ({"axis": 0}, {"ws": np.float32([1])}, r"sizes \[1\], its zero point \[4\]"),
     "few zero points": ({"axis": 0}, {"wz": np.zeros(3, np.int8)}, r"\[4\], its zero point \[3\]"),
     "weights of another size": (
-        {"axis": 0}, {"w": normal(5, 4, 3, 3) > 0, "readout": normal(5, 3)}, r"sizes \[4\], where \[5\] are asked for"
+        {"axis": 0},
+        {"w": normal(5, 4, 3, 3) > 0, "readout": normal(5, 3)},
+        r"sizes \[4\], where \[5\] are asked for",
     ),
     "blocks": ({"axis": 0, "block_size": 2}, {}, r"where \[2, 4, 3, 3\] are asked for"),
     "blocks of less than one": ({"axis": 0, "block_size": -2}, {}, "block_size is -2"),
