@@ -22,6 +22,7 @@ from onnxlrp.graph.bodies import (
     integers,
     traditional,
 )
+from onnxlrp.graph.trees import even
 
 FLOAT, INT64, STRING = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.STRING)
 
@@ -298,6 +299,14 @@ def _tree_classifier(call: Call) -> Lines:
     The first then has 1 - p, or 1 - z where all weights are positive, for z is a probability, else
     -z.
     """
+    for group, names in (
+        ("nodes", ("treeids", "nodeids", "modes")),
+        ("class", ("treeids", "nodeids", "ids", "weights")),
+    ):
+        try:
+            even({f"{group}_{name}": call.get(f"{group}_{name}", []) for name in names})
+        except ValueError as error:
+            raise ValueError(f"{call.node.name} (TreeEnsembleClassifier): {error}") from None
     ids, base = list(call.get("class_ids", [])), list(call.get("base_values", []))
     weights = list(call.get("class_weights", []))
     labels, kind = _labels(call)

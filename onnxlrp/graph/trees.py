@@ -114,6 +114,13 @@ def leaves_of(operator: str, attributes: Mapping[str, Any], kind: type[np.floati
     return _table(found, kind, mean + (base if base.size else 0.0))
 
 
+def even(lists: Mapping[str, Sequence[Any]]) -> None:
+    """Raise ValueError where lists that belong together differ in length."""
+    if len({len(entries) for entries in lists.values()}) > 1:
+        listing = ", ".join(f"{name} has {len(entries)}" for name, entries in lists.items())
+        raise ValueError(f"its lists differ in length: {listing}")
+
+
 def _plain(value: Any) -> Any:
     return value.numpy() if hasattr(value, "numpy") else value
 
@@ -125,13 +132,12 @@ def _regressor(a: Mapping[str, Any]) -> tuple[dict[Any, _Node], list[Any], int]:
     def given(name: str) -> Any:
         return a.get(f"{name}_as_tensor", a.get(name, []))
 
+    even({name: a[name] for name in ("nodes_treeids", "nodes_nodeids", "nodes_modes")})
+    said = {f"target_{name}": a[f"target_{name}"] for name in ("treeids", "nodeids", "ids")}
+    even(said | {"target_weights": given("target_weights")})
     keys = list(zip(a["nodes_treeids"], a["nodes_nodeids"], strict=True))
     values: dict[Any, Array] = {}
-    for tree, node, target, weight in zip(
-        *(a[f"target_{name}"] for name in ("treeids", "nodeids", "ids")),
-        given("target_weights"),
-        strict=True,
-    ):
+    for tree, node, target, weight in zip(*said.values(), given("target_weights"), strict=True):
         values.setdefault((tree, node), np.zeros(columns))[target] += weight
     rates, tracks = list(given("nodes_hitrates")), a.get("nodes_missing_value_tracks_true", [])
     nodes: dict[Any, _Node] = {}

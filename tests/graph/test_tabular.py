@@ -325,6 +325,15 @@ def test_a_class_without_a_leaf_has_its_base_value(transform):
         np.testing.assert_allclose(total, score - score[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["class_treeids", "class_nodeids", "nodes_modes"])
+def test_lists_of_several_lengths_are_told_by_the_node(name):
+    proto = forest([0] * 6, MIXED, 2, **ONE)
+    given = next(a for a in proto.graph.node[0].attribute if a.name == name)
+    (given.ints or given.strings).pop()
+    with pytest.raises(ModelError, match=rf"node_scores \(TreeEnsembleClassifier.*{name} has"):
+        onnxlrp.convert(proto, EPSILON)
+
+
 def test_whole_numbers_are_compared_as_real_ones():
     proto = forest([0] * 6, MIXED, 2, kind=INT64, **ONE)
     x = np.array([[0, 1, -1], [2, -1, 0], [1, 0, 3]], np.int64)

@@ -228,7 +228,8 @@ def test_nodes_that_lead_in_a_circle_are_refused():
         ),
         ({"nodes_featureids": [0, 1]}, "incomplete"),
         ({"target_ids": [0, 0, 0, 0, 0, 0, 7]}, "incomplete"),
-        ({"nodes_treeids": [0] * 9}, "argument 2"),
+        ({"nodes_treeids": [0] * 9}, "treeids has 9, nodes_nodeids has 10"),
+        ({"target_ids": [0]}, "differ in length: .* target_ids has 1, target_weights has"),
     ],
 )
 def test_what_is_incomplete_is_refused_by_the_node(changed, reason):
