@@ -188,8 +188,22 @@ def of_microsoft(
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
+def as_torch_exports_it(d: Definition) -> onnx.ModelProto:
+    """Constants are nodes."""
+    proto = qdq(d)
+    held = [
+        helper.make_node("Constant", [], [tensor.name], value=tensor)
+        for tensor in proto.graph.initializer
+    ]
+    nodes = [*held, *proto.graph.node]
+    del proto.graph.node[:], proto.graph.initializer[:]
+    proto.graph.node.extend(nodes)
+    return proto
+
+
 FORMS = {
     "QDQ": (qdq, False, False),
+    "QDQ of constants, per channel": (as_torch_exports_it, True, False),
     "QDQ, per channel": (qdq, True, False),
     "QDQ, int8": (qdq, True, True),
     "QOperator": (qoperator, False, False),

@@ -173,6 +173,7 @@ def split(proto: onnx.ModelProto, weights: Iterable[onnx.TensorProto]) -> onnx.G
     graph = proto.graph
     if not any(key_of(node) in (*WRITERS, *PACKED) for node in graph.node):
         return None
+    _hold(graph)
     own = onnx.GraphProto()
     own.CopyFrom(graph)
     constant = {t.name: t for t in (*graph.initializer, *weights)}
@@ -187,3 +188,18 @@ def split(proto: onnx.ModelProto, weights: Iterable[onnx.TensorProto]) -> onnx.G
     graph.value_info.extend(v for v in own.value_info if v.name not in twin.scales)
     graph.initializer.extend(twin.constants)
     return own
+
+
+def _hold(graph: onnx.GraphProto) -> None:
+    """Make initializers of tensors that nodes hold: how a scale is read depends on its sizes."""
+    put_out = {value.name for value in graph.output}
+    nodes = []
+    for node in graph.node:
+        tensor = attribute_of(node, "value", None)
+        if key_of(node) == "Constant" and tensor is not None and node.output[0] not in put_out:
+            graph.initializer.add().CopyFrom(tensor)
+            graph.initializer[-1].name = node.output[0]
+        else:
+            nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
+    del graph.node[:]
+    graph.node.extend(nodes)
