@@ -180,6 +180,12 @@ def _functions(operation: Operation, directions: int) -> list[Function]:
     """Return the functions of all directions, one after the other, as ONNX lists them."""
     attributes = operation.attributes
     names = attributes.get("activations") or _USUAL[operation.operator] * directions
+    each = len(_USUAL[operation.operator])
+    if len(names) != each * directions:
+        fail(
+            f"it names {len(names)} functions, and each of its {directions} directions has {each}",
+            "export the model again",
+        )
     left = {n: list(attributes.get(f"activation_{n}") or ()) for n in ("alpha", "beta")}
     found = []
     for name in names:
@@ -200,16 +206,32 @@ def _check(operation: Operation, live: frozenset[int]) -> None:
     for place, what in ((1, "weight"), (2, "weight"), (3, "bias"), (7, "peephole weight")):
         value = operation.input(place)
         if value is not None and id(value) in live:
-            fail(f"its {what} '{value.name}' depends on the explained input", "it may not")
-    for value in (*live_inputs(operation, live), *operation.outputs, *operation.inputs[1:3]):
+            fail(
+                f"its {what} '{value.name}' depends on the explained input",
+                "export the model with fixed weights, or write each step as MatMuls",
+            )
+    w, r = operation.input(1), operation.input(2)
+    if w is None or r is None:
+        fail("it has no weights", "export the model again")
+    for value in (*live_inputs(operation, live), *operation.outputs, w, r):
         if value is not None:
             static_shape(value)
-    r = operation.inputs[2]
-    assert r is not None
+    assert w.shape is not None
     assert r.shape is not None
-    directions, *sizes = dims_of(r.shape)
-    if not isinstance(directions, int) or not all(isinstance(size, int) for size in sizes):
+    found = dims_of(r.shape)
+    if not all(isinstance(size, int) for size in found):
         fail("the number of its units is not known", "export the model with fixed weights")
+    directions = 1 + (operation.attributes.get("direction") == "bidirectional")
+    size = found[-1] if found else 0
+    wanted = (directions, _GATES[operation.operator] * size if isinstance(size, int) else 0, size)
+    of_w = zip(dims_of(w.shape), wanted[:2], strict=False)
+    fits = found == wanted and size and len(w.shape) == 3
+    if not fits or any(isinstance(has, int) and has != size for has, size in of_w):
+        fail(
+            f"its weights W {list(dims_of(w.shape))} and R {list(found)} are not those of "
+            f"{directions} x {_GATES[operation.operator]} gates",
+            "export the model again",
+        )
     _functions(operation, directions)
 
 

@@ -293,11 +293,22 @@ def test_several_classes_of_one_sample_in_one_run(op):
         # onnxruntime takes 0, ONNX says 1.
         (["ThresholdedRelu", "Tanh", "Tanh"], "alpha of its ThresholdedRelu"),
         (["Sigmoid", "Cube", "Tanh"], "Cube"),
+        (["Sigmoid", "Tanh"], "names 2 functions, and each of its 1 directions has 3"),
     ],
 )
 def test_functions_that_nothing_is_known_of(names, reason):
     proto, _, _ = network("LSTM", activations=names)
     with pytest.raises(UnsupportedError, match=reason):
+        onnxlrp.convert(proto, lines("*: epsilon"))
+
+
+@pytest.mark.parametrize("r", [np.float32(1), np.zeros((0, GATES["GRU"] * H, H), "f")])
+def test_weights_of_no_direction(r):
+    proto, _, _ = network("GRU")
+    (kept,) = (one for one in proto.graph.initializer if one.name == "r")
+    kept.CopyFrom(onnx.numpy_helper.from_array(np.asarray(r), "r"))
+    del proto.graph.value_info[:]
+    with pytest.raises(UnsupportedError, match=r"R \[.*\] are not those of 1 x 3 gates"):
         onnxlrp.convert(proto, lines("*: epsilon"))
 
 
@@ -311,5 +322,5 @@ def test_weights_that_depend_on_the_input():
     nodes = list(moved.graph.node)
     del moved.graph.node[:]
     moved.graph.node.extend([nodes[0], scaled, times, *nodes[1:]])
-    with pytest.raises(UnsupportedError, match="weight 'scaled' depends"):
+    with pytest.raises(UnsupportedError, match=r"weight 'scaled' depends.*fixed weights"):
         onnxlrp.convert(moved, lines("*: epsilon"))
