@@ -681,6 +681,7 @@ MISFITS: dict[str, tuple[dict[str, int], dict[str, Array], str]] = {
     "no scale": ({"axis": 0}, {"ws": np.zeros(0, np.float32)}, r"scale has the sizes \[0\]"),
     "few scales": ({"axis": 0}, {"ws": np.ones(3, np.float32)}, r"sizes \[3\], .* point \[4\]"),
     "one scale": ({"axis": 0}, {"ws": np.float32([1])}, r"sizes \[1\], its zero point \[4\]"),
+    "no zero point": ({"axis": 0}, {"wz": np.zeros(0, np.int8)}, r"its zero point \[0\]"),
     "few zero points": ({"axis": 0}, {"wz": np.zeros(3, np.int8)}, r"\[4\], its zero point \[3\]"),
     "weights of another size": (
         {"axis": 0},

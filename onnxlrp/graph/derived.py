@@ -93,9 +93,8 @@ def _misfit(
     if scale is None or len(sizes) < len(scale):
         return ""
     count = math.prod(sizes)
-    if zero is not None and (
-        not alike(zero, scale) if block else math.prod(d or 1 for d in zero) not in (1, count)
-    ):
+    offsets = 1 if zero is None else math.prod(dim for dim in zero if isinstance(dim, int))
+    if zero is not None and (not alike(zero, scale) if block else offsets not in (1, count)):
         return f"its scale has the sizes {sizes}, its zero point {list(zero)}"
     if q is None or (count == 1 and not block):
         return ""
