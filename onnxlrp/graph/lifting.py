@@ -95,7 +95,7 @@ def prepare(
     sort(proto.graph)
     notes = [*leave_out(proto.graph), *turned(proto.graph)]
     constant = {tensor.name for tensor in proto.graph.initializer}
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+    for value in (*proto.graph.input, *proto.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value > _LARGEST:
                 raise ModelError(
