@@ -12,7 +12,7 @@ gate's function is applied to. A share t = R / stab(z) goes to x by t W, and to 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from onnxlrp.propagation import layout
@@ -167,7 +167,7 @@ def summed(shares: Sequence[Factor], weights: Weights, zero: Tensor, first: int 
 
 def lstm(cell: Cell, came: Came) -> Sent:
     """c = f c_before + i g, h = o tanh(c)."""
-    rule, zero, outer = cell.rule, cell.zero, cell.functions[2]
+    rule, zero, outer = cell.rule, cell.zero, replace(cell.functions[2], clip=None)
     c, c_before = _remembered(cell)
     i, g, o = cell.seeing(0, c_before), cell.gate(3, 1), cell.seeing(1, c)
     f = _forgetting(cell, i, c_before)
