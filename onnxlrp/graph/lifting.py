@@ -24,7 +24,7 @@ from onnxlrp.graph.texts import dictionary
 MINIMUM_OPSET = 18
 """Opset that older models are lifted to; explainers are never written below it."""
 
-_LARGEST = 1 << 30
+_LARGEST = 1 << 32
 """Size of an axis; onnx's own inference counts up to it in places."""
 
 # From here on, what changed up to opset 18 is written out in `_lift_reductions`.
