@@ -1,6 +1,7 @@
 """What docs/deployment.md shows is run as it stands there."""
 
 import concurrent.futures
+import http.server
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,15 +18,18 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
 import onnxlrp
 from onnxlrp.demo import MODEL, PREPROCESSING
+from onnxlrp.running import triton
 
 PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text("utf-8")
 PLAIN, BINDING, BATCHES = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 (SERVICE,) = re.findall(r"```python service\n(.*?)```", PAGE, re.S)
+(CLIENT,) = re.findall(r"```python client\n(.*?)```", PAGE, re.S)
 (NODE,) = re.findall(r"```js\n(.*?)```", PAGE, re.S)
 
 
@@ -141,6 +146,48 @@ def test_the_service_survives_bad_requests(service, pixels):
             post(address, body)
         assert refused.value.code == status
     assert post(service, png(pixels[0]))["class"] in range(10)
+
+
+class _Server(http.server.BaseHTTPRequestHandler):
+    """Answers as Triton does, by the protocol that it shares with KServe."""
+
+    def do_POST(self) -> None:
+        assert self.path == f"/v2/models/{self.server.home.name}/infer"
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        feeds = {
+            tensor["name"]: np.array(
+                tensor["data"], {"FP32": np.float32, "INT64": np.int64}[tensor["datatype"]]
+            ).reshape(tensor["shape"])
+            for tensor in request["inputs"]
+        }
+        feeds["target"] = feeds["target"].reshape(len(feeds["image"]))
+        session = onnxruntime.InferenceSession(self.server.home / "1" / "model.onnx")
+        names = [output["name"] for output in request["outputs"]]
+        outputs = [
+            {"name": name, "shape": array.shape, "data": array.ravel().tolist()}
+            for name, array in zip(names, session.run(names, feeds), strict=True)
+        ]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"outputs": outputs}).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def test_the_client_of_a_triton_server(tmp_path, pixels, expected):
+    with as_file(files("onnxlrp.bundled") / MODEL) as model:
+        home = triton.explainer_path(tmp_path, model).parents[1]
+        triton.save(onnxlrp.convert(model), home / "1" / "model.onnx")
+    with http.server.HTTPServer(("127.0.0.1", 0), _Server) as server:
+        server.home = home
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        names: dict = {
+            "images": PREPROCESSING.values(pixels),
+            "address": f"http://127.0.0.1:{server.server_port}",
+        }
+        exec(CLIENT, names)
+    np.testing.assert_allclose(names["relevance"], expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.slow

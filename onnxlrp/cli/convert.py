@@ -23,7 +23,7 @@ from onnxlrp.files import naming, write
 
 @click.command(short_help="Compile a classifier into its explainer.")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("explainer", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("explainer", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @composite_options
 @graph_options
 @preprocessing_options
@@ -33,6 +33,13 @@ from onnxlrp.files import naming, write
     metavar="FILE",
     help="Names of a table's features in the order of the model, one a line, or JSON; they find "
     "its columns.",
+)
+@click.option(
+    "--triton",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Instead of EXPLAINER, write DIR/MODEL_explainer/1/model.onnx and its config.pbtxt: a "
+    "model repository of Triton, or KServe.",
 )
 @click.option("--external-data", is_flag=True, help="Write the weights into a file beside it.")
 @click.option(
@@ -46,8 +53,9 @@ from onnxlrp.files import naming, write
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def convert(
     model: Path,
-    explainer: Path,
+    explainer: Path | None,
     features: Path | None,
+    triton: Path | None,
     external_data: bool,
     load_check: bool,
     verify: bool,
@@ -60,8 +68,15 @@ def convert(
     `weights`, and returns MODEL's outputs and `relevance`, in the input's shape.
     """
     start = time.perf_counter()
+    if (explainer is None) == (triton is None):
+        raise click.UsageError("give either EXPLAINER, a file, or --triton DIR")
+    if triton is not None:
+        from onnxlrp.running.triton import explainer_path
+
+        explainer = explainer_path(triton, model)
+    assert explainer is not None
     _refuse_own_model(model, explainer)
-    if not explainer.parent.is_dir():
+    if triton is None and not explainer.parent.is_dir():
         raise InputError(f"{explainer.parent}: no such folder to write the explainer to")
 
     import onnxlrp
@@ -70,13 +85,23 @@ def convert(
 
     names = load_labels(features) if features else ()
     conversion = onnxlrp.convert(model, features=names, **conversion_arguments(options))
-    with naming(explainer):
-        loaded = conversion.save(explainer, external_data=external_data, check=load_check)
+    alone = ""
+    if triton is None:
+        with naming(explainer):
+            loaded = conversion.save(explainer, external_data=external_data, check=load_check)
+    else:
+        from onnxlrp.running.triton import save
+
+        loaded, alone = save(conversion, explainer, external_data=external_data, check=load_check)
     reads_tokens = any("int" in dtype and len(shape) == 2 for _, dtype, shape in conversion.inputs)
     copied = _with_tokenizer(model, explainer) if reads_tokens else None
     seconds = time.perf_counter() - start
-    unproven = ["onnxruntime is not installed: that the explainer loads is not checked"]
-    for warning in (*conversion.warnings, *(unproven if load_check and not loaded else ())):
+    warnings = [*conversion.warnings]
+    if load_check and not loaded:
+        warnings.append("onnxruntime is not installed: that the explainer loads is not checked")
+    if alone:
+        warnings.append(f"max_batch_size is 0, so Triton runs each request alone: {alone}")
+    for warning in warnings:
         echo(f"Warning: {warning}", err=True)
     if as_json:
         files = {"model": tables.file_size(model), "explainer": tables.file_size(explainer)}

@@ -26,7 +26,7 @@ from onnxlrp.compiler.reunion import reunite
 from onnxlrp.compiler.several import takes_several
 from onnxlrp.compiler.start import read_start
 from onnxlrp.compiler.walk import propagate
-from onnxlrp.errors import InputError
+from onnxlrp.errors import InputError, ModelError
 from onnxlrp.graph.analysis import analyse, non_negative
 from onnxlrp.graph.canonical import Array, Network, Operation
 from onnxlrp.graph.gates import bounded_values
@@ -44,6 +44,7 @@ from onnxlrp.inputs.presets import doubts, misfits
 from onnxlrp.inputs.references import NAMES, read_reference
 from onnxlrp.inputs.targets import Difference
 from onnxlrp.propagation.formulas import Parameter
+from onnxlrp.runtime import open_session
 
 Reference = Array | str | os.PathLike[str]
 """What contributions are differences from, as `read_reference` takes it."""
@@ -300,11 +301,20 @@ def convert(
         None if isinstance(model, onnx.ModelProto) else Path(model),
     )
     if dynamic_batch:
-        prove_batch(
-            result.to_proto(),
-            None if flow.chooser is None else flow.chooser.name,
-            {mask.name or "" for mask in flow.masks.values()},
-        )
+        proto = result.to_proto()
+        session = open_session(proto.SerializeToString(), "the explainer", "cpu")
+        try:
+            prove_batch(
+                proto.graph,
+                session,
+                None if flow.chooser is None else flow.chooser.name,
+                {mask.name or "" for mask in flow.masks.values()},
+            )
+        except ModelError as error:
+            raise ModelError(
+                f"{error}; convert without --dynamic-batch, or export the model with a symbolic "
+                "batch"
+            ) from error
     return result
 
 

@@ -15,6 +15,7 @@ OWN = {
     "test_tables.py": (
         *("sklearn", "skl2onnx", "onnxmltools", "lightgbm", "xgboost", "catboost", "shap"),
     ),
+    "test_triton.py": ("tritonclient",),
 }
 """Peers of a module that needs none of the others'."""
 
@@ -24,6 +25,7 @@ def missing(peers: Sequence[str]) -> list[str]:
 
 
 MISSING = missing(PEERS)
+REQUIRED = (*PEERS, "tritonclient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,8 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # Options of a conftest.py are known only where its folder is named on the command line.
-    if MISSING and config.getoption("--peers-required", False):
-        raise pytest.UsageError(f"not installed: {', '.join(MISSING)}")
+    if missing(REQUIRED) and config.getoption("--peers-required", False):
+        raise pytest.UsageError(f"not installed: {', '.join(missing(REQUIRED))}")
     if config.getoption("--peers-required", False) and config.getoption("numprocesses", 0):
         raise pytest.UsageError("what was compared is counted in one process: give -n 0")
     if not MISSING:
