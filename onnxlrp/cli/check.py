@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from onnxlrp.cli.options import target_number
-from onnxlrp.cli.terminal import clean, echo
+from onnxlrp.cli.terminal import clean, dump, echo
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from onnxlrp.audit import Audit, Layer
+    from onnxlrp.cli.layout import Table
     from onnxlrp.inputs.targets import Difference
 
 
@@ -91,7 +89,7 @@ def check(
 
         write(plot, lambda buffer: draw(audit, buffer))
     if as_json:
-        echo(json.dumps(as_object(audit), indent=2))
+        dump(as_object(audit))
     else:
         show(audit)
     if not audit.passed:
@@ -116,9 +114,9 @@ def audited(model: Path, explainer: Path, **options: Any) -> Audit:
 def _layers(audit: Audit) -> Table:
     """List the layers that do something to relevance, from the score to the input."""
     from onnxlrp.audit.words import percent
-    from onnxlrp.cli import tables
+    from onnxlrp.cli.layout import table
 
-    columns = "node rule relevance_in> out> bias> stabiliser> unexplained> off_float64>"
+    columns = "node rule in> out> bias> stabiliser> unexplained> off_float64>"
     beyond = any(layer.beyond for layer in audit.layers)
     if beyond:
         columns = columns.replace("stabiliser>", "stabiliser> by_rule>")
@@ -136,7 +134,7 @@ def _layers(audit: Audit) -> Table:
         )
 
     rows = [row(layer) for layer in audit.layers if layer.acts]
-    return tables.table(columns, rows)
+    return table(columns, rows)
 
 
 def as_object(audit: Audit) -> dict[str, Any]:

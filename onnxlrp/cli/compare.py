@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from onnxlrp.cli.options import (
     preprocessing_options,
     target_number,
 )
-from onnxlrp.cli.terminal import echo
+from onnxlrp.cli.terminal import dump, echo
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
 from onnxlrp.files import write, write_csv
@@ -145,7 +144,7 @@ def compare(
         drawn = _drawn(pairs, collect(data, 3) if data else (), shown or preprocessing)
         write(plot, lambda file: drawn.save(file, format="PNG"))
     if as_json:
-        echo(json.dumps([_as_object(pair) for pair in pairs], indent=1))
+        dump([_as_object(pair) for pair in pairs])
     else:
         _show(pairs)
     worst = max(pair.measures[pair.worst()[0]]["relative max"] for pair in pairs)
@@ -196,7 +195,7 @@ def _verdict(pair: Pair) -> str:
 
 
 def _show(pairs: Sequence[Pair]) -> None:
-    from onnxlrp.cli import tables
+    from onnxlrp.cli import layout, tables
 
     for pair in pairs:
         rows = [
@@ -204,7 +203,7 @@ def _show(pairs: Sequence[Pair]) -> None:
             for measure, median, worst, item in _summary(pair)
         ]
         echo(f"{pair.other.origin} against {pair.one.origin}, {len(pair.measures)} items")
-        tables.show(tables.table("name median> worst> of", rows))
+        tables.show(layout.table("measure median> worst> of", rows))
         for note in pair.notes:
             echo(f"Note: {note}")
         echo(_verdict(pair))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from onnxlrp.cli.options import (
     graph_options,
     preprocessing_options,
 )
-from onnxlrp.cli.terminal import echo
+from onnxlrp.cli.terminal import dump, echo
 from onnxlrp.errors import InputError
 from onnxlrp.files import naming, write
 
@@ -120,7 +119,7 @@ def convert(
     audit = audited(model, explainer) if verify else None
     if as_json:
         told = {} if audit is None else {"audit": as_object(audit)}
-        echo(json.dumps(summary | told, indent=2))
+        dump(summary | told)
     elif audit is not None:
         echo()
         show(audit)

@@ -336,7 +336,7 @@ def _for_each(path: Path, count: int, noun: str, of: str) -> NDArray[Any]:
 
 def show(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the means, and the differences to the first method."""
-    from onnxlrp.cli import tables
+    from onnxlrp.cli import layout, tables
     from onnxlrp.evaluation.study import Interval
 
     found = {
@@ -351,8 +351,8 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
             (method, found[measure, method, None], found.get((measure, method, methods[0]), ""))
             for method in methods
         ]
-        columns = f"name {measure.replace(' ', '_')}> minus_the_first>"
-        tables.show(tables.table(columns, lines))
+        columns = f"method {measure.replace(' ', '_')}> minus_the_first>"
+        tables.show(layout.table(columns, lines))
 
 
 def show_randomised(
@@ -365,7 +365,7 @@ def show_randomised(
     """Print and write, layer by layer from the top, how maps change as weights are shuffled."""
     import json
 
-    from onnxlrp.cli import tables
+    from onnxlrp.cli import layout, tables
     from onnxlrp.evaluation.randomisation import randomise
     from onnxlrp.evaluation.study import interval
     from onnxlrp.files import write
@@ -383,7 +383,7 @@ def show_randomised(
             f"of {len(feeds)} samples"
         )
         tables.show(
-            tables.table("node correlation>", [(layer, str(steps[layer])) for layer in layers])
+            layout.table("node correlation>", [(layer, str(steps[layer])) for layer in layers])
         )
     whole = {
         "samples": len(feeds),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import sys
 import warnings
 from typing import Any
 
@@ -32,6 +34,9 @@ class OneLineErrors(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that `ctx` names."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # What an encoding lacks is written out, as on stderr.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _warn

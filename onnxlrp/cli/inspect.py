@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from onnxlrp.cli.options import (
     graph_options,
     preprocessing_options,
 )
-from onnxlrp.cli.terminal import echo
+from onnxlrp.cli.terminal import dump, echo
 from onnxlrp.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def inspect(model: Path, each: bool, as_json: bool, **options: Any) -> None:
     except UnsupportedError as error:
         if as_json:
             obstacles = [asdict(obstacle) for obstacle in error.obstacles]
-            echo(json.dumps({"obstacles": obstacles}, indent=2))
+            dump({"obstacles": obstacles})
         else:
             tables.show(tables.obstacles(error.obstacles))
         count = len(error.obstacles)
@@ -62,7 +61,7 @@ def inspect(model: Path, each: bool, as_json: bool, **options: Any) -> None:
     for warning in conversion.warnings:
         echo(f"Warning: {warning}", err=True)
     if as_json:
-        echo(json.dumps(tables.summary(conversion), indent=2))
+        dump(tables.summary(conversion))
         return
     rules = tables.nodes(conversion) if each else tables.rules(conversion)
     tables.show(rules, tables.values(conversion.inputs, conversion.outputs))
@@ -97,7 +96,7 @@ def _show_explainer(proto: onnx.ModelProto, contract: Contract, as_json: bool) -
             "inputs": [item._asdict() for item in inputs],
             "outputs": [item._asdict() for item in outputs],
         }
-        echo(json.dumps(summary, indent=2))
+        dump(summary)
         return
     preprocessing = contract.preprocessing
     echo(f"An explainer, written by onnxlrp {contract.version}")

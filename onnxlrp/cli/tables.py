@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich import box
-from rich.table import Table
+import click
 
-from onnxlrp.cli.terminal import console
+from onnxlrp.cli.layout import Table, lines, table
+from onnxlrp.cli.terminal import screen
 
 if TYPE_CHECKING:
     import onnx
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from onnxlrp.compiler.composite import Composite
     from onnxlrp.compiler.conversion import Conversion, ExplainedNode
     from onnxlrp.errors import Obstacle
-
-NAMES = ("node", "operator", "line", "value", "name")
-NAME_WIDTH = 28
-WIDE = 10_000
 
 Shape = tuple[int | str | None, ...]
 
@@ -48,15 +44,8 @@ def value(info: onnx.ValueInfoProto) -> Value:
 
 def show(*tables: Table) -> None:
     """Print tables on stdout, each with an empty line below."""
-    # Names of nodes and shapes hold brackets, which rich would read as markup.
-    out = console()
-    screen = out.width
-    for table in tables:
-        # Numbers that do not fit are wrapped by the terminal rather than cut.
-        out.width = WIDE
-        out.width = max(screen, out.measure(table).minimum)
-        out.print(table)
-        out.print()
+    for one in tables:
+        click.echo("\n".join(lines(one, screen())) + "\n")
 
 
 def rules(conversion: Conversion) -> Table:
@@ -164,28 +153,3 @@ def size_text(path: Path) -> str:
 def _rule(node: ExplainedNode) -> str:
     parameters = (f"{key}={value}" for key, value in node.parameters.items())
     return " ".join([node.rule or "passes on", *parameters])
-
-
-def table(columns: str, rows: Iterable[tuple[str, ...]]) -> Table:
-    """Make a table; a column's name ends in > where it is set flush right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    cells = list(rows)
-    for index, column in enumerate(columns.split()):
-        right = column.endswith(">")
-        name = column.removesuffix(">").replace("_", " ")
-        longest = max((len(row[index]) for row in cells), default=0)
-        # Prose gives way before names do, and numbers never.
-        min_width = min(longest, NAME_WIDTH) if name in NAMES else None
-        if right:
-            min_width = max(longest, len(name))
-        table.add_column(
-            name,
-            justify="right" if right else "left",
-            # Without folding rich cuts long names short.
-            overflow="fold",
-            min_width=min_width,
-            no_wrap=right,
-        )
-    for row in cells:
-        table.add_row(*row)
-    return table

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,9 +13,9 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-# All that moves the cursor, colours, renames the window or turns the direction of writing;
-# lines and tabs stay.
-_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# All that moves the cursor, colours, renames the window or turns the direction of writing, and
+# bytes of names of files that are no text; lines and tabs stay.
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
@@ -21,8 +24,50 @@ def clean(text: str) -> str:
 
 
 def echo(text: str = "", *, err: bool = False) -> None:
-    """Print a line, cleaned, on stdout or stderr."""
-    click.echo(clean(text), err=err)
+    """Print a text, cleaned, on stdout or stderr; on a terminal it is wrapped between words."""
+    text = clean(text)
+    width = screen(err=err)
+    if width is not None:
+        text = "\n".join(line for part in text.split("\n") for line in wrapped(part, width))
+    click.echo(text, err=err)
+
+
+def dump(value: Any) -> None:
+    """Print a value as JSON on stdout."""
+    click.echo(clean(json.dumps(value, indent=2)))
+
+
+def screen(*, err: bool = False) -> int | None:
+    """Return how many cells a line of the terminal has; None where stdout (stderr) is none."""
+    stream = sys.stderr if err else sys.stdout
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def wide(text: str) -> int:
+    """Return how many cells of a terminal a text takes; characters of some scripts take two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Break a text between words, into lines of up to `width` cells, longer where a word is.
+
+    Lines after the first are indented as it is.
+    """
+    if wide(text) <= width:
+        return [text]
+    words = text.split()
+    indent = text[: len(text) - len(text.lstrip())]
+    found = [indent + words[0]] if words else [""]
+    for word in words[1:]:
+        if wide(found[-1]) + 1 + wide(word) <= width:
+            found[-1] += f" {word}"
+        else:
+            found.append(indent + word)
+    return found
 
 
 def console(**options: Any) -> Console:
