@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from dataclasses import asdict, fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -23,8 +24,9 @@ from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from onnxlrp.cli.watch import Round
     from onnxlrp.inputs.targets import Targets
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.journal import Journal
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 JOURNAL = "journal.jsonl"
 FORMATS = ("sheet", "heatmap", "overlay", "html", "csv", "npy", "npz", "hdf5")
+EVERY = 2.0
+"""Seconds after which tables are written again while more is explained."""
 FEW = 50
 """So many items get a line each on a terminal, too."""
 DRAWN = 100
@@ -113,6 +117,11 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     "--threads", type=click.IntRange(1, MOST_THREADS), help="For one operator on the CPU."
 )
 @click.option("--overwrite", is_flag=True, help="Start anew where FOLDER holds results.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Stay, and explain what is put into the folders INPUT or changed there, until Ctrl-C.",
+)
 @preprocessing_options
 def explain(
     explainer: Path,
@@ -128,6 +137,7 @@ def explain(
     device: Literal["cpu", "cuda"],
     threads: int | None,
     overwrite: bool,
+    watch: bool,
     **options: Any,
 ) -> None:
     """Explain why EXPLAINER's model gives each INPUT its class.
@@ -148,6 +158,7 @@ def explain(
     relevance.csv, a line for each row. A run that was interrupted goes on where it stopped.
     Preprocessing options override what the explainer stores.
     """
+    from onnxlrp.cli.watch import Round, rounds, until_items
     from onnxlrp.drawing.colours import colour_map
     from onnxlrp.inputs.columns import Columns
     from onnxlrp.inputs.preprocessing import Preprocessing
@@ -160,6 +171,8 @@ def explain(
     colour_map(colours)
     if not inputs and not options["text"]:
         raise click.UsageError(NOTHING)
+    if watch and colour_scale == "shared":
+        raise click.UsageError("--colour-scale shared needs the whole set: leave --watch out.")
     run = Explainer(
         explainer, device, threads, tokenizer=options["tokenizer"], most=options["tokens"]
     )
@@ -169,7 +182,14 @@ def explain(
             if not against
             else f"{explainer} takes no reference when it runs: convert with --reference input"
         )
-    items, how = given(run, inputs, folder, options)
+    coming: Iterator[Round] = iter(())
+    begun = [Round(*given(run, inputs, folder, options))] if not watch else []
+    if watch:
+        coming = rounds(run, inputs, folder, options)
+        begun = until_items(coming)
+    if not begun:
+        return
+    items, how = begun[-1].items, begun[-1].how
     named, targets = targeted(run, explainer, items, target, labels)
     reader = how if isinstance(how, Reader) else None
     preprocessing = how if isinstance(how, Preprocessing) else None
@@ -187,12 +207,10 @@ def explain(
         formats = ("sheet", "html", "csv") if reader else ("sheet", "npy")
         if isinstance(how, Columns):
             formats = ("sheet", "csv")
-            if len(items) > DRAWN:
+            if len(items) > DRAWN or watch:
                 formats = ("csv",)
-                echo(
-                    f"of more than {DRAWN} rows no bars are drawn: --format sheet,csv does",
-                    err=True,
-                )
+                which = "rows to come" if watch else f"more than {DRAWN} rows"
+                echo(f"of {which} no bars are drawn: --format sheet,csv does", err=True)
     elif reader is None and len(explained.shape) != 4 and set(OF_PICTURES) & set(formats):
         raise InputError("the model reads no pictures: of drawings there is only --format sheet")
     writer = Writer(
@@ -223,37 +241,94 @@ def explain(
     }
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / JOURNAL, settings, ("rows",), overwrite=overwrite) as journal:
-        failures = _explain(run, items, how, targets, writer, journal, batch)
-    if failures:
+        every = chain(begun, coming)
+        failures = _explain(run, every, targets, writer, journal, batch, watch=watch)
+    if failures and not watch:
         raise click.exceptions.Exit(1)
 
 
 def _explain(
     run: Explainer,
-    items: Sequence[Source],
-    how: How,
+    every: Iterable[Round],
     targets: Targets,
     writer: Writer,
     journal: Journal,
     batch: int,
+    *,
+    watch: bool,
 ) -> list[Failure]:
-    """Explain what the journal does not hold yet; write what belongs to the set as a whole."""
-    from onnxlrp.running.results import write_features, write_hdf5, write_tables
+    """Explain round after round; then write what belongs to the set as a whole."""
+    from onnxlrp.running.results import write_hdf5
+
+    failures: list[Failure] = []
+    items: Sequence[Source] = ()
+    how: How = None
+    before, seconds = len(journal.records), 0.0
+    try:
+        for one in every:
+            start = time.perf_counter()
+            failures = [*one.failures, *(old for old in failures if not one.void(old))]
+            items, how = one.items or items, one.how or how
+            try:
+                _round(run, one, targets, writer, journal, batch, failures, watch=watch)
+            finally:
+                seconds += time.perf_counter() - start
+    except KeyboardInterrupt:
+        if not watch:
+            raise
+        # It may have come while tables were written.
+        _tabulate(journal, writer, failures)
+    count = len(journal.records) - before + len(failures)
+    start = time.perf_counter()
+    rows = [row for entry in _entries(journal).values() for row in entry.rows]
+    if writer.shared:
+        _draw_all(run, items, how, rows, writer)
+    if "hdf5" in writer.formats and rows:
+        write_hdf5(writer.folder / "attribution.h5", rows, writer)
+    _summarise(rows, failures, count, seconds + time.perf_counter() - start, how)
+    first = {row.item: row for row in reversed(rows)}
+    chosen = targets.best > 0 and run.contract.target in ("", "top")
+    predicted = [row.target for row in first.values() if isinstance(row.target, int) and chosen]
+    doubt([row.flat for row in first.values()], predicted)
+    against = bool(run.contract.reference_scores)
+    mistrust([row.account for row in first.values()], against, writer.features is not None)
+    return failures
+
+
+def _round(
+    run: Explainer,
+    one: Round,
+    targets: Targets,
+    writer: Writer,
+    journal: Journal,
+    batch: int,
+    failures: list[Failure],
+    *,
+    watch: bool,
+) -> None:
+    """Explain what the journal does not hold yet; `failures` gets what could not be."""
     from onnxlrp.running.stream import Failure, Result, ahead, explain, pool
 
     def work(result: Result | Failure) -> tuple[Result | Failure, list[Record] | Failure]:
         return result, writer(result)
 
+    taken = _taken(journal, one.items)
+    if taken and not watch:
+        raise InputError(taken[0].reason)
+    for failure in taken:
+        complain(failure)
+    failures += taken
+    names = {failure.item.name for failure in taken}
+    items = [item for item in one.items if item.name not in names]
     before = _done(journal, items, writer)
     rest = [item for item in items if item.name not in before]
     digests = {item.name: _digest(item) for item in rest}
     score = "score" if run.score_is_output else run.contract.output
-    verbose = not sys.stderr.isatty() or len(items) <= FEW
+    verbose = not sys.stderr.isatty() or len(rest) <= FEW
     # A bar would be torn by lines on the same terminal.
     lines = verbose and sys.stdout.isatty() and sys.stderr.isatty()
-    failures: list[Failure] = []
-    start = time.perf_counter()
-    if before:
+    told = time.perf_counter()
+    if before and not watch:
         echo(f"{len(before)} of {len(items)} items were done before", err=True)
     try:
         with (
@@ -261,11 +336,11 @@ def _explain(
             pool(2) as writers,
             progress(len(items), "items", len(before), silent=lines) as advance,
         ):
-            results = explain(run, rest, targets, how, batch=batch)
+            results = explain(run, rest, targets, one.how, batch=batch)
             for result, done in ahead(writers, work, results, 2 * batch + 2):
                 if isinstance(done, Failure):
                     failures.append(done)
-                    _complain(done)
+                    complain(done)
                 else:
                     digest = digests[done[0].item]
                     entry: dict[str, Any] = {
@@ -278,27 +353,25 @@ def _explain(
                     if verbose:
                         tell(result, done, score, writer)
                 advance()
+                if watch and time.perf_counter() - told > EVERY:
+                    _tabulate(journal, writer, failures)
+                    told = time.perf_counter()
     finally:
-        entries = _entries(journal).values()
-        rows = [row for entry in entries for row in entry.rows]
-        write_tables(writer.folder, rows, failures)
-        if writer.features is not None and "csv" in writer.formats:
-            lines = [line for entry in entries for line in entry.lines]
-            write_features(writer, zip(rows, lines, strict=True))
+        _tabulate(journal, writer, failures)
     for notice in noticed:
         echo(f"Warning: {notice.message}", err=True)
-    if writer.shared:
-        _draw_all(run, items, how, rows, writer)
-    if "hdf5" in writer.formats and rows:
-        write_hdf5(writer.folder / "attribution.h5", rows, writer)
-    _summarise(rows, failures, len(rest), time.perf_counter() - start, how)
-    first = {row.item: row for row in reversed(rows)}
-    chosen = targets.best > 0 and run.contract.target in ("", "top")
-    predicted = [row.target for row in first.values() if isinstance(row.target, int) and chosen]
-    doubt([row.flat for row in first.values()], predicted)
-    against = bool(run.contract.reference_scores)
-    mistrust([row.account for row in first.values()], against, writer.features is not None)
-    return failures
+
+
+def _tabulate(journal: Journal, writer: Writer, failures: Sequence[Failure]) -> None:
+    """Write the tables of all that is explained."""
+    from onnxlrp.running.results import write_features, write_tables
+
+    entries = _entries(journal).values()
+    rows = [row for entry in entries for row in entry.rows]
+    write_tables(writer.folder, rows, failures)
+    if writer.features is not None and "csv" in writer.formats:
+        lines = [line for entry in entries for line in entry.lines]
+        write_features(writer, zip(rows, lines, strict=True))
 
 
 class _Entry(NamedTuple):
@@ -328,16 +401,25 @@ def _digest(item: Source) -> str | None:
         return None
 
 
+def _taken(journal: Journal, items: Sequence[Source]) -> list[Failure]:
+    """Return the items whose names others have in the folder."""
+    from onnxlrp.running.stream import Failure
+
+    sources = {name: entry.rows[0].source for name, entry in _entries(journal).items()}
+    return [
+        Failure(
+            item,
+            f"the folder holds results of {sources[item.name]} under the name {item.name}, "
+            f"which {item.source} would get: give another folder",
+        )
+        for item in items
+        if sources.get(item.name, item.source) != item.source
+    ]
+
+
 def _done(journal: Journal, items: Sequence[Source], writer: Writer) -> set[str]:
     """Return the names of the items that were explained as they are now, with all their files."""
     entries = _entries(journal)
-    sources = {name: entry.rows[0].source for name, entry in entries.items()}
-    for item in items:
-        if sources.get(item.name, item.source) != item.source:
-            raise InputError(
-                f"the folder holds results of {sources[item.name]} under the name {item.name}, "
-                f"which {item.source} would get: give another folder"
-            )
     return {
         item.name
         for item in items
@@ -347,7 +429,8 @@ def _done(journal: Journal, items: Sequence[Source], writer: Writer) -> set[str]
     }
 
 
-def _complain(failure: Failure) -> None:
+def complain(failure: Failure) -> None:
+    """Say which item could not be explained, and why."""
     source = failure.item.source
     known = source in failure.reason
     echo(f"Error: {failure.reason if known else f'{source}: {failure.reason}'}", err=True)

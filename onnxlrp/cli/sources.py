@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from onnxlrp.cli.options import chosen_preprocessing
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
+    from onnxlrp.inputs.rows import Table
     from onnxlrp.inputs.targets import Targets
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.stream import How, Source
@@ -25,6 +26,8 @@ def given(
     inputs: Sequence[str],
     folder: Path,
     options: Mapping[str, Any],
+    only: Collection[Path] | None = None,
+    before: Sequence[Table] = (),
 ) -> tuple[list[Source], How]:
     """List what there is to explain, and choose how it is read.
 
@@ -33,6 +36,8 @@ def given(
     inputs : files, folders, and -
     folder : where results go
     options : of the command line, by name: those for texts, for tables and for pictures
+    only : of the files those that are listed, as for `onnxlrp.inputs.items.files_in`
+    before : tables that were given before, whose columns others are read by
 
     Raises
     ------
@@ -48,7 +53,7 @@ def given(
     if _reads_text(run, inputs, texts):
         _refuse(pictures, "is for pictures; the model reads text")
         _refuse(tables, "is for tables; the model reads text")
-        return _texts(run, inputs, texts)
+        return _texts(run, inputs, folder, texts, only)
     explained = ", ".join(f"{name} {run.inputs[name]}" for name in run.contract.relevance)
     _refuse(
         texts,
@@ -56,9 +61,9 @@ def given(
     )
     if _reads_tables(run, inputs, folder):
         _refuse(pictures, f"is for pictures; the model reads {explained}")
-        return _tables(run, inputs, folder, tables)
+        return _tables(run, inputs, folder, tables, only, before)
     _refuse(tables, f"is for tables, .csv or .tsv; the model reads {explained}")
-    return _pictures(run, inputs, folder, pictures)
+    return _pictures(run, inputs, folder, pictures, only)
 
 
 def targeted(
@@ -151,7 +156,12 @@ def _no_arrays(inputs: Iterable[str]) -> bool:
 
 
 def _tables(
-    run: Explainer, inputs: Sequence[str], folder: Path, options: Mapping[str, Any]
+    run: Explainer,
+    inputs: Sequence[str],
+    folder: Path,
+    options: Mapping[str, Any],
+    only: Collection[Path] | None,
+    before: Sequence[Table],
 ) -> tuple[list[Source], How]:
     """List the rows of tables, and find the columns that the model reads."""
     from onnxlrp.inputs.columns import arranged, named_features
@@ -165,9 +175,11 @@ def _tables(
     contract, features = run.contract, run.contract.features
     if options["features"] is not None:
         features = named_features(load_labels(options["features"]), run.inputs)
-    tables = collect_tables(_listed(inputs), leave_out=folder)
+    tables = collect_tables(_listed(inputs), folder, only)
+    if not tables:
+        return [], None
     columns = arranged(
-        tables,
+        [*before, *tables],
         run.inputs,
         [*contract.relevance],
         features,
@@ -178,17 +190,26 @@ def _tables(
 
 
 def _texts(
-    run: Explainer, inputs: Sequence[str], texts: Mapping[str, Any]
+    run: Explainer,
+    inputs: Sequence[str],
+    folder: Path,
+    texts: Mapping[str, Any],
+    only: Collection[Path] | None,
 ) -> tuple[list[Source], How]:
     """List the texts, and open what makes tokens of them."""
     from onnxlrp.inputs.passages import collect_texts
 
     reader = run.reader
-    return [*collect_texts(inputs, texts["text"], texts["column"])], reader
+    found = collect_texts(inputs, texts["text"], texts["column"], leave_out=folder, only=only)
+    return [*found], reader
 
 
 def _pictures(
-    run: Explainer, inputs: Sequence[str], folder: Path, options: Mapping[str, Any]
+    run: Explainer,
+    inputs: Sequence[str],
+    folder: Path,
+    options: Mapping[str, Any],
+    only: Collection[Path] | None,
 ) -> tuple[list[Source], How]:
     """List pictures and arrays, and choose how pictures become the model's input."""
     from onnxlrp.inputs.items import ARRAYS, collect
@@ -201,7 +222,7 @@ def _pictures(
             "onnxlrp.Explainer"
         )
     (expected,) = run.inputs.values()
-    items = collect(_listed(inputs), len(expected.shape) - 1, leave_out=folder)
+    items = collect(_listed(inputs), len(expected.shape) - 1, leave_out=folder, only=only)
     preprocessing = chosen_preprocessing(options, run.preprocessing)
     if preprocessing is None and any(item.path.suffix.lower() not in ARRAYS for item in items):
         raise InputError(NO_PREPROCESSING)

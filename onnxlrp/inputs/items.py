@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike
@@ -97,25 +98,65 @@ class Item:
 
 
 def collect(
-    sources: Iterable[str | PathLike[str]], axes: int, *, leave_out: Path | None = None
+    sources: Iterable[str | PathLike[str]],
+    axes: int,
+    *,
+    leave_out: Path | None = None,
+    only: Collection[Path] | None = None,
 ) -> list[Item]:
-    """List what is in files and folders, in order; folders are searched recursively, by name.
+    """List what is in files and folders, in order.
 
     Parameters
     ----------
     sources : pictures, `.npy`, `.npz`, folders
     axes : of one sample that the model reads; an array of floats with one axis more is a set
-    leave_out : a folder that is not searched, where results go
+    leave_out, only : as for `files_in`
 
     Returns
     -------
-    items with names that tell them apart: `photo`, or `photo.jpg` where there is a `photo.png`
-    too, or `holiday/photo`; what is named twice is in it once
+    items with names that tell them apart
 
     Raises
     ------
     InputError
         A folder holds nothing that can be explained, or an array is of an unknown kind.
+    OSError
+        A file or folder does not exist.
+
+    """
+    formats = _formats()
+    known = {end for end, name in Image.registered_extensions().items() if name in formats}
+    known |= set(ARRAYS)
+    found = files_in(sources, known, "no pictures and no arrays", leave_out, only)
+    return [item for path, name in found.items() for item in _items(path, name, axes)]
+
+
+def files_in(
+    sources: Iterable[str | PathLike[str]],
+    endings: Collection[str],
+    nothing: str,
+    leave_out: Path | None = None,
+    only: Collection[Path] | None = None,
+) -> dict[Path, str]:
+    """Name files, and those in folders, which are searched recursively, by name.
+
+    Parameters
+    ----------
+    sources : files, whatever they end in, and folders
+    endings : of files in folders, such as `.csv`
+    nothing : what a folder without such files is said to hold
+    leave_out : a folder that is not searched, where results go
+    only : of the files those that are returned, as `inside` finds them; all count for the names
+
+    Returns
+    -------
+    paths, and names that tell them apart: `photo`, or `photo.jpg` where there is a `photo.png`
+    too, or `holiday/photo`; what is given twice is in it once
+
+    Raises
+    ------
+    InputError
+        A folder holds no such file, and none is asked for.
     OSError
         A file or folder does not exist.
 
@@ -126,18 +167,32 @@ def collect(
         # A missing file ends the run before it starts; a link to nothing in a folder costs itself.
         source.stat()
         if source.is_dir():
-            files = list(_inside(source, leave_out))
-            if not files:
-                raise InputError(f"{source} holds no pictures and no arrays")
+            files = [p for p in inside(source, leave_out) if p.suffix.lower() in endings]
+            if not files and only is None:
+                raise InputError(f"{source} holds {nothing}")
         for path in files:
             relative = path.relative_to(source) if source.is_dir() else Path(path.name)
             found.setdefault(path.resolve(), (path, relative))
     names = names_of(found)
-    return [
-        item
+    return {
+        path: names[resolved]
         for resolved, (path, _) in found.items()
-        for item in _items(path, names[resolved], axes)
-    ]
+        if only is None or path in only
+    }
+
+
+def inside(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
+    """List the files in a folder and the folders in it, by name, but for hidden ones."""
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.name.startswith("."):
+            continue
+        path = Path(entry)
+        if not entry.is_dir():
+            yield path
+        elif leave_out is None or path.resolve() != leave_out.resolve():
+            yield from inside(path, leave_out)
 
 
 def load_picture(path: str | PathLike[str]) -> Image.Image:
@@ -244,20 +299,6 @@ def as_picture(pixels: NDArray[Any]) -> Image.Image:
 def _formats() -> list[str]:
     Image.init()
     return sorted(_PICTURES & set(Image.OPEN))
-
-
-def _inside(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    formats = _formats()
-    pictures = {end for end, name in Image.registered_extensions().items() if name in formats}
-    known = pictures | set(ARRAYS)
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            if leave_out is None or path.resolve() != leave_out.resolve():
-                yield from _inside(path, leave_out)
-        elif path.suffix.lower() in known:
-            yield path
 
 
 def _items(path: Path, name: str, axes: int) -> Iterator[Item]:

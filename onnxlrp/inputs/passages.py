@@ -8,13 +8,13 @@ import io
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnxlrp.errors import InputError
 from onnxlrp.files import check_regular, decoded, read_text
-from onnxlrp.inputs.items import names_of
+from onnxlrp.inputs.items import files_in
 
 TABLES = {".csv": ",", ".tsv": "\t"}
 STDIN = "-"
@@ -43,7 +43,12 @@ class Passage:
 
 
 def collect_texts(
-    sources: Iterable[str], sentences: Sequence[str] = (), column: str | None = None
+    sources: Iterable[str],
+    sentences: Sequence[str] = (),
+    column: str | None = None,
+    *,
+    leave_out: Path | None = None,
+    only: Collection[Path] | None = None,
 ) -> list[Passage]:
     """List the texts in files, one a line, or a row of a table, from 1 on; blank ones are left out.
 
@@ -53,6 +58,7 @@ def collect_texts(
         both, or - for lines of standard input
     sentences : texts themselves
     column : which of a table; needed where it has several
+    leave_out, only : as for `onnxlrp.inputs.items.files_in`
 
     Raises
     ------
@@ -64,7 +70,7 @@ def collect_texts(
     """
     found: list[Passage] = []
     blank = 0
-    for origin, name, texts in _sources(sources, sentences, column):
+    for origin, name, texts in _sources(sources, sentences, column, leave_out, only):
         digits = len(str(len(texts)))
         for number, text in enumerate(texts, 1):
             if not text.strip():
@@ -73,7 +79,7 @@ def collect_texts(
                 found.append(Passage(name, origin, text))
             else:
                 found.append(Passage(f"{name}/{number:0{digits}}", f"{origin}:{number}", text))
-    if not found:
+    if not found and only is None:
         raise InputError("there is no text to explain: all that is given is blank")
     twice = [name for name, count in Counter(one.name for one in found).items() if count > 1]
     if twice:
@@ -84,31 +90,27 @@ def collect_texts(
 
 
 def _sources(
-    sources: Iterable[str], sentences: Sequence[str], column: str | None
+    sources: Iterable[str],
+    sentences: Sequence[str],
+    column: str | None,
+    leave_out: Path | None,
+    only: Collection[Path] | None,
 ) -> Iterator[tuple[str, str, list[str]]]:
     """Yield origin, name and texts of each source."""
     if sentences:
         yield "--text", "text", list(sentences)
-    files: dict[Path, tuple[Path, Path]] = {}
+    files = []
     for source in dict.fromkeys(sources):
         if source == STDIN:
             yield "stdin", "stdin", _lines(decoded(sys.stdin.buffer.read(), "standard input"))
-            continue
-        path = Path(source)
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in (".txt", *TABLES))
-            if not inside:
-                raise InputError(f"{path} holds no texts (.txt) and no tables (.csv, .tsv)")
-        elif not path.exists():
+        elif not Path(source).exists():
             raise InputError(f"{source}: no such file; a sentence itself is given by --text")
-        for file in inside:
-            relative = file.relative_to(path) if path.is_dir() else Path(file.name)
-            files.setdefault(file.resolve(), (file, relative))
-    names = names_of(files)
-    for resolved, (file, _) in files.items():
+        else:
+            files.append(source)
+    nothing = "no texts (.txt) and no tables (.csv, .tsv)"
+    for file, name in files_in(files, (".txt", *TABLES), nothing, leave_out, only).items():
         read = _column if file.suffix.lower() in TABLES else _of_file
-        yield str(file), names[resolved], read(file, column)
+        yield str(file), name, read(file, column)
 
 
 def _lines(text: str) -> list[str]:

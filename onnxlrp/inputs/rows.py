@@ -8,14 +8,14 @@ import io
 import math
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from onnxlrp.errors import InputError
 from onnxlrp.files import check_regular, decoded, is_utf16, read_text
-from onnxlrp.inputs.items import names_of
+from onnxlrp.inputs.items import files_in
 from onnxlrp.inputs.passages import TABLES
 
 _DELIMITERS = ("\t", ";", ",")
@@ -181,13 +181,15 @@ class Row:
         return found.hexdigest()
 
 
-def collect_tables(sources: Iterable[str], leave_out: Path | None = None) -> list[Table]:
-    """Open tables, and those (.csv, .tsv) in folders, searched recursively, by name.
+def collect_tables(
+    sources: Iterable[str], leave_out: Path | None = None, only: Collection[Path] | None = None
+) -> list[Table]:
+    """Open tables, and those (.csv, .tsv) in folders.
 
     Parameters
     ----------
     sources : files and folders
-    leave_out : a folder that is not searched, where results go
+    leave_out, only : as for `onnxlrp.inputs.items.files_in`
 
     Raises
     ------
@@ -197,18 +199,5 @@ def collect_tables(sources: Iterable[str], leave_out: Path | None = None) -> lis
         A file or folder does not exist.
 
     """
-    files: dict[Path, tuple[Path, Path]] = {}
-    for source in map(Path, sources):
-        source.stat()
-        inside = [source]
-        if source.is_dir():
-            inside = sorted(path for path in source.rglob("*") if path.suffix.lower() in TABLES)
-            if leave_out is not None:
-                inside = [p for p in inside if leave_out.resolve() not in p.resolve().parents]
-            if not inside:
-                raise InputError(f"{source} holds no tables (.csv, .tsv)")
-        for path in inside:
-            relative = path.relative_to(source) if source.is_dir() else Path(path.name)
-            files.setdefault(path.resolve(), (path, relative))
-    names = names_of(files)
-    return [Table(path, names[resolved]) for resolved, (path, _) in files.items()]
+    found = files_in(sources, TABLES, "no tables (.csv, .tsv)", leave_out, only)
+    return [Table(path, name) for path, name in found.items()]
