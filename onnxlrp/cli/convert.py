@@ -106,7 +106,9 @@ def convert(
         files = {"model": tables.file_size(model), "explainer": tables.file_size(explainer)}
         summary = tables.summary(conversion) | {"bytes": files, "seconds": round(seconds, 3)}
     else:
-        tables.show(tables.rules(conversion), tables.values(conversion.inputs, conversion.outputs))
+        tables.show(
+            tables.rules(conversion.nodes), tables.values(conversion.inputs, conversion.outputs)
+        )
         for line in tables.kinds(conversion):
             echo(line)
         echo(

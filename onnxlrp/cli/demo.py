@@ -68,7 +68,7 @@ def demo(
 
     for warning in shown.conversion.warnings:
         echo(f"Warning: {warning}", err=True)
-    tables.show(tables.nodes(shown.conversion))
+    tables.show(tables.nodes(shown.conversion.nodes))
     explanation = shown.explanation
     said = explanation.account().in_words()
     echo(f"Why {shown.label}? class {explanation.target[0]}, {said}")
@@ -102,7 +102,7 @@ def _demo_text(text: str, folder: Path, target: int, composite: Composite) -> No
 
     for warning in shown.conversion.warnings:
         echo(f"Warning: {warning}", err=True)
-    tables.show(tables.rules(shown.conversion))
+    tables.show(tables.rules(shown.conversion.nodes))
     echo(f"Why {shown.label}? class {explanation.target[0]}, {account.in_words()}")
     sentences.show(tokens, relevance)
     echo(f"In {folder.resolve()}:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,11 @@ from onnxlrp.cli.options import (
     graph_options,
     preprocessing_options,
 )
-from onnxlrp.cli.terminal import dump, echo
+from onnxlrp.cli.terminal import clean, dump, echo, screen
 from onnxlrp.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    import onnx
-
-    from onnxlrp.running.contract import Contract
+    from onnxlrp.audit.written import Written
 
 
 @click.command(short_help="Show what convert would do, or what an explainer stores.")
@@ -34,11 +33,11 @@ def inspect(model: Path, each: bool, as_json: bool, **options: Any) -> None:
     """Show what `convert` would make of MODEL, without writing anything.
 
     A model that cannot be converted gets a table of every node that stands in the way, and exit
-    status 1. An explainer shows what is stored in it.
+    status 1. Of an explainer it tells of what model it is, by which rules, what goes in and comes
+    out, and how to use it.
     """
-    stored = _stored(model)
-    if stored is not None:
-        _show_explainer(*stored, as_json)
+    if _is_explainer(model):
+        _show_explainer(model, each, as_json)
         return
 
     import onnxlrp
@@ -63,15 +62,15 @@ def inspect(model: Path, each: bool, as_json: bool, **options: Any) -> None:
     if as_json:
         dump(tables.summary(conversion))
         return
-    rules = tables.nodes(conversion) if each else tables.rules(conversion)
+    rules = tables.nodes(conversion.nodes) if each else tables.rules(conversion.nodes)
     tables.show(rules, tables.values(conversion.inputs, conversion.outputs))
     for line in tables.kinds(conversion):
         echo(line)
     echo(f"relevance starts from '{conversion.score}'")
 
 
-def _stored(path: Path) -> tuple[onnx.ModelProto, Contract] | None:
-    """Read an explainer and its contract; None where the file is anything else."""
+def _is_explainer(path: Path) -> bool:
+    """Tell whether a file is one that onnxlrp wrote; no where it cannot be read."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -81,31 +80,43 @@ def _stored(path: Path) -> tuple[onnx.ModelProto, Contract] | None:
         proto = onnx.load(path, load_external_data=False)
     except (OSError, DecodeError):
         # The compiler says better what is the matter.
-        return None
-    contract = Contract.read({entry.key: entry.value for entry in proto.metadata_props})
-    return None if contract is None else (proto, contract)
+        return False
+    return Contract.read({entry.key: entry.value for entry in proto.metadata_props}) is not None
 
 
-def _show_explainer(proto: onnx.ModelProto, contract: Contract, as_json: bool) -> None:
+def _show_explainer(path: Path, each: bool, as_json: bool) -> None:
+    from onnxlrp.audit import origin, read
     from onnxlrp.cli import tables
+    from onnxlrp.cli.layout import record
 
-    inputs = [tables.value(info) for info in proto.graph.input]
-    outputs = [tables.value(info) for info in proto.graph.output]
+    written = read(path)
+    nodes, ports = origin.nodes(written), origin.ports(written)
     if as_json:
-        summary = asdict(contract) | {
-            "inputs": [item._asdict() for item in inputs],
-            "outputs": [item._asdict() for item in outputs],
-        }
-        dump(summary)
+        sides: dict[str, list[dict[str, Any]]] = {"inputs": [], "outputs": []}
+        for port in ports:
+            value = {"name": port.name, **port.tensor._asdict(), "meaning": port.meaning}
+            sides[f"{port.kind}s"].append(value)
+        size = {"nodes": tables.listed(nodes), "bytes": tables.file_size(path)}
+        dump(asdict(written.contract) | sides | size)
         return
-    preprocessing = contract.preprocessing
-    echo(f"An explainer, written by onnxlrp {contract.version}")
-    echo(f"of the model with SHA-256 {contract.model_sha256}")
-    echo(f"relevance starts from '{contract.score}'")
-    echo(f"target: {contract.explains}")
-    if contract.features:
-        echo(f"features: {', '.join(name for one in contract.features.values() for name in one)}")
-    else:
-        echo(f"pictures: {preprocessing.in_words() if preprocessing else 'not said how made'}")
-    tables.show(tables.values(inputs, outputs))
-    echo(contract.composite.rstrip())
+    facts = {"explainer": f"{path} ({tables.size_text(path)})"} | origin.facts(written)
+    click.echo("\n".join(record(facts, screen())) + "\n")
+    tables.show(tables.nodes(nodes) if each else tables.rules(nodes), tables.ports(ports))
+    # Not wrapped, to be copied.
+    click.echo(clean("\n".join(_usage(path, written))))
+
+
+def _usage(path: Path, written: Written) -> list[str]:
+    """Return commands that may come next."""
+    from onnxlrp.audit.origin import reads
+
+    contract, kind = written.contract, reads(written)
+    given = {"texts": "--text 'A text.'", "tables": "data.csv", "pictures": "photo.jpg"}
+    file = shlex.quote(str(path))
+    explain = f"onnxlrp explain {file} {given.get(kind, 'data.npy')} -o maps"
+    if kind == "pictures" and contract.preprocessing is None:
+        explain += " --preprocess imagenet"
+    if contract.references:
+        explain += " --reference zero"
+    model = shlex.quote(contract.model_file or "MODEL")
+    return [explain, f"onnxlrp check {model} {file}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from onnxlrp.cli.terminal import clean, wide, wrapped
@@ -136,13 +136,20 @@ def _joined(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) 
 
 
 def _records(table: Table, width: int) -> list[str]:
-    label = max(map(wide, table.names))
     found = []
     for row in table.rows:
-        for name, cell in zip(table.names, row, strict=True):
-            lead = name + " " * (label - wide(name))
-            for line in wrapped(cell, width - label - len(GAP)):
-                found.append(lead + GAP + line)
-                lead = " " * label
-        found.append("")
+        found += [*record(dict(zip(table.names, row, strict=True)), width), ""]
     return found[:-1]
+
+
+def record(cells: Mapping[str, str], width: int | None) -> list[str]:
+    """Set cells below each other, each behind its name; `width` is as for `lines`."""
+    label = max(map(wide, cells))
+    found = []
+    for name, cell in cells.items():
+        lead = name + " " * (label - wide(name))
+        text = _in_one_line(cell)
+        for line in [text] if width is None else wrapped(text, width - label - len(GAP)):
+            found.append(lead + GAP + line)
+            lead = " " * label
+    return found

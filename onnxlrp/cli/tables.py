@@ -13,8 +13,7 @@ from onnxlrp.cli.layout import Table, lines, table
 from onnxlrp.cli.terminal import screen
 
 if TYPE_CHECKING:
-    import onnx
-
+    from onnxlrp.audit.origin import Port
     from onnxlrp.compiler.composite import Composite
     from onnxlrp.compiler.conversion import Conversion, ExplainedNode
     from onnxlrp.errors import Obstacle
@@ -30,34 +29,24 @@ class Value(NamedTuple):
     shape: Shape
 
 
-def value(info: onnx.ValueInfoProto) -> Value:
-    """Read an input or output of a protobuf graph."""
-    from onnx import helper
-
-    tensor = info.type.tensor_type
-    shape = tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in tensor.shape.dim
-    )
-    return Value(info.name, helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)
-
-
 def show(*tables: Table) -> None:
     """Print tables on stdout, each with an empty line below."""
     for one in tables:
         click.echo("\n".join(lines(one, screen())) + "\n")
 
 
-def rules(conversion: Conversion) -> Table:
+def rules(nodes: Iterable[ExplainedNode]) -> Table:
     """Count nodes by operator: how many got which rule, by which line of the composite."""
-    counts = Counter((node.operator, _rule(node), node.line) for node in conversion.nodes)
-    rows = ((operator, str(count), rule, line) for (operator, rule, line), count in counts.items())
-    return table("operator nodes> rule line", rows)
+    counts = Counter((node.operator, node.in_words(), node.line) for node in nodes)
+    rows = [(operator, str(count), rule, line) for (operator, rule, line), count in counts.items()]
+    if any(line for *_, line in rows):
+        return table("operator nodes> rule line", rows)
+    return table("operator nodes> rule", [row[:3] for row in rows])
 
 
-def nodes(conversion: Conversion) -> Table:
+def nodes(nodes: Iterable[ExplainedNode]) -> Table:
     """List every node with its rule."""
-    rows = ((node.name, node.operator, node.value, _rule(node)) for node in conversion.nodes)
+    rows = ((node.name, node.operator, node.value, node.in_words()) for node in nodes)
     return table("node operator computes rule", rows)
 
 
@@ -71,6 +60,12 @@ def values(
         for name, dtype, shape in group
     ]
     return table("value name dtype shape", rows)
+
+
+def ports(found: Iterable[Port]) -> Table:
+    """List an explainer's inputs and outputs, and what they mean."""
+    rows = ((p.kind, p.name, p.tensor.dtype, shape_text(p.tensor.shape), p.meaning) for p in found)
+    return table("value name dtype shape meaning", rows)
 
 
 def obstacles(found: Sequence[Obstacle]) -> Table:
@@ -115,22 +110,27 @@ def summary(conversion: Conversion) -> dict[str, Any]:
         "composite": conversion.composite.name,
         "score": conversion.score,
         "network": dict(conversion.kinds),
-        "nodes": [
-            {
-                "name": node.name,
-                "operator": node.operator,
-                "rule": node.rule,
-                "parameters": dict(node.parameters),
-                "line": node.line,
-                "merged": list(node.merged),
-                "value": node.value,
-            }
-            for node in conversion.nodes
-        ],
+        "nodes": listed(conversion.nodes),
         "inputs": [Value(*item)._asdict() for item in conversion.inputs],
         "outputs": [Value(*item)._asdict() for item in conversion.outputs],
         "warnings": list(conversion.warnings),
     }
+
+
+def listed(nodes: Iterable[ExplainedNode]) -> list[dict[str, Any]]:
+    """Return nodes with their rules in types that JSON has."""
+    return [
+        {
+            "name": node.name,
+            "operator": node.operator,
+            "rule": node.rule,
+            "parameters": dict(node.parameters),
+            "line": node.line,
+            "merged": list(node.merged),
+            "value": node.value,
+        }
+        for node in nodes
+    ]
 
 
 def shape_text(shape: Shape) -> str:
@@ -148,8 +148,3 @@ def size_text(path: Path) -> str:
     """Write a model's size for people."""
     size = file_size(path)
     return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
-
-
-def _rule(node: ExplainedNode) -> str:
-    parameters = (f"{key}={value}" for key, value in node.parameters.items())
-    return " ".join([node.rule or "passes on", *parameters])

@@ -71,6 +71,11 @@ class ExplainedNode:
     merged: tuple[str, ...]
     value: str
 
+    def in_words(self) -> str:
+        """Return the rule with its parameters."""
+        parameters = (f"{key}={value}" for key, value in self.parameters.items())
+        return " ".join([self.rule or "passes on", *parameters])
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -253,6 +258,7 @@ def convert(
     own = chosen.reference_for(kinds_of(facts))
     if reference is None and own:
         reference = {value.name or "": own for value in network.inputs}
+    said = _told(reference)
     if isinstance(reference, str | os.PathLike) and Path(reference).suffix.lower() in TABLES:
         reference = mean_row(Path(reference), read, [v.name or "" for v in network.inputs], named)
     against = _by_input(network, reference, preprocessing)
@@ -264,10 +270,13 @@ def convert(
     metadata = {
         "version": version("onnxlrp"),
         "composite": chosen.to_toml(),
+        "composite_name": chosen.name,
         "yields": kind,
         "feature_maps": "" if maps is None else maps.name or "",
         "points": _points(chosen, network, preprocessing),
         "model_sha256": loaded.sha256,
+        "model_file": "" if isinstance(model, onnx.ModelProto) else Path(model).name,
+        "reference": said,
         "at": at or "",
         "class_axis": "" if class_axis is None else str(class_axis),
         **({} if preprocessing is None else {"preprocessing": preprocessing.to_json()}),
@@ -316,6 +325,18 @@ def convert(
                 "batch"
             ) from error
     return result
+
+
+def _told(reference: Reference | Mapping[str, Reference] | None) -> str:
+    """Name a reference: as it was given, but files without their folders."""
+    if isinstance(reference, Mapping):
+        names = {key: _told(one) for key, one in reference.items()}
+        if len(set(names.values())) == 1:
+            return next(iter(names.values()))
+        return ", ".join(f"{name} of '{key}'" for key, name in names.items())
+    if isinstance(reference, str | os.PathLike):
+        return Path(reference).name
+    return "" if reference is None else "an array"
 
 
 def _points(chosen: Composite, network: Network, preprocessing: Preprocessing | None) -> str:

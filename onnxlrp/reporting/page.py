@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from onnxlrp.audit import read
+from onnxlrp.audit.origin import facts, nodes
 from onnxlrp.drawing.colours import coloured
 
 
@@ -69,33 +70,16 @@ def card(explainer: Path, audit: Sequence[str] = ()) -> dict[str, Any]:
 
     """
     written = read(explainer)
-    contract = written.contract
-    counts = Counter(
-        (operation.operator, _in_words(written.rules[operation.name]))
-        for operation in written.facts.operations
-        if operation.name in written.rules
-    )
-    preprocessing = contract.preprocessing
+    counts = Counter((node.operator, node.in_words()) for node in nodes(written))
     return {
         "name": explainer.name,
-        "facts": {
-            "explainer, SHA-256": hashlib.sha256(explainer.read_bytes()).hexdigest(),
-            "model, SHA-256": contract.model_sha256,
-            "written by": f"onnxlrp {contract.version}",
-            "inputs": ", ".join(f"{name} {tensor}" for name, tensor in written.inputs.items()),
-            "relevance starts from": contract.score,
-            "target": contract.explains,
-            "pictures": preprocessing.in_words() if preprocessing else "not said how made",
-        },
+        "facts": {"explainer, SHA-256": hashlib.sha256(explainer.read_bytes()).hexdigest()}
+        | facts(written)
+        | {"inputs": ", ".join(f"{name} {tensor}" for name, tensor in written.inputs.items())},
         "rules": [[operator, rule, count] for (operator, rule), count in counts.items()],
-        "composite": contract.composite.rstrip(),
+        "composite": written.contract.composite.rstrip(),
         "audit": list(audit),
     }
-
-
-def _in_words(rule: Any) -> str:
-    parameters = " ".join(f"{name}={value}" for name, value in rule.parameters.items())
-    return f"{rule.name} {parameters}".strip()
 
 
 def _part(name: str) -> str:

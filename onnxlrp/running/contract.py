@@ -38,12 +38,14 @@ class Contract:
     ----------
     version : of the onnxlrp that wrote it
     composite : TOML text, which rule each node got
+    composite_name : what it was called; "" if that was not stored
     yields : what its maps hold: relevance, a gradient, a gradient times input, or the name of a
         class activation map
     feature_maps : the value of which a class activation map is; "" of all else
     points : where the gradient is averaged, in place of the input alone; None for that
     scaled : the values, inputs or tokens' rows, whose gradient is multiplied by them
     model_sha256 : hex digest of the explained model's file
+    model_file : name of that file; "" of a model that was in memory
     score : name of the value explained, the logits
     output : name of the model's output that the score leads to
     target : the class that is written into the file, `"top"` or a number, or a difference such as
@@ -61,6 +63,7 @@ class Contract:
     masks : input that multiplies the relevance passing through, by value of the model
     reference_scores : output with the scores at the reference that contributions are differences
         from, [1, classes] or [N, classes]; "" without a reference
+    reference : what that reference is, as `convert` was told; "" if that was not stored
     references : input that takes the reference, by explained input; empty where it is written in
     preprocessing : how pictures become the model's input, if it was stored
     features : names of the features of a table, by the input that reads them, if they were stored
@@ -70,11 +73,13 @@ class Contract:
 
     version: str
     composite: str
+    composite_name: str
     yields: str
     feature_maps: str
     points: Points | None
     scaled: tuple[str, ...]
     model_sha256: str
+    model_file: str
     score: str
     output: str
     target: str
@@ -91,6 +96,7 @@ class Contract:
     several: bool
     masks: Mapping[str, str]
     reference_scores: str
+    reference: str
     references: Mapping[str, str]
     preprocessing: Preprocessing | None
     features: Mapping[str, Sequence[str]]
@@ -141,11 +147,13 @@ class Contract:
             return cls(
                 version=get["version"],
                 composite=get["composite"],
+                composite_name=get.get("composite_name", ""),
                 yields=get.get("yields", "relevance"),
                 feature_maps=get.get("feature_maps", ""),
                 points=read_points(json.loads(get["points"])) if get.get("points") else None,
                 scaled=tuple(json.loads(get.get("scaled", "[]"))),
                 model_sha256=get["model_sha256"],
+                model_file=get.get("model_file", ""),
                 score=get["score"],
                 output=get["output"],
                 target=get["target"],
@@ -162,6 +170,7 @@ class Contract:
                 several=json.loads(get.get("several", "false")),
                 masks=json.loads(get.get("masks", "{}")),
                 reference_scores=get.get("reference_scores", ""),
+                reference=get.get("reference", ""),
                 references=json.loads(get.get("references", "{}")),
                 preprocessing=Preprocessing.from_json(stored) if stored else None,
                 features=json.loads(get.get("features", "{}")),

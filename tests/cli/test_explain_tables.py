@@ -102,7 +102,7 @@ def test_names_of_features_are_stored_and_find_their_columns(run, tmp_path: Path
     result = run("convert", "model.onnx", "named.onnx", "--features", "names.txt")
     assert result.exit_code == 0, result.output
     assert onnxlrp.Explainer("named.onnx").contract.features == {"x": ["a", "b", "c", "d"]}
-    assert "features: a, b, c, d\n" in run("inspect", "named.onnx").stdout
+    assert "features     a, b, c, d\n" in run("inspect", "named.onnx").stdout
     write("data.csv", "id,d,c,b,a", np.column_stack([[1, 2, 3], ROWS[:, ::-1]]))
     options = ["-o", "out", "--target", 2, "--format", "csv"]
     result = run("explain", "named.onnx", "data.csv", *options)

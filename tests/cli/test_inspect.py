@@ -1,6 +1,9 @@
+import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -46,14 +49,53 @@ def test_obstacles_as_json(run, classifier):
     assert obstacle["advice"]
 
 
-def test_an_explainer_shows_what_is_stored(run, explainer: Path, preprocessing):
+def test_an_explainer_says_what_it_is_of_and_how_to_use_it(run, explainer: Path, preprocessing):
     result = run("inspect", explainer)
     assert result.exit_code == 0, result.output
-    assert f"pictures: {preprocessing.in_words()}" in result.stdout
-    assert "target: input 'target'" in result.stdout
-    assert "relevance starts from 'logits'" in result.stdout
-    lines = [line.split() for line in result.stdout.splitlines()]
-    assert ["output", "relevance", "float32", "[explained_N,", "3,", "8,", "8]"] in lines
+    facts, rules, values, usage = result.stdout.split("\n\n")
+    told = dict(line.split("  ", 1) for line in facts.splitlines())
+    assert {name: said.strip() for name, said in told.items() if name != "explainer"} == {
+        "model": "model.onnx",
+        "SHA-256": hashlib.sha256(Path("model.onnx").read_bytes()).hexdigest(),
+        "written by": f"onnxlrp {version('onnxlrp')}",
+        "composite": "default",
+        "starts from": "'logits'",
+        "target": "input 'target'",
+        "reference": "none",
+        "pictures": preprocessing.in_words(),
+        "graph": f"5 nodes of the model, and {len(onnx.load(explainer).graph.node) - 5} for "
+        "relevance",
+    }
+    assert rules.splitlines()[1].split() == ["Conv", "1", "even", "stabiliser=1e-06"]
+    lines = [" ".join(line.split()) for line in values.splitlines()]
+    assert lines[1] == "input image float32 [N, 3, 8, 8] the model's own, explained"
+    assert lines[-1] == "output relevance float32 [explained_N, 3, 8, 8] relevance of 'image'"
+    assert usage.splitlines() == [
+        f"onnxlrp explain {explainer} photo.jpg -o maps",
+        f"onnxlrp check model.onnx {explainer}",
+    ]
+
+
+@pytest.mark.parametrize("composite", ["default", "epsilon", "grad_cam", "guided_backprop"])
+def test_an_explainer_tells_the_rules_that_its_model_was_given(run, model: Path, composite: str):
+    run("convert", model, "e.onnx", "--composite", composite)
+    told = json.loads(run("inspect", "e.onnx", "--json").stdout)["nodes"]
+    given = json.loads(run("inspect", model, "--composite", composite, "--json").stdout)["nodes"]
+    assert told == [node | {"line": ""} for node in given]
+    assert "classify" in run("inspect", "e.onnx", "--nodes").stdout
+
+
+def test_an_explainer_names_its_reference(run, model: Path):
+    np.save("root.npy", np.zeros((3, 8, 8), np.float32))
+    for given, said in {
+        "zero": "zero",
+        "input": "an input, at each run",
+        "root.npy": "root.npy",
+    }.items():
+        run("convert", model, "e.onnx", "--reference", given, "--composite", "epsilon")
+        told = run("inspect", "e.onnx").stdout
+        assert f"reference    {said}\n" in told
+    assert "reference    none\n" not in told
 
 
 def test_an_explainer_as_json(run, explainer: Path, preprocessing):
@@ -62,6 +104,14 @@ def test_an_explainer_as_json(run, explainer: Path, preprocessing):
     assert stored["target_input"] == "target"
     assert Preprocessing.from_json(json.dumps(stored["preprocessing"])) == preprocessing
     assert [value["name"] for value in stored["inputs"]] == ["image", "target"]
+    assert stored["bytes"] == explainer.stat().st_size
+
+
+def test_an_explainer_is_not_converted_again(run, explainer: Path):
+    result = run("convert", explainer, "again.onnx")
+    assert result.exit_code == 1
+    assert "explainer already; give the original model" in result.stderr
+    assert not Path("again.onnx").exists()
 
 
 def test_a_file_that_is_no_model(run):
@@ -76,10 +126,10 @@ def test_a_file_that_is_no_model(run):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--target", "2-0"), "target: 2-0, the difference of two scores"),
-        (("--target", "weights"), "target: all scores, times input 'weights'"),
-        (("--contrast", "others"), "target: input 'target', against all others"),
-        (("--contrast", "softmax", "--target", "1"), "target: 1, by the gradient of softmax"),
+        (("--target", "2-0"), "target       2-0, the difference of two scores"),
+        (("--target", "weights"), "target       all scores, times input 'weights'"),
+        (("--contrast", "others"), "target       input 'target', against all others"),
+        (("--contrast", "softmax", "--target", "1"), "target       1, by the gradient of softmax"),
     ],
 )
 def test_an_explainer_says_what_it_explains(run, model, options, text):
