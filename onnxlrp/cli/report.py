@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +19,7 @@ from onnxlrp.errors import InputError
 from onnxlrp.files import write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.stream import How, Source
@@ -55,6 +58,12 @@ if TYPE_CHECKING:
 @click.option(
     "--labels", type=click.Path(path_type=Path), metavar="FILE", help="Names of the classes."
 )
+@click.option(
+    "--truth",
+    metavar="folders|COLUMN|FILE",
+    help="Of which class items truly are, so that wrong ones can be looked at: as the folders they "
+    "are in are called, a column of tables, or a file as for --target.",
+)
 @click.option("--title", help="The page's heading.")
 @click.option(
     "--colours",
@@ -75,6 +84,7 @@ def report(
     output: Path,
     target: str | None,
     labels: Path | None,
+    truth: str | None,
     title: str | None,
     colours: str,
     batch: int,
@@ -84,10 +94,15 @@ def report(
 
     INPUT is what `explain` takes. The page is one file, and asks nobody for anything; it can be
     searched, filtered, and sorted by score, by doubt, and by how much explainers disagree. Behind
-    the items stands how the maps were made.
+    the items stands what the numbers mean, and how the maps were made.
     """
+    from importlib.metadata import version
+
+    import onnxruntime
+
     from onnxlrp.drawing.colours import colour_map
     from onnxlrp.inputs.preprocessing import Preprocessing
+    from onnxlrp.inputs.truth import read_truth
     from onnxlrp.reporting import Show, card, page, thumbnail_side
     from onnxlrp.running.explainer import Explainer
 
@@ -117,7 +132,6 @@ def report(
         if any(targets.best > 1 for _, targets in asks):
             raise InputError("a report has one class an item: give --target top")
         show = Show(
-            [file.name for file in files],
             how if isinstance(how, Preprocessing) else None,
             named,
             features_of(first, how),
@@ -125,8 +139,9 @@ def report(
             colours,
             thumbnail_side(len(items), len(files)),
         )
+        known = read_truth(truth, items, inputs, named, first.classes) if truth else {}
         entries, failures = _explained(
-            runs, items, [targets for _, targets in asks], how, show, batch
+            runs, items, [targets for _, targets in asks], how, show, batch, known
         )
         audits = [
             _audit(model, file, run, items, how) if model else []
@@ -135,10 +150,16 @@ def report(
     if not entries:
         raise InputError(f"nothing could be explained: {failures[0][0]}: {failures[0][1]}")
     cards = [card(file, audit) for file, audit in zip(files, audits, strict=True)]
-    text = page(
-        title or f"{explainer.stem}: {len(entries)} items", entries, cards, failures, colours
-    )
-    write(output, lambda file: file.write(text.encode()))
+    made = {
+        "made": datetime.now().astimezone().isoformat(" ", "minutes"),
+        "by": f"onnxlrp {version('onnxlrp')}, onnxruntime {onnxruntime.__version__}",
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "items": how.in_words() if how else "as the model reads them",
+        "colours": colours,
+    }
+    text = page(title or explainer.stem, entries, cards, failures, colours, made)
+    # Names of files may hold bytes that are no letters.
+    write(output, lambda file: file.write(text.encode(errors="replace")))
     echo(f"{output}: {len(entries)} items, {output.stat().st_size / 1e6:.1f} MB")
     if failures:
         echo(f"{len(failures)} could not be explained; the page lists them", err=True)
@@ -152,6 +173,7 @@ def _explained(
     how: How,
     show: Any,
     batch: int,
+    truth: Mapping[str, int],
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Explain every item by every explainer; what fails in one is in no entry."""
     from onnxlrp.reporting import entry
@@ -166,9 +188,8 @@ def _explained(
             failed = next((one for one in results if isinstance(one, Failure)), None)
             if failed is None:
                 try:
-                    entries.append(
-                        entry([one for one in results if not isinstance(one, Failure)], show)
-                    )
+                    done = [one for one in results if not isinstance(one, Failure)]
+                    entries.append(entry(done, show, truth.get(done[0].sample.item.name)))
                 except InputError as error:
                     failures.append((results[0].sample.item.source, str(error)))
             else:

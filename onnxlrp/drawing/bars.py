@@ -51,12 +51,9 @@ def bars(
 
     """
     check(relevance, values, 1)
-    order = _ranked(relevance)
-    shown, rest = order[:FEATURES], order[FEATURES:]
-    lengths = _lengths(relevance)
-    words = [_named(names, index, values[index]) for index in shown]
-    if len(rest):
-        words.append((f"sum of the other {len(rest)}", ""))
+    found = strongest(relevance, values, names)
+    lengths = [length for *_, length in found]
+    words = [(name, value) for name, value, _ in found]
     numbers = [f"{length:+.3g}" if length else "0" for length in lengths]
     left = round(max(_width(legible(name) + value) for name, value in words)) + 1
     left = MARGIN + min(left, WORDS)
@@ -80,7 +77,7 @@ def bars(
     )
     for number, (length, (name, value)) in enumerate(zip(lengths, words, strict=True)):
         middle = top + number * STEP + STEP // 2
-        other = number == len(shown)
+        other = number == FEATURES
         ink = FAINT if other else INK
         said = shortened(name, round(left - MARGIN - _width(value)) + 1) + value
         pen.text((left, middle), said, ink, font(), anchor="rm")
@@ -98,6 +95,24 @@ def bars(
     foot = "relevance: to the right for it, to the left against it"
     pen.text((MARGIN + WIDTH, bottom + 4), foot, FAINT, font(), anchor="ra")
     return out
+
+
+def strongest(
+    relevance: NDArray[Any],
+    values: NDArray[Any],
+    names: Sequence[str] | None = None,
+    most: int = FEATURES,
+) -> list[tuple[str, str, float]]:
+    """Return name, value and relevance of so many features, strongest first, and the others' sum.
+
+    The value is in words, such as ` = 3`, and that of the others "".
+    """
+    lengths = _lengths(relevance, most)
+    shown, rest = np.split(_ranked(relevance), [most])
+    words = [_named(names, index, values[index]) for index in shown]
+    if len(rest):
+        words.append((f"sum of the other {len(rest)}", ""))
+    return [(*said, length) for said, length in zip(words, lengths, strict=True)]
 
 
 def longest(relevance: NDArray[Any]) -> float:
@@ -124,11 +139,11 @@ def in_words(
     return "; ".join(said)
 
 
-def _lengths(relevance: NDArray[Any]) -> list[float]:
-    """Return the relevance of each bar; of more than 20 features the last is the others'."""
+def _lengths(relevance: NDArray[Any], most: int = FEATURES) -> list[float]:
+    """Return the relevance of each bar; of more features than `most` the last is the others'."""
     order = _ranked(relevance)
-    found = [float(relevance[index]) for index in order[:FEATURES]]
-    rest = relevance[order[FEATURES:]]
+    found = [float(relevance[index]) for index in order[:most]]
+    rest = relevance[order[most:]]
     return [*found, float(rest.sum(dtype=np.float64))] if len(rest) else found
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxlrp.drawing.colours import coloured
 from onnxlrp.errors import InputError
-from onnxlrp.inputs.text import Tokens, attached
+from onnxlrp.inputs.text import Tokens, Word, attached
 
 WEAK = 0.05
 """Words with less of the strongest one's relevance are not named."""
@@ -155,20 +155,31 @@ def in_words(
 
     """
     before, behind = ("\u2068", "\u2069") if isolated else ("", "")
-    ranked = sorted(tokens.words(relevance), key=lambda word: -abs(word.relevance))
-    least = WEAK * abs(ranked[0].relevance) if ranked else 0.0
-    ranked = [word for word in ranked if abs(word.relevance) >= least]
-    for_ = [word for word in ranked if word.relevance > 0][:most]
-    against = [word for word in ranked if word.relevance < 0][:most]
     return "; ".join(
         f"{kind}: "
-        + ", ".join(f"{before}{_quoted(word.text)}{behind} {word.relevance:+.3g}" for word in words)
-        for kind, words in (("for", for_), ("against", against))
+        + ", ".join(f"{before}{quoted(word.text)}{behind} {word.relevance:+.3g}" for word in words)
+        for kind, words in zip(("for", "against"), loudest(tokens, relevance, most), strict=True)
         if words
     )
 
 
-def _quoted(word: str) -> str:
+def loudest(
+    tokens: Tokens, relevance: NDArray[Any], most: int = 5
+) -> tuple[list[Word], list[Word]]:
+    """Return the words that speak most for the class, and most against it, strongest first.
+
+    Arguments are those of `in_words`.
+    """
+    ranked = sorted(tokens.words(relevance), key=lambda word: -abs(word.relevance))
+    least = WEAK * abs(ranked[0].relevance) if ranked else 0.0
+    ranked = [word for word in ranked if abs(word.relevance) >= least]
+    return (
+        [word for word in ranked if word.relevance > 0][:most],
+        [word for word in ranked if word.relevance < 0][:most],
+    )
+
+
+def quoted(word: str) -> str:
     """Tell a comma that is a word from those between words."""
     return word if any(map(str.isalnum, word)) else f"'{word}'"
 
@@ -191,7 +202,7 @@ def ink_on(ground: Colour) -> Colour:
     """Return black or white, whichever is easier to read on a ground."""
     # Rec. 709's weights on linear light; the contrast with either is equal at 0.18 (WCAG 2.1).
     light = np.dot([0.2126, 0.7152, 0.0722], (np.array(ground) / 255) ** 2.2)
-    return (20, 20, 20) if light > 0.18 else (255, 255, 255)
+    return (0, 0, 0) if light > 0.18 else (255, 255, 255)
 
 
 def styles(

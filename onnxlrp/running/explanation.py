@@ -387,7 +387,7 @@ class Explanation:
         if size < 1 or size > min(pixels.shape):
             height, width = pixels.shape
             raise InputError(f"a square of {size} does not fit in {height}x{width} pixels")
-        return top_regions(pixels, count, size)
+        return top_regions(pixels, count, size, size)
 
     @property
     def layout(self) -> Layout:
@@ -411,22 +411,23 @@ def title(label: str, account: Account) -> str:
     return f"{label} · {account.quantity} {account.score:.4g}{share}"
 
 
-def top_regions(pixels: NDArray[np.float64], count: int, size: int) -> list[Region]:
-    """Return the squares with the most relevance, as `Explanation.top_regions` chooses them.
+def top_regions(pixels: NDArray[np.float64], count: int, height: int, width: int) -> list[Region]:
+    """Return the rectangles with the most relevance, as `Explanation.top_regions` chooses squares.
 
     Parameters
     ----------
-    pixels : relevance, [H, W], neither smaller than a square
-    count, size : at most so many squares of that side
+    pixels : relevance, [H, W], neither smaller than a rectangle
+    count : at most so many
+    height, width : of each
 
     """
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (height, width))
     sums = windows.sum(axis=(2, 3))
     found: list[Region] = []
     while len(found) < count and sums.max() > 0:
         row, column = map(int, np.unravel_index(sums.argmax(), sums.shape))
-        found.append(Region(row, column, size, size, float(sums[row, column])))
+        found.append(Region(row, column, height, width, float(sums[row, column])))
         sums[
-            max(0, row - size + 1) : row + size, max(0, column - size + 1) : column + size
+            max(0, row - height + 1) : row + height, max(0, column - width + 1) : column + width
         ] = -np.inf
     return found

@@ -1,10 +1,12 @@
 """`onnxlrp report`: what is in the page, and what a browser makes of it."""
 
-import html
+import hashlib
 import json
+import os
 import re
 import shutil
-import subprocess
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 from PIL import Image
 
 import onnxlrp
+
+REVIEWS = Path(__file__).parents[2] / "models" / "reviews.onnx"
 
 
 def held(path: Path) -> dict:
@@ -75,26 +79,164 @@ def test_explainers_of_two_models_do_not_go_together(
     assert not Path("r.html").exists()
 
 
-@pytest.mark.slow
-def test_a_browser_sorts_and_filters(run, explainer: Path, other: Path, photos: Path):
+def test_what_is_true_is_read_from_folders(run, explainer: Path, photos: Path, tmp_path: Path):
+    (photos / "broken.png").unlink()
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\nphotos\nowl\n")
+    arguments = ("--truth", "folders", "--labels", labels, "-o", "report.html")
+    assert run("report", explainer, photos, *arguments).exit_code == 0
+    for one in held(Path("report.html"))["entries"]:
+        assert one["truth"] == "photos"
+        assert one["right"] == (one["next"][0]["label"] == "photos")
+
+
+def test_a_name_that_is_no_text_spoils_no_page(run, explainer: Path, photos: Path):
+    (photos / "broken.png").unlink()
+    name = os.fsdecode(b"\xff <script>\n\xe2\x80\xae.png")
+    shutil.copy(photos / "a.png", photos / name)
+    result = run("report", explainer, photos, "-o", "report.html")
+    assert result.exit_code == 0, result.output
+    assert "? <script>\n\u202e" in [one["name"] for one in held(Path("report.html"))["entries"]]
+
+
+def test_what_is_in_the_cards(run, explainer: Path, model: Path, photos: Path):
+    run("report", explainer, photos, "-o", "report.html")
+    data = held(Path("report.html"))
+    (card,) = data["cards"]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (explainer, model)]
+    assert [card["facts"][name] for name in ("explainer, SHA-256", "SHA-256")] == digests
+    assert [node for node, _, _ in card["nodes"]] == [
+        "conv",
+        "activation",
+        "pool",
+        "flatten",
+        "classify",
+    ]
+    assert data["made"]["items"].startswith("resized to 8x8")
+    assert data["made"]["by"].startswith("onnxlrp 0.")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, driven by playwright."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("chromium is not installed")
+    with api.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@contextmanager
+def opened(browser, path: Path, **options):
+    """A report, which asks for nothing but itself and complains of nothing."""
+    tab = browser.new_page(**options)
+    asked, said = [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(path.resolve().as_uri())
+    yield tab
+    assert [url for url in asked if not url.startswith("data:")] == [path.resolve().as_uri()]
+    assert said == []
+    tab.close()
+
+
+NAMES = "all => all.map(one => one.textContent)"
+
+
+@pytest.mark.slow
+def test_a_browser_sorts_and_filters(browser, run, explainer: Path, other: Path, photos: Path):
+    truth = Path("truth.csv")
+    truth.write_text("a,0\nb,1\nc,2\nbroken,0\n")
+    run("report", explainer, photos, "--beside", other, "--truth", truth, "-o", "report.html")
+    entries = {one["name"]: one for one in held(Path("report.html"))["entries"]}
+
+    def ranked(key):
+        return sorted(entries, key=lambda name: key(entries[name]), reverse=True)
+
+    orders = {
+        "given": ["a", "b", "c"],
+        "name": ["a", "b", "c"],
+        "high": ranked(lambda one: one["score"]),
+        "low": ranked(lambda one: -one["score"]),
+        "share": ranked(lambda one: -one["maps"][0]["share"]),
+        "doubt": ranked(lambda one: one["astray"]),
+        "margin": ranked(lambda one: -one["margin"]),
+        "disagreement": ranked(lambda one: one["disagreement"]),
+    }
+    with opened(browser, Path("report.html")) as tab:
+
+        def shown() -> list[str]:
+            return tab.eval_on_selector_all("article h3 bdi:first-child", NAMES)
+
+        choices = tab.eval_on_selector_all("#sort option", "all => all.map(one => one.value)")
+        assert choices == [*orders]
+        for order, names in orders.items():
+            tab.select_option("#sort", order)
+            assert shown() == names, order
+        tab.select_option("#sort", "given")
+        for only, right in (("right", True), ("wrong", False)):
+            tab.select_option("#only", only)
+            assert shown() == [name for name, one in entries.items() if one["right"] is right]
+        tab.select_option("#only", "")
+        label = entries["b"]["label"]
+        tab.select_option("#class", label)
+        assert shown() == [name for name, one in entries.items() if one["label"] == label]
+        tab.fill("#find", "B.PNG")
+        assert shown() == ["b"]
+        assert tab.inner_text("#shown") == "1 of 1 matching items shown, 3 in all"
+        tab.fill("#find", "nowhere")
+        assert shown() == []
+        tab.click("text=Show all items")
+        assert shown() == ["a", "b", "c"]
+        assert "broken.png" in tab.inner_text("#failures li")
+
+
+@pytest.mark.slow
+def test_a_report_by_keyboard_and_by_finger(browser, run, explainer: Path, photos: Path):
+    run("report", explainer, photos, "-o", "report.html")
+    cut = "getComputedStyle(document.querySelector('.over')).clipPath"
+    with opened(browser, Path("report.html"), has_touch=True) as tab:
+        reached = []
+        for _ in range(11):
+            tab.keyboard.press("Tab")
+            reached.append(tab.evaluate("document.activeElement.id || document.activeElement.type"))
+            # What has the focus shows it.
+            assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+        assert reached[4:9] == ["find", "class", "only", "sort", "regions"]
+        assert reached[9] == "range"
+        tab.focus("article input")
+        assert tab.evaluate(cut) == "inset(0px 0px 0px 0%)"
+        for _ in range(3):
+            tab.keyboard.press("ArrowRight")
+        assert tab.evaluate(cut) == "inset(0px 0px 0px 3%)"
+        box = tab.locator(".stage").first.bounding_box()
+        tab.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + 9)
+        assert tab.input_value("article input >> nth=0") == "50"
+        tab.press("#regions", "Space")
+        assert tab.locator(".region").first.is_visible()
+
+
+@pytest.mark.slow
+def test_axe_finds_nothing_to_mend(browser, run, explainer: Path, other: Path, photos: Path):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
     run("report", explainer, photos, "--beside", other, "-o", "report.html")
-    page = Path("report.html").read_text("utf-8")
-
-    def shown(script: str) -> list[str]:
-        """Names of the items in the order that the page has them after a script."""
-        Path("driven.html").write_text(page.replace("choose();\n</script>", script + "</script>"))
-        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-        address = Path("driven.html").resolve().as_uri()
-        done = subprocess.run(
-            [*command, address], capture_output=True, text=True, timeout=120, check=True
-        )
-        return re.findall(r"<h3>([^:<]*):", html.unescape(done.stdout))
-
-    scores = {one["name"]: one["score"] for one in held(Path("report.html"))["entries"]}
-    ranked = sorted(scores, key=scores.__getitem__, reverse=True)
-    assert shown("choose();") == ["a", "b", "c"]
-    assert shown("at('sort').value = 'high'; choose();") == ranked
-    assert shown("at('find').value = 'B.PNG'; choose();") == ["b"]
+    run("convert", REVIEWS, "reviews.onnx")
+    sentences = ("--text", "a dull and joyless film", "--text", "funny, smart and warm")
+    run("report", "reviews.onnx", *sentences, "-o", "texts.html")
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    for name, scheme in product(("report.html", "texts.html"), ("light", "dark")):
+        with opened(browser, Path(name), color_scheme=scheme) as tab:
+            # It judges only what is drawn.
+            tab.evaluate(
+                "document.querySelectorAll('details').forEach(one => { one.open = true });"
+                "document.querySelectorAll('article').forEach(one => "
+                "{ one.style.contentVisibility = 'visible' })"
+            )
+            found = axe.Axe().run(tab, options={"runOnly": tags}).response
+            wrong = [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]]
+            assert wrong == [], f"{name}, {scheme}"
+            assert len(found["passes"]) > 30

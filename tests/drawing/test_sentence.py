@@ -12,6 +12,7 @@ from onnxlrp.drawing.sentence import (
     ink_on,
     page,
     pieces,
+    shade,
     styles,
 )
 from onnxlrp.errors import InputError
@@ -98,7 +99,7 @@ def test_html_colours_tokens_by_their_relevance(read: Reader):
     found = Spans(written).found
     assert found["film"] == "background: #67001f; color: #ffffff"
     assert found["dull"] == "background: #053061; color: #ffffff"
-    assert found["a"] == "background: #f7f7f7; color: #141414"
+    assert found["a"] == "background: #f7f7f7; color: #000000"
     assert "<title>bad &amp; worse</title>" in written
     assert "for: film +2; against: \u2068dull" not in written
     assert "http" not in written
@@ -143,7 +144,7 @@ def test_terminal_styles_stand_out_by_strength(read: Reader):
 
 
 def test_ink_is_legible_on_every_colour():
-    assert ink_on((255, 255, 0)) == (20, 20, 20)
+    assert ink_on((255, 255, 0)) == (0, 0, 0)
     assert ink_on((0, 0, 255)) == (255, 255, 255)
 
 
@@ -152,3 +153,17 @@ def test_relevance_of_another_length_or_none(read: Reader):
     for wrong in (np.ones(3), np.array([1, 2, np.nan, 3])):
         with pytest.raises(InputError, match="one finite number for each"):
             pieces(tokens, wrong)
+
+
+@pytest.mark.parametrize("colours", ["red-blue", "orange-blue", "coldnhot", "seismic"])
+def test_letters_can_be_read_on_every_shade(colours: str):
+    def light(colour) -> float:
+        """Relative luminance, WCAG 2.1."""
+        parts = np.array(colour) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    for strength in np.linspace(-1, 1, 255):
+        ground = shade(strength, 1.0, colours)
+        low, high = sorted([light(ground), light(ink_on(ground))])
+        assert (high + 0.05) / (low + 0.05) >= 4.5
