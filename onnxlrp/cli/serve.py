@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import webbrowser
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -14,6 +16,7 @@ import click
 
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
+from onnxlrp.files import check_regular
 
 HERE = "127.0.0.1"
 _TYPES = {
@@ -24,6 +27,10 @@ _TYPES = {
     ".json": "application/json",
     ".wasm": "application/wasm",
 }
+_READ = {
+    ".onnx", ".npy", ".npz", ".csv", ".tsv", ".txt", ".json",
+    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif",
+}  # fmt: skip
 
 
 @click.command(short_help="Open explainers in the browser: drop a picture, see its map.")
@@ -35,11 +42,13 @@ _TYPES = {
 def serve(files: tuple[Path, ...], port: int, no_browser: bool) -> None:
     """Open a page on which an explainer runs in the browser, by WebGPU or WebAssembly.
 
-    EXPLAINER, up to two of the same model, is opened at once; a picture and names of classes (.txt,
-    .json) may follow. The page is answered on 127.0.0.1 only, and sends nothing anywhere. Ctrl-C
-    ends it.
+    EXPLAINER, up to two of the same model, is opened at once; what it is to explain may follow, a
+    picture, a table (.csv, .tsv) or arrays (.npy, .npz), and names of classes (.txt, .json). Of
+    an explainer of texts the tokenizer beside it is taken, and the text is typed. The page is
+    answered on 127.0.0.1 only, and sends nothing anywhere. Ctrl-C ends it.
     """
-    with server(files, port) as running:
+    # Interrupted is how a server ends well.
+    with server(files, port) as running, suppress(KeyboardInterrupt):
         address = f"http://{HERE}:{running.server_port}/"
         echo(f"{address} (Ctrl-C ends it)")
         if not no_browser:
@@ -50,20 +59,68 @@ def serve(files: tuple[Path, ...], port: int, no_browser: bool) -> None:
 def server(files: tuple[Path, ...], port: int = 0) -> ThreadingHTTPServer:
     """Return a server of the page and of some files, on 127.0.0.1, that is not yet running.
 
+    Tokenizers beside explainers are served, too.
+
     Raises
     ------
     InputError
-        A file is missing, or an explainer keeps its weights in another file.
+        A file is missing or nothing that the page reads, an .onnx is no explainer or keeps its
+        weights in another file, or the port is taken.
     OSError
-        The port is taken.
+        A file or the port cannot be opened.
 
     """
+    from onnxlrp.inputs.tokens import beside
+
+    served: list[Path] = []
     for file in files:
+        if file.is_dir():
+            raise InputError(f"{file} is a folder: give explainers, and what they are to explain")
+        check_regular(file)
         if not file.is_file():
             raise InputError(f"{file}: no such file")
-        if file.with_name(file.name + ".data").exists():
-            raise InputError(f"{file} keeps its weights in another file, which a page cannot read")
-    return ThreadingHTTPServer((HERE, port), partial(_Answers, files))
+        ending = file.suffix.lower()
+        if ending not in _READ:
+            raise InputError(
+                f"{file} is nothing that the page reads: give explainers (.onnx), pictures, tables "
+                "(.csv, .tsv), arrays (.npy, .npz), names of classes (.txt, .json)"
+            )
+        served.append(file)
+        if ending == ".onnx":
+            _check(file)
+            tokenizer = beside(file)
+            if tokenizer is not None and tokenizer not in served:
+                served.append(tokenizer)
+    try:
+        return ThreadingHTTPServer((HERE, port), partial(_Answers, tuple(served)))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise InputError(f"port {port} is taken: give another, or none for one free") from error
+
+
+def _check(file: Path) -> None:
+    """Check that a file is an explainer whose weights are in it."""
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx.external_data_helper import uses_external_data
+
+    from onnxlrp.running.contract import Contract
+
+    try:
+        proto = onnx.load(file, load_external_data=False)
+    except DecodeError:
+        raise InputError(f"{file} is not an ONNX file, or it is cut short") from None
+    if Contract.read({entry.key: entry.value for entry in proto.metadata_props}) is None:
+        raise InputError(
+            f"{file} is a plain model: make an explainer of it with `onnxlrp convert {file} "
+            "explainer.onnx`"
+        )
+    if any(uses_external_data(tensor) for tensor in proto.graph.initializer):
+        raise InputError(
+            f"{file} keeps its weights in another file, which a page cannot read: convert without "
+            "--external-data"
+        )
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -92,6 +149,7 @@ class _Answers(BaseHTTPRequestHandler):
             self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-cache")
+        self.send_header("X-Content-Type-Options", "nosniff")
         # With these two a page may use threads.
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
@@ -109,7 +167,7 @@ class _Answers(BaseHTTPRequestHandler):
         folder, _, name = path.rpartition("/")
         if folder == "given" and name.isdecimal() and int(name) < len(self._files):
             return self._files[int(name)].read_bytes(), False
-        if folder not in ("", "ort") or name.startswith("."):
+        if folder not in ("", "ort", "tokenizers") or name.startswith("."):
             return None
         place = resources.files("onnxlrp.web").joinpath(folder)
         for ending in ("", ".gz"):

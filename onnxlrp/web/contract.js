@@ -1,6 +1,6 @@
 // What an explainer says about itself: the metadata of an ONNX file, which onnxruntime-web hands to nobody.
 
-const GRAPH = 7, METADATA = 14;
+const GRAPH = 7, METADATA = 14, INITIALIZER = 5, LOCATION = 14, EXTERNAL = 1;
 
 function* fields(bytes) {
   let place = 0;
@@ -17,52 +17,54 @@ function* fields(bytes) {
   };
   while (place < bytes.length) {
     const tag = varint(), kind = tag % 8;
-    let length = 0;
-    if (kind === 0) varint();
+    let length = 0, number;
+    if (kind === 0) number = varint();
     else if (kind === 1) length = 8;
     else if (kind === 2) length = varint();
     else if (kind === 5) length = 4;
     else throw new Error("the file is no ONNX model");
     if (place + length > bytes.length) throw new Error("the file is cut short");
-    yield [Math.floor(tag / 8), bytes.subarray(place, place + length)];
+    yield [Math.floor(tag / 8), number ?? bytes.subarray(place, place + length)];
     place += length;
   }
 }
 
 function metadata(bytes) {
   const found = {};
-  let graph = false;
+  let graph = null;
   for (const [field, content] of fields(bytes)) {
-    graph ||= field === GRAPH;
+    if (field === GRAPH) graph = content;
     if (field !== METADATA) continue;
     const pair = {};
     for (const [part, text] of fields(content)) pair[part] = new TextDecoder().decode(text);
     found[pair[1]] = pair[2] ?? "";
   }
   if (!graph) throw new Error("the file is no ONNX model");
+  for (const [field, tensor] of fields(graph)) {
+    if (field !== INITIALIZER) continue;
+    for (const [part, value] of fields(tensor)) {
+      if (part === LOCATION && value === EXTERNAL) {
+        throw new Error("it keeps its weights in another file, which a page cannot read: convert without --external-data");
+      }
+    }
+  }
   return found;
 }
 
-/** Read what an explainer of pictures says; throw one line where it is none, or takes what a page cannot give. */
+/** Read what an explainer says; throw one line where it is none, or takes what a page cannot give. */
 export function read(bytes) {
   const stored = metadata(bytes);
   const get = (key, otherwise = "") => stored[`onnxlrp.${key}`] ?? otherwise;
   if (!get("relevance")) {
     throw new Error("this is a plain model: make an explainer of it with `onnxlrp convert MODEL EXPLAINER`");
   }
-  const relevance = Object.entries(JSON.parse(get("relevance")));
-  if (relevance.length > 1) throw new Error("it explains several inputs, and a page has one picture");
   const taken = { weights_input: "weights", references: "a reference", masks: "masks", points: "several points" };
   for (const [key, what] of Object.entries(taken)) {
     const said = get(key);
     if (said && said !== "{}") throw new Error(`it takes ${what} when it runs, which this page does not give`);
   }
-  if (!get("preprocessing")) {
-    throw new Error("it does not say how its pictures are made: convert with --preprocess, as in --preprocess imagenet");
-  }
   return {
-    input: relevance[0][0],
-    relevance: relevance[0][1],
+    relevance: JSON.parse(get("relevance")),
     target: get("target_input"),
     fixed: get("target"),
     score: get("score"),
@@ -71,6 +73,18 @@ export function read(bytes) {
     yields: get("yields", "relevance"),
     version: get("version"),
     model: get("model_sha256"),
-    preprocessing: JSON.parse(get("preprocessing")),
+    preprocessing: get("preprocessing") ? JSON.parse(get("preprocessing")) : null,
+    features: JSON.parse(get("features", "{}")),
+    missing: JSON.parse(get("missing", "[]")),
   };
+}
+
+/** What people give an explainer of such inputs: a picture, a text, a row of a table, or arrays alone. */
+export function kind(contract, inputs) {
+  const explained = inputs.filter(({ name }) => name in contract.relevance);
+  const [{ type, shape }] = explained;
+  if (explained.length === 1 && contract.preprocessing && shape.length === 4) return "picture";
+  if (explained.length === 1 && /^int(32|64)$/.test(type) && shape.length === 2) return "text";
+  if (inputs.length === 1 && /^float/.test(type) && shape.length === 2) return "row";
+  return "arrays";
 }

@@ -1,10 +1,13 @@
-import { gradient, shade } from "./colours.js";
+import { columns, npy, npz, table } from "./arrays.js";
+import { gradient } from "./colours.js";
+import { drawn, made, number } from "./drawing.js";
 import { decoded, prepared } from "./picture.js";
+import { Reader, beside } from "./text.js";
 
 const at = (id) => document.getElementById(id);
 const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
 const waiting = new Map();
-let tasks = 0;
+let tasks = 0, explainers = 0;
 
 worker.onmessage = ({ data: { task, result, error } }) => {
   const { resolve, reject } = waiting.get(task);
@@ -19,9 +22,11 @@ const asked = (call, ...given) => new Promise((resolve, reject) => {
   worker.postMessage({ call, task: tasks, given });
 });
 
-const state = { explainers: [null, null], picture: null, labels: null, target: -1, shown: [] };
-const number = (value) => Number(value.toPrecision(4)).toString();
+const state = { explainers: [null, null], item: null, tokenizer: null, labels: null, target: -1, shown: [], stale: false };
 const className = (index) => state.labels?.[index] ?? `class ${index}`;
+const READS = {
+  picture: "a picture", text: "a text: type it", row: "a row: type its numbers, or drop .csv, .npy", arrays: "arrays: drop .npy or .npz",
+};
 
 function say(text, wrong = false) {
   at("message").textContent = text;
@@ -30,33 +35,45 @@ function say(text, wrong = false) {
 
 /** Do one thing after the other; what goes wrong is told in one line. */
 let before = Promise.resolve();
-const next = (work) => (before = before.then(work).catch((error) => say(error.message, true)));
+const next = (work) => (before = before.then(work).catch((error) => {
+  say(error.message.split("\n")[0], true);
+  // A map of something else would be taken for one of this.
+  if (state.stale) at("result").hidden = true;
+}));
 
-async function explainer(place, name, bytes) {
-  say(`opening ${name} …`);
-  const wanted = !new URLSearchParams(location.search).has("wasm");
+async function named(name, work) {
   try {
-    const opened = await asked("open", place, bytes, wanted);
-    state.explainers[place] = { name, ...opened };
+    return await work();
   } catch (error) {
     throw new Error(`${name}: ${error.message}`);
   }
-  say(`${name} is open`);
-  await explain();
 }
 
-async function picture(name, file) {
-  try {
-    state.picture = { name, pixels: await decoded(file) };
-  } catch {
-    throw new Error(`${name} is no picture that this browser reads`);
+/** Open an explainer; a dropped one of the same model is compared, one of another model takes the place of all. */
+async function explainer(place, name, bytes) {
+  say(`opening ${name} …`);
+  const id = ++explainers, allowed = !new URLSearchParams(location.search).has("wasm");
+  const one = { id, name, ...(await named(name, () => asked("open", id, bytes, allowed))) };
+  const [first] = state.explainers, same = first?.contract.model === one.contract.model;
+  if (place === 1 && first && !same) {
+    await asked("close", id);
+    throw new Error(`${name} explains another model than ${first.name}`);
   }
-  state.target = -1;
+  const to = place ?? Number(Boolean(first) && same);
+  const gone = state.explainers.filter((other, index) => other && (index === to || !same));
+  for (const other of gone) await asked("close", other.id);
+  // Another model reads other things, and has other classes.
+  if (first && !same) {
+    const kept = first.kind === "picture" && one.kind === "picture" ? state.item : null;
+    Object.assign(state, { explainers: [null, null], item: kept, tokenizer: null, labels: null, target: -1, shown: [] });
+    for (const id of ["second", "labels", "tokenizer", ...(kept ? [] : ["item"])]) at(id).value = "";
+    at("result").hidden = true;
+  }
+  state.explainers[to] = one;
   await explain();
 }
 
-async function names(name, file) {
-  const text = await file.text();
+async function names(name, text) {
   if (name.endsWith(".json")) {
     const read = JSON.parse(text);
     state.labels = Object.values(read).map((entry) => (Array.isArray(entry) ? entry.at(-1) : entry));
@@ -66,111 +83,186 @@ async function names(name, file) {
   await explain();
 }
 
+async function item(found) {
+  Object.assign(state, { item: found, target: -1 });
+  at("sample").value = 1;
+  await explain();
+}
+
+const fits = (shape, wanted) => shape.length === wanted.length &&
+  shape.every((size, axis) => typeof wanted[axis] !== "number" || wanted[axis] <= 0 || wanted[axis] === size);
+const written = (shape) => `[${shape.map((size) => (typeof size === "number" && size > 0 ? size : "?")).join(", ")}]`;
+
+/** Arrays as the inputs of an explainer: sample by sample where all have as many. */
+function arrays(one, from) {
+  const { inputs, contract } = one, given = { ...from.arrays };
+  const explained = inputs.filter(({ name }) => name in contract.relevance);
+  if (given[""]) {
+    given[explained[0].name] = given[""];
+    delete given[""];
+  }
+  const found = {};
+  for (const { name, shape } of inputs) {
+    if (!given[name]) continue;
+    let array = given[name];
+    if (fits([1, ...array.shape], [-1, ...shape.slice(1)])) array = { ...array, shape: [1, ...array.shape] };
+    if (!fits(array.shape, [-1, ...shape.slice(1)])) throw new Error(`${from.name} is ${written(array.shape)}, and '${name}' of ${one.name} reads ${written(shape)}`);
+    found[name] = array;
+  }
+  const unknown = Object.keys(given).find((name) => !found[name] && !/^(y|labels?|target)$/.test(name));
+  if (unknown) throw new Error(`${from.name}: the model has no input '${unknown}', only ${inputs.map(({ name }) => name).join(", ")}`);
+  const counts = new Set(Object.values(found).map(({ shape }) => shape[0]));
+  const count = counts.size === 1 ? [...counts][0] : 1;
+  const row = Math.min(count, Math.max(1, Number(at("sample").value) || 1)) - 1;
+  at("sampling").hidden = count === 1;
+  Object.assign(at("sample"), { max: count, value: row + 1 });
+  if (count > 1) {
+    for (const [name, { data, shape }] of Object.entries(found)) {
+      const size = data.length / count;
+      found[name] = { data: data.slice(row * size, (row + 1) * size), shape: [1, ...shape.slice(1)] };
+    }
+  }
+  for (const [name, { data }] of Object.entries(found)) {
+    if (data.some?.((value) => !Number.isFinite(Number(value))) && !contract.missing.includes(name)) throw new Error(`${from.name}: '${name}' holds NaN or infinity`);
+  }
+  const lacking = inputs.find(({ name }) => !found[name]);
+  if (!lacking) return found;
+  if (one.kind !== "text" || !found[explained[0].name]) throw new Error(`the model also reads '${lacking.name}': give it, too, by that name in an .npz`);
+  return { ...beside(inputs, explained[0].name, found[explained[0].name], state.tokenizer?.pad), ...found };
+}
+
+/** What is given, as the inputs of an explainer, and how it is drawn. */
+function feeds(one) {
+  const { contract, inputs, kind } = one, { item: given } = state;
+  at("sampling").hidden = true;
+  if (given.arrays) return { given: arrays(one, given) };
+  const [{ name, shape }] = inputs.filter((input) => input.name in contract.relevance);
+  if (given.table) {
+    if (kind !== "row") throw new Error(`${one.name} reads no rows of a table, but ${READS[kind]}`);
+    const read = { [name]: columns(given.table, contract.features[name], shape[1]) };
+    return { given: arrays(one, { name: given.name, arrays: read }) };
+  }
+  if (given.pixels) {
+    if (kind !== "picture") {
+      throw new Error(shape.length === 4
+        ? `${one.name} does not say how its pictures are made: convert with --preprocess, as in --preprocess imagenet, or drop arrays`
+        : `${given.name} is a picture, and ${one.name} reads ${READS[kind]}`);
+    }
+    const { values, shape: own, seen } = prepared(given.pixels, contract.preprocessing);
+    if (!fits([1, ...own], [-1, ...shape.slice(1)])) throw new Error(`the picture is made ${written(own)}, and ${one.name} reads ${written(shape.slice(1))}: it stores another preprocessing than its model's`);
+    return { given: { [name]: { data: values, shape: [1, ...own] } }, seen, last: contract.preprocessing.layout === "NHWC" };
+  }
+  const width = typeof shape[1] === "number" && shape[1] > 0 ? shape[1] : null;
+  const text = state.tokenizer.tokens(given.text, width ?? undefined), fill = (list, value) => [...list, ...Array((width ?? list.length) - list.length).fill(value)];
+  const ids = { data: fill(text.ids, state.tokenizer.pad ?? 0), shape: [1, width ?? text.ids.length] };
+  const mask = fill(text.ids.map(() => 1), 0);
+  return { given: beside(inputs, name, ids, state.tokenizer.pad, { mask, types: fill(text.types, 0) }), text };
+}
+
+/** Read what was typed. */
+function typed() {
+  const [first] = state.explainers, text = at("typed").value;
+  if (!text.trim()) throw new Error("nothing is typed yet");
+  if (first.kind === "text" && !state.tokenizer) throw new Error("a text needs the model's tokenizer: choose or drop its tokenizer.json");
+  return item(first.kind === "text" ? { name: "the text", text } : { name: "the row", table: table(text) });
+}
+
 async function explain() {
   const [first, second] = state.explainers;
-  if (!first || !state.picture) {
-    say(first ? `${first.name} is open: now a picture` : "now an explainer");
+  at("typing").hidden = !["text", "row"].includes(first?.kind);
+  at("tokenizing").hidden = first?.kind !== "text";
+  at("asked").textContent = first?.kind === "row" ? "Row, its numbers parted by commas" : "Text";
+  if (!first || !state.item) {
+    if (!first) say(state.item ? "now an explainer" : "First an explainer: `onnxlrp convert MODEL EXPLAINER` makes one of a model.");
+    else if (first.kind === "text" && !state.tokenizer) say(`${first.name} is open: now its tokenizer.json`);
+    else say(`${first.name} is open: now ${READS[first.kind]}`);
     return;
   }
-  if (second && second.contract.model !== first.contract.model) {
-    state.explainers[1] = null;
-    throw new Error(`${second.name} explains another model than ${first.name}`);
-  }
   say("computing …");
-  state.shown = [];
+  state.stale = true;
   let { target } = state;
-  for (const [place, one] of state.explainers.entries()) {
-    if (!one) continue;
-    const made = prepared(state.picture.pixels, one.contract.preprocessing);
-    const wanted = one.shape.slice(1);
-    if (made.shape.some((size, axis) => typeof wanted[axis] === "number" && wanted[axis] !== size)) {
-      throw new Error(`the picture is made ${made.shape}, and ${one.name} reads ${wanted}: it stores another preprocessing than its model's`);
-    }
-    const found = await asked("explain", place, made.values, made.shape, target);
+  const shown = [];
+  for (const one of [first, second].filter(Boolean)) {
+    const { given, ...how } = feeds(one);
+    const found = await named(one.name, () => asked("explain", one.id, given, target));
     if (target < 0) target = found.scores.reduce((best, score, index) => (score > found.scores[best] ? index : best), 0);
-    state.shown.push({ one, made, found, target: one.contract.fixed === "" || one.contract.fixed === "top" ? target : Number(one.contract.fixed) });
+    shown.push({ one, given, how, found, target: ["", "top"].includes(one.contract.fixed) ? target : Number(one.contract.fixed) });
   }
+  state.shown = shown;
   show();
-  say("");
+  state.shown.filter(({ found }) => found.unverified).forEach(verify);
+  say(state.shown.some(({ how }) => how.text?.cut) ? "the text is longer than the model reads: its end was left out" : "");
 }
 
 function show() {
-  const [{ found, one }] = state.shown;
+  const [{ found, one, target }] = state.shown;
   const order = Array.from(found.scores.keys()).sort((a, b) => found.scores[b] - found.scores[a]);
-  at("class").replaceChildren(...order.map((index) =>
-    new Option(`${className(index)}  ${number(found.scores[index])}`, index)));
-  at("class").value = state.shown[0].target;
+  at("class").replaceChildren(...order.map((index) => new Option(`${className(index)}  ${number(found.scores[index])}`, index)));
+  at("class").value = target;
   at("class").disabled = !one.contract.target;
   at("maps").replaceChildren(...state.shown.map(figure));
-  at("result").hidden = false;
+  at("mixing").hidden = !state.shown.some(({ parts }) => parts.some((part) => part.mixes));
+  at("hover").textContent = "\u00a0";
+  state.stale = at("result").hidden = false;
   draw();
 }
 
-function figure({ one, made, found, target }) {
-  const box = document.createElement("figure"), caption = document.createElement("figcaption");
-  const canvas = document.createElement("canvas");
-  Object.assign(canvas, { width: made.seen.width, height: made.seen.height });
-  canvas.setAttribute("role", "img");
-  const sum = found.relevance.reduce((a, b) => a + b, 0), score = found.scores[target];
-  canvas.setAttribute("aria-label", `relevance by ${one.name} for ${className(target)}`);
-  const title = document.createElement("strong"), facts = document.createElement("span");
-  title.textContent = `${one.name}: ${className(target)}`;
-  facts.className = "facts";
-  facts.textContent = `score ${number(score)}, ${one.contract.yields} sums to ${number(sum)}; ` +
-    `${found.seconds.toFixed(2)} s by ${found.runs}${found.why ? ` (${found.why})` : ""}`;
-  caption.append(title, facts);
-  box.append(canvas, caption);
-  canvas.addEventListener("pointermove", (event) => hover(canvas, event));
-  return box;
+/** Try WebGPU once a map is there: its first run may take longer than all others. */
+const verify = (shown) => next(async () => {
+  shown.facts.textContent = facts(shown, "trying WebGPU …");
+  shown.found.why = await asked("verify", shown.one.id);
+  shown.facts.textContent = facts(shown);
+});
+
+function facts({ one, found, target }, why = found.why) {
+  const sum = Object.values(found.relevance).reduce((all, { data }) => all + data.reduce((a, b) => a + b, 0), 0);
+  return `score ${number(found.scores[target])}, ${one.contract.yields} sums to ${number(sum)}; ` +
+    `${found.seconds.toFixed(2)} s by ${found.runs}${why ? ` (${why})` : ""}`;
 }
 
-/** Sum over channels, and the 99.9th percentile, where colours are full. */
-function summed({ made, found, one }) {
-  const { width, height, channels } = made.seen, area = width * height;
-  const pixels = new Float64Array(area), first = one.contract.preprocessing.layout === "NCHW";
-  for (let pixel = 0; pixel < area; pixel++) {
-    for (let c = 0; c < channels; c++) pixels[pixel] += found.relevance[first ? c * area + pixel : pixel * channels + c];
-  }
-  const sorted = Float64Array.from(pixels, Math.abs).sort();
-  return { pixels, full: sorted[Math.floor(0.999 * (area - 1))] || sorted[area - 1] || 1 };
+function figure(shown) {
+  const { one, found, given, how, target } = shown, { contract } = one;
+  const title = `${one.name}: ${className(target)}`, label = `Relevance by ${one.name} for ${className(target)}`;
+  const inputs = Object.keys(found.relevance);
+  shown.parts = inputs.map((input, index) => drawn(found.relevance[input], given[input], {
+    ...how, names: contract.features[input], label: inputs.length > 1 ? `${label}, input ${input}` : label,
+    hover: (place) => hover(index, place),
+  }));
+  shown.facts = made("span", { className: "facts", textContent: facts(shown) });
+  return made("figure", {},
+    made("figcaption", {}, made("strong", { textContent: title }), shown.facts),
+    ...shown.parts.flatMap((part, index) => [
+      ...(inputs.length > 1 || part.said ? [made("p", { className: "facts", textContent: [inputs.length > 1 ? inputs[index] : "", part.said].filter(Boolean).join(": ") })] : []),
+      part.element,
+    ]));
 }
 
-function draw() {
-  const mix = at("mix").value / 100;
-  state.shown.forEach((shown, index) => {
-    const { seen } = shown.made, canvas = at("maps").querySelectorAll("canvas")[index];
-    shown.summed ??= summed(shown);
-    const picture = new ImageData(seen.width, seen.height);
-    for (let pixel = 0; pixel < seen.width * seen.height; pixel++) {
-      const colour = shade(shown.summed.pixels[pixel] / shown.summed.full);
-      for (let c = 0; c < 3; c++) {
-        const own = seen.data[pixel * seen.channels + (seen.channels === 1 ? 0 : c)];
-        picture.data[4 * pixel + c] = own + mix * (colour[c] - own);
-      }
-      picture.data[4 * pixel + 3] = 255;
-    }
-    canvas.getContext("2d").putImageData(picture, 0, 0);
-  });
-}
+const draw = () => state.shown.forEach(({ parts }) => parts.forEach((part) => part.draw(at("mix").value / 100)));
 
-function hover(canvas, event) {
-  const box = canvas.getBoundingClientRect();
-  const x = Math.min(canvas.width - 1, Math.floor(((event.clientX - box.left) / box.width) * canvas.width));
-  const y = Math.min(canvas.height - 1, Math.floor(((event.clientY - box.top) / box.height) * canvas.height));
-  const said = state.shown.map(({ one, summed: { pixels } }) =>
-    `${one.name} ${number(pixels[y * canvas.width + x])}`);
-  at("hover").textContent = `row ${y}, column ${x}: ${said.join(", ")}`;
+function hover(index, place) {
+  const said = state.shown.map(({ one, parts }) => `${one.name} ${number(parts[index].value(...place))}`);
+  at("hover").textContent = `${state.shown[0].parts[index].where(...place)}: ${said.join(", ")}`;
 }
 
 async function given(file, place) {
-  if (file.name.endsWith(".onnx")) {
-    const slot = place ?? (state.explainers[0] ? 1 : 0);
-    await explainer(slot, file.name, new Uint8Array(await file.arrayBuffer()));
-  } else if (/\.(txt|json)$/.test(file.name)) await names(file.name, file);
-  else await picture(file.name, file);
+  const { name } = file;
+  const bytes = async () => new Uint8Array(await file.arrayBuffer());
+  if (/\.onnx$/i.test(name)) await explainer(place, name, await bytes());
+  else if (/\.npy$/i.test(name)) await item(await named(name, async () => ({ name, arrays: { "": npy(await bytes()) } })));
+  else if (/\.npz$/i.test(name)) await item(await named(name, async () => ({ name, arrays: await npz(await bytes()) })));
+  else if (/\.[ct]sv$/i.test(name)) await item(await named(name, async () => ({ name, table: table(await file.text()) })));
+  else if (/\.(txt|json)$/i.test(name)) {
+    const text = await file.text();
+    if (place !== "tokenizer" && !/tokenizer[^/]*\.json$/i.test(name)) return named(name, () => names(name, text));
+    state.tokenizer = await named(name, () => new Reader(text));
+    await explain();
+  } else {
+    const pixels = await decoded(file).catch(() => { throw new Error(`${name} is no picture that this browser reads`); });
+    await item({ name, pixels });
+  }
 }
 
-for (const [id, place] of [["first", 0], ["second", 1], ["picture"], ["labels"]]) {
+for (const [id, place] of [["first", 0], ["second", 1], ["item"], ["labels"], ["tokenizer", "tokenizer"]]) {
   at(id).addEventListener("change", ({ target }) => {
     for (const file of target.files) next(() => given(file, place));
   });
@@ -182,12 +274,15 @@ addEventListener("drop", (event) => {
   document.body.classList.remove("over");
   for (const file of event.dataTransfer.files) next(() => given(file));
 });
+at("typing").addEventListener("submit", (event) => { event.preventDefault(); next(typed); });
 at("class").addEventListener("change", ({ target }) => next(() => { state.target = Number(target.value); return explain(); }));
+at("sample").addEventListener("change", () => next(() => { state.target = -1; return explain(); }));
 at("mix").addEventListener("input", draw);
 at("scale").style.background = `linear-gradient(90deg, ${gradient()})`;
 
 /** What `onnxlrp serve` was given. */
 next(async () => {
+  await explain();
   const listed = await fetch("given.json").then((answer) => (answer.ok ? answer.json() : [])).catch(() => []);
   for (const { name, address } of listed) {
     const content = await (await fetch(address)).blob();
@@ -196,4 +291,7 @@ next(async () => {
 });
 
 // For whoever drives the page: what is shown, in numbers.
-globalThis.onnxlrp = { state, settled: () => before };
+const settled = async () => {
+  for (let last = null; last !== before;) await (last = before);
+};
+globalThis.onnxlrp = { state, settled };
