@@ -337,7 +337,11 @@ _HEAD = """\
 
 Written by
 
-    python benchmarks/coverage.py --page docs/coverage.md
+<!-- not run: hours -->
+
+```bash
+python benchmarks/coverage.py --page docs/coverage.md
+```
 
 which takes hours; interrupted, it goes on where it stopped. Architectures of
 [timm](https://github.com/huggingface/pytorch-image-models) (`timm/`), torchvision (`tv/`),

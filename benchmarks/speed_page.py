@@ -28,7 +28,11 @@ INTRODUCTION = """# What an explanation costs
 
 Written whole by
 
-    python benchmarks/speed.py --write
+<!-- not run: hours -->
+
+```bash
+python benchmarks/speed.py --write
+```
 
 on {machine}; {libraries}.
 

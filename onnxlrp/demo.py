@@ -37,6 +37,7 @@ CLASSES = (
     "truck",
 )
 REVIEWS = "reviews.onnx"
+TOKENIZER = "reviews.tokenizer.json"
 REVIEW = "A beautiful and moving film with a tired, predictable plot."
 OPINIONS = ("negative", "positive")
 PREPROCESSING = Preprocessing(resize=32, crop=(32, 32), mean=(125.3, 123.0, 113.9))
@@ -141,6 +142,6 @@ def demo_text(
     bundled = files("onnxlrp.bundled")
     with as_file(bundled / REVIEWS) as path:
         conversion = convert(path, composite)
-    with as_file(bundled / REVIEWS.replace(".onnx", ".tokenizer.json")) as path:
+    with as_file(bundled / TOKENIZER) as path:
         run = Explainer(conversion.to_proto().SerializeToString(), tokenizer=path)
         return TextDemo(conversion, run([text], target), path.read_bytes())

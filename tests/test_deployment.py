@@ -28,9 +28,9 @@ from onnxlrp.running import triton
 
 PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text("utf-8")
 PLAIN, BINDING, BATCHES = re.findall(r"```python\n(.*?)```", PAGE, re.S)
-(SERVICE,) = re.findall(r"```python service\n(.*?)```", PAGE, re.S)
-(CLIENT,) = re.findall(r"```python client\n(.*?)```", PAGE, re.S)
-(NODE,) = re.findall(r"```js\n(.*?)```", PAGE, re.S)
+(SERVICE,) = re.findall(r"```python title=\"service.py\"\n(.*?)```", PAGE, re.S)
+(CLIENT,) = re.findall(r"```python title=\"client.py\"\n(.*?)```", PAGE, re.S)
+(NODE,) = re.findall(r"```js title=\"explain.mjs\"\n(.*?)```", PAGE, re.S)
 
 
 @pytest.fixture(scope="module")

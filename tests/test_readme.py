@@ -1,4 +1,4 @@
-"""What README.md shows is run as it stands there."""
+"""What README.md shows in Python gives the same with us and without us."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,6 @@ import numpy as np
 import onnx
 import pytest
 from support import model, node, normal
-
-import onnxlrp
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.S)
@@ -38,25 +36,3 @@ def test_the_lines_for_python_and_the_four_that_need_no_onnxlrp(folder):
     exec(embed, without_us)
     np.testing.assert_array_equal(without_us["relevance"], with_us["explanation"].relevance)
     assert without_us["relevance"].shape == images.shape
-
-
-def test_every_command_exists():
-    """`onnxlrp NAME` in the README is a command, and every --flag one of its options."""
-    from onnxlrp.cli import main
-
-    text = README.read_text("utf-8")
-    commands = re.findall(r"^ {4}(?:pip install \S+ && )?onnxlrp (\w+)(.*?)(?:#.*)?$", text, re.M)
-    assert {name for name, _ in commands} == {
-        *("convert", "demo", "inspect", "explain", "sheet", "report", "serve"),
-        *("evaluate", "compare"),
-    }
-    for name, rest in commands:
-        command = main.get_command(None, name)
-        known = {option for parameter in command.params for option in parameter.opts}
-        assert set(re.findall(r"--[\w-]+", rest)) <= known
-
-
-def test_the_composite_is_one(tmp_path):
-    (written,) = re.findall(r"```toml\n(.*?)```", README.read_text("utf-8"), re.S)
-    (tmp_path / "mine.toml").write_text(written)
-    assert len(onnxlrp.Composite.load(tmp_path / "mine.toml").lines) == 5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +55,7 @@ def demo(
 ) -> None:
     """Explain a bundled photograph with a bundled network, and leave the files to look at."""
     from onnxlrp.cli import tables
+    from onnxlrp.demo import CLASSES, MODEL, PHOTOGRAPH, PREPROCESSING
     from onnxlrp.demo import demo as run
 
     chosen = chosen_composite(composite, rules, settings, lrn, plugins)
@@ -65,6 +68,10 @@ def demo(
         shown.conversion.save(folder / "explainer.onnx")
     write(folder / "heatmap.png", lambda buffer: shown.heatmap.save(buffer, format="PNG"))
     write(folder / "overlay.png", lambda buffer: shown.overlay.save(buffer, format="PNG"))
+    _leave(MODEL, folder / MODEL)
+    _leave(PHOTOGRAPH, folder / "cat.png")
+    _leave(CLASSES, folder / "classes.txt")
+    _leave([PREPROCESSING.to_json()], folder / "preprocessing.json")
 
     for warning in shown.conversion.warnings:
         echo(f"Warning: {warning}", err=True)
@@ -76,6 +83,7 @@ def demo(
     echo("  explainer.onnx  the network and its explanation, for any ONNX runtime")
     echo("  heatmap.png     red speaks for the class, blue against it")
     echo("  overlay.png     the same over the photograph")
+    echo("  cifar10_lrn.onnx, preprocessing.json, classes.txt, cat.png   what it was made of")
     echo("The same for your own model and photograph:")
     echo("  onnxlrp convert MODEL.onnx EXPLAINER.onnx --preprocess imagenet")
     echo("  onnxlrp explain EXPLAINER.onnx PHOTO.jpg -o heatmaps")
@@ -83,7 +91,7 @@ def demo(
 
 def _demo_text(text: str, folder: Path, target: int, composite: Composite) -> None:
     from onnxlrp.cli import sentences, tables
-    from onnxlrp.demo import OPINIONS, REVIEW, demo_text
+    from onnxlrp.demo import OPINIONS, REVIEW, REVIEWS, TOKENIZER, demo_text
     from onnxlrp.drawing.sentence import page
     from onnxlrp.running.explanation import title
 
@@ -97,6 +105,9 @@ def _demo_text(text: str, folder: Path, target: int, composite: Composite) -> No
         shown.conversion.save(folder / "explainer.onnx")
     write(folder / "explainer.tokenizer.json", lambda buffer: buffer.write(shown.tokenizer))
     write(folder / "sentence.html", lambda buffer: buffer.write(written))
+    _leave(REVIEWS, folder / REVIEWS)
+    _leave(TOKENIZER, folder / TOKENIZER)
+    _leave(OPINIONS, folder / "opinions.txt")
     drawn = explanation.plot(labels=OPINIONS)
     write(folder / "sentence.png", lambda buffer: drawn.save(buffer, format="PNG"))
 
@@ -109,7 +120,17 @@ def _demo_text(text: str, folder: Path, target: int, composite: Composite) -> No
     echo("  explainer.onnx            the network and its explanation, for any ONNX runtime")
     echo("  explainer.tokenizer.json  what makes tokens of a text")
     echo("  sentence.png, .html       red speaks for the class, blue against it")
+    echo("  reviews.onnx, reviews.tokenizer.json, opinions.txt   what it was made of")
     echo("The same for more texts, and for your own model with its tokenizer.json beside it:")
     echo(f"  onnxlrp explain {folder / 'explainer.onnx'} --text 'Dull and far too long.' -o why")
     echo("  onnxlrp convert MODEL.onnx EXPLAINER.onnx")
     echo("  onnxlrp explain EXPLAINER.onnx reviews.txt -o why")
+
+
+def _leave(what: str | Sequence[str], path: Path) -> None:
+    """Write a bundled file, by its name, or lines."""
+    if isinstance(what, str):
+        content = (files("onnxlrp.bundled") / what).read_bytes()
+    else:
+        content = "".join(f"{line}\n" for line in what).encode()
+    write(path, lambda buffer: buffer.write(content))

@@ -23,9 +23,13 @@ def test_the_demo_explains_a_cat(run):
     assert result.exit_code == 0, result.output
     folder = Path("onnxlrp-demo")
     assert sorted(path.name for path in folder.iterdir()) == [
+        "cat.png",
+        "cifar10_lrn.onnx",
+        "classes.txt",
         "explainer.onnx",
         "heatmap.png",
         "overlay.png",
+        "preprocessing.json",
     ]
     assert str(folder.resolve()) in result.stdout
     assert re.search(
@@ -37,6 +41,18 @@ def test_the_demo_explains_a_cat(run):
     for name in ("heatmap", "overlay"):
         with Image.open(folder / f"{name}.png") as drawing:
             assert drawing.size == (224, 224)
+
+
+def test_what_it_leaves_makes_the_same_explainer_by_hand(run):
+    run("demo")
+    folder = Path("onnxlrp-demo")
+    model, how = folder / "cifar10_lrn.onnx", folder / "preprocessing.json"
+    result = run("convert", model, "explainer.onnx", "--preprocess", how)
+    assert result.exit_code == 0, result.output
+    assert Path("explainer.onnx").read_bytes() == (folder / "explainer.onnx").read_bytes()
+    labels = folder / "classes.txt"
+    result = run("explain", "explainer.onnx", folder / "cat.png", "--labels", labels, "-o", "why")
+    assert "cat (3)" in result.stdout
 
 
 def test_another_target_is_another_map(run):
@@ -74,6 +90,9 @@ def test_the_demo_of_text_names_the_words_that_decide(run):
     assert sorted(path.name for path in folder.iterdir()) == [
         "explainer.onnx",
         "explainer.tokenizer.json",
+        "opinions.txt",
+        "reviews.onnx",
+        "reviews.tokenizer.json",
         "sentence.html",
         "sentence.png",
     ]
