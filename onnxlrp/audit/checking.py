@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -27,6 +27,7 @@ from onnxlrp.graph.canonical import Operation
 from onnxlrp.graph.lifting import leave_out
 from onnxlrp.inputs.targets import TOP, Difference
 from onnxlrp.reference.network import CHOICES
+from onnxlrp.telling import tell
 
 Array = NDArray[Any]
 
@@ -46,7 +47,6 @@ def check(
     target: int | Difference = TOP,
     provider: Provider = "cpu",
     layers: str = "",
-    tell: Callable[[str], None] = lambda _: None,
 ) -> Audit:
     """Audit an explainer against its model and against the definition.
 
@@ -64,7 +64,6 @@ def check(
         weights, a difference
     provider : where both run
     layers : shell wildcard: recompute only these operations, however large
-    tell : called with a few words before each stage
 
     Raises
     ------
@@ -109,7 +108,7 @@ def check(
     start = beginning.begin(written, target, values[score], values[root] if root else None)
     # What is not finite is found and told; numpy need not warn of it as well.
     with np.errstate(all="ignore"):
-        recomputed = recompute(written, values, start.relevance, layers, tell)
+        recomputed = recompute(written, values, start.relevance, layers)
         found = [_layer(written, entry, recomputed, values) for entry in balance(written, values)]
     maps = written.contract.relevance.values()
     heatmap = sum(values[held].sum(dtype=np.float64) for held in maps)

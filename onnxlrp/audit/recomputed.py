@@ -21,6 +21,7 @@ from onnxlrp.reference.kernels import MACHINE
 from onnxlrp.reference.network import CHOICES
 from onnxlrp.reference.operators import NORMALISATIONS, attributes_of, normalised_groups
 from onnxlrp.reference.trees import TREES
+from onnxlrp.telling import counted
 
 Array = NDArray[Any]
 
@@ -97,7 +98,6 @@ def recompute(
     values: Mapping[str, Array],
     start: Array,
     layers: str = "",
-    tell: Callable[[str], None] = lambda _: None,
 ) -> Recomputed:
     """Take relevance across each operation by the reference, and compare.
 
@@ -111,10 +111,9 @@ def recompute(
     start : relevance of the score, as it should be
     layers : shell wildcard: of the operations that have a rule, those to recompute, however large;
         all, within `LARGEST`, if it is empty
-    tell : called with the name of each operation
 
     """
-    return _Walk(written, values, start, layers, tell).done()
+    return _Walk(written, values, start, layers).done()
 
 
 @dataclass(frozen=True)
@@ -202,18 +201,16 @@ class _Walk:
     values: Mapping[str, Array]
     start: Array
     layers: str
-    tell: Callable[[str], None]
     result: Recomputed = field(default_factory=Recomputed)
     sent: dict[str, Array | None] = field(default_factory=dict)
     senders: dict[str, list[Send]] = field(default_factory=dict)
 
     def done(self) -> Recomputed:
         self.sent[self.written.contract.score] = self.start
-        for operation in reversed(self.written.facts.operations):
+        for operation in counted(self.written.facts.operations[::-1], "layers recomputed"):
             names = [value.name or "" for value in operation.outputs]
             if not any(name in self.sent or name in self.written.relevance for name in names):
                 continue
-            self.tell(operation.name)
             # Noise of relevance that the explainer does not hold is that of its senders.
             unheld = [
                 None if name in self.written.relevance else self.senders.get(name) for name in names

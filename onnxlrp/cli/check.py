@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from onnxlrp.cli.options import target_number
-from onnxlrp.cli.terminal import clean, dump, echo
+from onnxlrp.cli.progress import shown
+from onnxlrp.cli.terminal import dump, echo
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
 
@@ -97,18 +98,11 @@ def check(
 
 
 def audited(model: Path, explainer: Path, **options: Any) -> Audit:
-    """Audit, saying on a terminal what is under way."""
-    from rich.console import Console
-
+    """Audit, showing what is under way."""
     from onnxlrp import audit
 
-    with Console(stderr=True).status("") as status:
-        return audit.check(
-            model,
-            explainer,
-            tell=lambda words: status.update(clean(f"checking: {words}")),
-            **options,
-        )
+    with shown():
+        return audit.check(model, explainer, **options)
 
 
 def _layers(audit: Audit) -> Table:

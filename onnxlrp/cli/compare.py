@@ -15,6 +15,7 @@ from onnxlrp.cli.options import (
     preprocessing_options,
     target_number,
 )
+from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import dump, echo
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
@@ -113,13 +114,13 @@ def compare(
     if any(not 0 < share <= 1 for share in top):
         raise InputError("--top takes shares above 0 and up to 1, such as 0.01")
     paths = [first, *others]
-    runs = {
-        path: comparison.open_explainer(
-            path, Composite.load(composite), None if isinstance(target, int) else str(target)
-        )
-        for path in paths
-        if comparison.is_run(path)
-    }
+    chosen, start = Composite.load(composite), None if isinstance(target, int) else str(target)
+    with shown():
+        runs = {
+            path: comparison.open_explainer(path, chosen, start)
+            for path in paths
+            if comparison.is_run(path)
+        }
     if runs and not (data or random):
         raise InputError(f"say what to run {next(iter(runs))} on: --data FOLDER, or --random N")
     preprocessing = chosen_preprocessing(options)
@@ -135,13 +136,14 @@ def compare(
             return comparison.random_maps(str(path), runs[path], images, chosen)
         return comparison.run_maps(str(path), runs[path], data, preprocessing, chosen)
 
-    reference = maps(first)
-    pairs = [comparison.compare(reference, maps(path), top) for path in others]
+    with shown():
+        reference = maps(first)
+        pairs = [comparison.compare(reference, maps(path), top) for path in others]
     if table is not None:
         write_csv(table, _rows(pairs))
     if plot is not None:
-        shown = next((run.preprocessing for run in runs.values() if run.preprocessing), None)
-        drawn = _drawn(pairs, collect(data, 3) if data else (), shown or preprocessing)
+        stored = next((run.preprocessing for run in runs.values() if run.preprocessing), None)
+        drawn = _drawn(pairs, collect(data, 3) if data else (), stored or preprocessing)
         write(plot, lambda file: drawn.save(file, format="PNG"))
     if as_json:
         dump([_as_object(pair) for pair in pairs])

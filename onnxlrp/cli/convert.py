@@ -15,6 +15,7 @@ from onnxlrp.cli.options import (
     graph_options,
     preprocessing_options,
 )
+from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import dump, echo
 from onnxlrp.errors import InputError
 from onnxlrp.files import naming, write
@@ -83,15 +84,17 @@ def convert(
     from onnxlrp.inputs.targets import load_labels
 
     names = load_labels(features) if features else ()
-    conversion = onnxlrp.convert(model, features=names, **conversion_arguments(options))
-    alone = ""
-    if triton is None:
-        with naming(explainer):
-            loaded = conversion.save(explainer, external_data=external_data, check=load_check)
-    else:
-        from onnxlrp.running.triton import save
+    arguments, alone = conversion_arguments(options), ""
+    with shown():
+        conversion = onnxlrp.convert(model, features=names, **arguments)
+        if triton is None:
+            with naming(explainer):
+                loaded = conversion.save(explainer, external_data=external_data, check=load_check)
+        else:
+            from onnxlrp.running.triton import save
 
-        loaded, alone = save(conversion, explainer, external_data=external_data, check=load_check)
+            kept = {"external_data": external_data, "check": load_check}
+            loaded, alone = save(conversion, explainer, **kept)
     reads_tokens = any("int" in dtype and len(shape) == 2 for _, dtype, shape in conversion.inputs)
     copied = _with_tokenizer(model, explainer) if reads_tokens else None
     seconds = time.perf_counter() - start

@@ -11,7 +11,7 @@ import click
 
 from onnxlrp.cli.doubts import doubt
 from onnxlrp.cli.options import MOST_THREADS, amount, chosen_preprocessing, preprocessing_options
-from onnxlrp.cli.progress import progress
+from onnxlrp.cli.progress import progress, shown
 from onnxlrp.cli.samples import KINDS, samples
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
@@ -370,12 +370,14 @@ def show_randomised(
     from onnxlrp.evaluation.study import interval
     from onnxlrp.files import write
 
-    found = {
-        name: {
-            layer: interval(values) for layer, values in randomise(model, composite, feeds, seed)
+    with shown():
+        found = {
+            name: {
+                layer: interval(values)
+                for layer, values in randomise(model, composite, feeds, seed)
+            }
+            for name, composite in methods.items()
         }
-        for name, composite in methods.items()
-    }
     layers = list(next(iter(found.values()), {}))
     for name, steps in found.items():
         echo(

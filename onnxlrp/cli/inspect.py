@@ -15,6 +15,7 @@ from onnxlrp.cli.options import (
     graph_options,
     preprocessing_options,
 )
+from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import clean, dump, echo, screen
 from onnxlrp.errors import UnsupportedError
 
@@ -44,7 +45,8 @@ def inspect(model: Path, each: bool, as_json: bool, **options: Any) -> None:
     from onnxlrp.cli import tables
 
     try:
-        conversion = onnxlrp.convert(model, **conversion_arguments(options))
+        with shown():
+            conversion = onnxlrp.convert(model, **conversion_arguments(options))
     except UnsupportedError as error:
         if as_json:
             obstacles = [asdict(obstacle) for obstacle in error.obstacles]

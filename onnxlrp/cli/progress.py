@@ -1,16 +1,21 @@
-"""How far a long run is: a bar on a terminal, plain lines in a log."""
+"""How far a long run is: a line on a terminal that stays in its place, plain lines in a log."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
-from onnxlrp.cli.terminal import echo
+from onnxlrp.cli.terminal import clean, echo
+from onnxlrp.telling import Listener, heard
 
 EVERY = 30.0
 """Seconds between two lines in a log."""
+WIDTH = 28
+"""So many letters of what is under way have room beside a bar on a narrow terminal."""
 
 
 @contextmanager
@@ -32,57 +37,104 @@ def progress(
     """
     if silent:
         yield lambda: None
-    elif sys.stderr.isatty():
-        yield from _bar(total, noun, done)
-    else:
-        yield from _lines(total, noun, done)
+        return
+    with _display() as show:
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            show(noun, done, total)
+
+        show(noun, done, total)
+        yield advance
 
 
-def _bar(total: int, noun: str, done: int) -> Iterator[Callable[[], None]]:
+@contextmanager
+def shown() -> Iterator[None]:
+    """Show likewise what the code in the block says of itself by `onnxlrp.telling`."""
+    with _display() as show, heard(show):
+        yield
+
+
+def _display() -> AbstractContextManager[Listener]:
+    # A dumb terminal, as some editors have, cannot go back to the start of a line.
+    if sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown"):
+        return _bar()
+    return _lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Listener]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
+    from rich.table import Column
     from rich.text import Text
 
-    class Rate(ProgressColumn):
+    class Words(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.3g} a second")
+            words = task.description
+            return Text(words if len(words) <= WIDTH else f"{words[: WIDTH - 3]}...")
 
+    class Counts(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            if not task.total:
+                return Text("")
+            done, total = int(task.completed), int(task.total)
+            return Text(f"{done}/{total}{_speed(task.speed, total - done)}")
+
+    whole, rest = Column(no_wrap=True), Column(ratio=1)
     columns = (
-        TextColumn(noun),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
+        SpinnerColumn(),
+        Words(table_column=whole),
+        BarColumn(bar_width=None, table_column=rest),
+        Counts(table_column=whole.copy()),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(noun, total=total, completed=done)
-        yield lambda: bar.advance(task)
+    console = Console(stderr=True)
+    # What is said on stderr goes above the bar; stdout may lead elsewhere.
+    options: dict[str, Any] = {"transient": True, "expand": True, "redirect_stdout": False}
+    try:
+        with Progress(*columns, console=console, **options) as bar:
+            task = bar.add_task("", total=None)
+            under_way = None
+
+            def show(words: str, done: int, total: int) -> None:
+                nonlocal task, under_way
+                if (words, total) == under_way:
+                    bar.update(task, completed=done)
+                else:
+                    under_way = words, total
+                    bar.remove_task(task)
+                    task = bar.add_task(clean(words), total=total or None, completed=done)
+
+            yield show
+    finally:
+        # Interrupted while it starts, a bar leaves it hidden.
+        console.show_cursor()
 
 
-def _lines(total: int, noun: str, done: int) -> Iterator[Callable[[], None]]:
-    start = told = time.monotonic()
-    count = 0
+@contextmanager
+def _lines() -> Iterator[Listener]:
+    told = start = time.monotonic()
+    under_way, first = None, 0
 
-    def advance() -> None:
-        nonlocal count, told
-        count += 1
+    def show(words: str, done: int, total: int) -> None:
+        nonlocal told, start, under_way, first
         now = time.monotonic()
+        if (words, total) != under_way:
+            under_way, start, first = (words, total), now, done
         if now - told >= EVERY:
             told = now
-            rate = count / (now - start)
-            left = int((total - done - count) / rate)
-            echo(
-                f"{done + count} of {total} {noun}, {rate:.3g} a second, "
-                f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left",
-                err=True,
-            )
+            rate = (done - first) / (now - start) if done > first else None
+            counted = f"{done} of {total} {words}{_speed(rate, total - done)}"
+            echo(counted if total else words, err=True)
 
-    yield advance
+    yield show
+
+
+def _speed(rate: float | None, rest: int) -> str:
+    """Say how many things are done in a second, and how long the rest takes."""
+    if not rate:
+        return ""
+    left = int(rest / rate)
+    clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+    return f", {rate:.3g} a second, {clock} left"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxlrp.cli.options import preprocessing_options, source_options
-from onnxlrp.cli.progress import progress
+from onnxlrp.cli.progress import progress, shown
 from onnxlrp.cli.sources import NOTHING, features_of, given, targeted
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
@@ -143,10 +143,11 @@ def report(
         entries, failures = _explained(
             runs, items, [targets for _, targets in asks], how, show, batch, known
         )
-        audits = [
-            _audit(model, file, run, items, how) if model else []
-            for file, run in zip(files, runs, strict=True)
-        ]
+        with shown():
+            audits = [
+                _audit(model, file, run, items, how) if model else []
+                for file, run in zip(files, runs, strict=True)
+            ]
     if not entries:
         raise InputError(f"nothing could be explained: {failures[0][0]}: {failures[0][1]}")
     cards = [card(file, audit) for file, audit in zip(files, audits, strict=True)]

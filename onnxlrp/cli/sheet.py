@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
+from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import echo
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.errors import InputError
@@ -97,28 +98,31 @@ def sheet(
     if sentences or texts:
         if preprocessing is not None:
             raise InputError("texts are read by a tokenizer: leave out how pictures are made")
-        drawn = text_gallery(
-            model,
-            loaded,
-            collect_texts(pictures, sentences),
-            tokenizer or beside(model),
-            target=target,
-            labels=named,
-            colours=colours,
-        )
+        found = collect_texts(pictures, sentences)
+        with shown():
+            drawn = text_gallery(
+                model,
+                loaded,
+                found,
+                tokenizer or beside(model),
+                target=target,
+                labels=named,
+                colours=colours,
+            )
         _save(drawn, output)
         return
     if preprocessing is None:
         raise InputError("say how pictures are made, as in --preprocess imagenet")
-    drawn = gallery(
-        model,
-        loaded,
-        pictures,
-        preprocessing,
-        target=target,
-        labels=named,
-        colours=colours,
-    )
+    with shown():
+        drawn = gallery(
+            model,
+            loaded,
+            pictures,
+            preprocessing,
+            target=target,
+            labels=named,
+            colours=colours,
+        )
     _save(drawn, output)
 
 

@@ -29,7 +29,9 @@ def echo(text: str = "", *, err: bool = False) -> None:
     width = screen(err=err)
     if width is not None:
         text = "\n".join(line for part in text.split("\n") for line in wrapped(part, width))
-    click.echo(text, err=err)
+    stream = sys.stderr if err else sys.stdout
+    # By itself click writes to what lies beneath, and tears a bar.
+    click.echo(text, stream if hasattr(stream, "rich_proxied_file") else None, err=err)
 
 
 def dump(value: Any) -> None:

@@ -45,6 +45,7 @@ from onnxlrp.inputs.references import NAMES, read_reference
 from onnxlrp.inputs.targets import Difference
 from onnxlrp.propagation.formulas import Parameter
 from onnxlrp.runtime import open_session
+from onnxlrp.telling import tell
 
 Reference = Array | str | os.PathLike[str]
 """What contributions are differences from, as `read_reference` takes it."""
@@ -240,6 +241,7 @@ def convert(
             f"composite {chosen.name} takes gradients at several points, and which class scores "
             "best is not the same at all: let an input choose it (no --target), or name one"
         )
+    tell("reading the model")
     loaded = load(model, dynamic_batch)
     read = {
         name: (dtype, shape) for name, dtype, shape in map(signature, loaded.model.graph.inputs)
@@ -283,6 +285,7 @@ def convert(
         **({"features": json.dumps(named)} if named else {}),
         "missing": json.dumps(missing),
     }
+    tell("putting it together")
     renamed = assemble(loaded.model, network, flow, intermediates, metadata)
     score = network.score.name or ""
     nodes = tuple(_explained(operation, assigned[operation]) for operation in facts.operations)

@@ -9,6 +9,7 @@ import onnx
 from onnxlrp.errors import DeviceError, ModelError
 from onnxlrp.graph.lifting import reason
 from onnxlrp.runtime import open_session
+from onnxlrp.telling import tell
 
 
 def prove_loadable(path: Path) -> bool:
@@ -24,6 +25,7 @@ def prove_loadable(path: Path) -> bool:
         It is not valid, or onnxruntime cannot load it.
 
     """
+    tell("seeing whether it loads")
     try:
         onnx.checker.check_model(str(path), full_check=True)
     # The C++ checker raises several types.

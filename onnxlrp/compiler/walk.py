@@ -25,6 +25,7 @@ from onnxlrp.propagation import layout
 from onnxlrp.propagation.expression import Emitter, Sign, Tensor
 from onnxlrp.propagation.formulas import Account
 from onnxlrp.propagation.registry import OPERATORS, Crossing, ObstacleError, Relevance, fail
+from onnxlrp.telling import counted
 
 _SENSITIVE = ("gradient", "guided", "deconvnet")
 """Rules that are about the slope at the input, and not about what has changed from a reference."""
@@ -193,7 +194,7 @@ def _relevance(
             result[value] = Relevance(total, grounded)
         return result.get(value)
 
-    for operation in reversed(facts.operations):
+    for operation in counted(facts.operations[::-1], "layers crossed"):
         relevance = [collected(value) for value in operation.outputs]
         if all(incoming is None or incoming.tensor.is_zero for incoming in relevance):
             continue

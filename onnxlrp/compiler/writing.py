@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnxlrp.compiler.loadable import prove_loadable
 from onnxlrp.errors import ModelError
 from onnxlrp.graph.tensors import SMALL
+from onnxlrp.telling import tell
 
 _LIMIT = (1 << 31) - 1
 # ModelProto.graph, GraphProto.initializer, TensorProto.raw_data
@@ -31,6 +32,7 @@ def save(model: ir.Model, path: Path, external_data: bool, check: bool) -> bool:
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     data = f"{path.name}.data"
+    tell("writing the explainer")
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         if external_data:

@@ -25,6 +25,7 @@ from onnxlrp.inputs.targets import TOP, Difference, Targets
 from onnxlrp.running.contract import Contract
 from onnxlrp.running.explainer import Explainer
 from onnxlrp.running.stream import Failure, Sample, explain, prepare
+from onnxlrp.telling import counted
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
 ENDINGS = (".relevance.npy", ".relevance.npz")
@@ -212,7 +213,8 @@ def run_maps(
     how = _in_layout(run, items[0], run.preprocessing or preprocessing)
     targets = Targets() if target == TOP else Targets(0, one=target)
     relevance, classes = {}, {}
-    for result in explain(run, items, targets, how, batch=4):
+    results = explain(run, items, targets, how, batch=4)
+    for result in counted(results, f"items of {Path(origin).name}", len(items)):
         if isinstance(result, Failure):
             raise InputError(f"{origin}: {result.item.source}: {result.reason}")
         name = result.sample.item.name
@@ -246,7 +248,8 @@ def random_maps(
         # Random values are no pictures, and need not be.
         warnings.simplefilter("ignore")
         found = [
-            run(_repeated(image, run.batch or 1).astype(expected.dtype), target) for image in images
+            run(_repeated(image, run.batch or 1).astype(expected.dtype), target)
+            for image in counted(images, f"items of {Path(origin).name}")
         ]
     return Maps(
         origin,

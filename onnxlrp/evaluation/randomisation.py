@@ -14,6 +14,7 @@ from onnxlrp.compiler.composite import Composite
 from onnxlrp.evaluation.agreement import agreement
 from onnxlrp.evaluation.medium import Feeds
 from onnxlrp.evaluation.scored import ScoredModel
+from onnxlrp.telling import counted
 
 
 def randomise(
@@ -42,7 +43,7 @@ def randomise(
     before, targets = _explained(model, proto, composite, feeds, [-1] * len(feeds))
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     random = np.random.default_rng(seed)
-    for node in reversed(proto.graph.node):
+    for node in counted(proto.graph.node[::-1], "nodes, whose weights are shuffled"):
         owned = [tensors.pop(name) for name in node.input if name in tensors]
         # A single number, such as an exponent, has no other order.
         shuffled = [tensor for tensor in owned if np.prod(tensor.dims) > 1]

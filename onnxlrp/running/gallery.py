@@ -22,6 +22,7 @@ from onnxlrp.inputs.targets import Difference, Wanted, read_targets
 from onnxlrp.running.explainer import Explainer
 from onnxlrp.running.explanation import Account, title
 from onnxlrp.running.stream import Failure, explain
+from onnxlrp.telling import counted
 
 
 def gallery(
@@ -63,7 +64,7 @@ def gallery(
     # A class by itself takes no weights, which cost a run more where the best one is asked for.
     asked = {type(one) for one in _wanted(target, pictures, labels)}
     start = "weights" if asked & {Difference, tuple} else None
-    for composite in composites.values():
+    for name, composite in composites.items():
         composite.check_alone()
         conversion = convert(model, composite, preprocessing=preprocessing, target=start)
         conversion.warn()
@@ -71,7 +72,8 @@ def gallery(
             items = collect(pictures, 3)
             names = [item.name for item in items]
             targets = read_targets(target, names, labels, run.classes)
-            for result in explain(run, items, targets, preprocessing, batch=1):
+            results = explain(run, items, targets, preprocessing, batch=1)
+            for result in counted(results, f"pictures by {name}", len(items)):
                 if isinstance(result, Failure):
                     raise InputError(f"{result.item.source}: {result.reason}")
                 picture = result.sample.picture
@@ -138,7 +140,8 @@ def text_gallery(
         conversion.warn()
         with Explainer(conversion.to_proto().SerializeToString(), tokenizer=tokenizer) as run:
             targets = read_targets(target, [text.name for text in texts], labels, run.classes)
-            for result in explain(run, texts, targets, run.reader, batch=1):
+            results = explain(run, texts, targets, run.reader, batch=1)
+            for result in counted(results, f"texts by {name}", len(texts)):
                 if isinstance(result, Failure):
                     raise InputError(f"{result.item.source}: {result.reason}")
                 assert result.sample.tokens is not None
