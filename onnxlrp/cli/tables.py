@@ -139,9 +139,10 @@ def shape_text(shape: Shape) -> str:
 
 
 def file_size(path: Path) -> int:
-    """Return the bytes of a model's file, and of the data file that `convert` writes beside it."""
-    data = path.with_name(path.name + ".data")
-    return path.stat().st_size + (data.stat().st_size if data.exists() else 0)
+    """Return the bytes of a model's file, and of the data files that `convert` writes beside it."""
+    from onnxlrp.compiler.writing import data_of
+
+    return sum(file.stat().st_size for file in (path, *data_of(path)))
 
 
 def size_text(path: Path) -> str:

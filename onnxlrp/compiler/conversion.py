@@ -129,7 +129,8 @@ class Conversion:
         Parameters
         ----------
         path : of the .onnx file
-        external_data : put the weights into a file beside it, `<name>.data`
+        external_data : put the weights into a file beside it, `<name>.data`, or `<name>.2.data` and
+            so on if there is one; that of an explainer that is replaced is removed at the end
         check : check it as onnx does, and load it in onnxruntime, if that is installed
 
         Returns

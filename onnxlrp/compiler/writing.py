@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
 from onnxlrp.compiler.loadable import prove_loadable
 from onnxlrp.errors import ModelError
-from onnxlrp.graph.tensors import SMALL
+from onnxlrp.graph.tensors import SMALL, tensors_of
 from onnxlrp.telling import tell
 
 _LIMIT = (1 << 31) - 1
@@ -25,27 +29,62 @@ _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 def save(model: ir.Model, path: Path, external_data: bool, check: bool) -> bool:
     """Write a model beside its place, and move it there once it is complete, and proven if `check`.
 
+    External data get a name that is free, so an explainer that is replaced is whole until the new
+    one is; what it kept in files of its own is removed then.
+
     Returns
     -------
     whether onnxruntime has loaded it
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
-    data = f"{path.name}.data"
     tell("writing the explainer")
+    stale = data_of(path, of_explainer=True)
+    names = chain([f"{path.name}.data"], (f"{path.name}.{number}.data" for number in count(2)))
+    data = next(file for name in names if not os.path.lexists(file := path.parent / name))
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         if external_data:
-            ir.save(model, draft, external_data=data)
+            ir.save(model, draft, external_data=data.name)
             loaded = check and prove_loadable(draft)
-            if (draft.parent / data).exists():
-                os.replace(draft.parent / data, path.parent / data)
         else:
             twin = Path(folder) / f"{path.name}.twin"
             twin.write_bytes(_write(model, draft).SerializeToString())
             loaded = check and prove_loadable(twin)
-        os.replace(draft, path)
+        written = draft.with_name(data.name)
+        if written.exists():
+            os.replace(written, data)
+        try:
+            os.replace(draft, path)
+        except BaseException:
+            data.unlink(missing_ok=True)
+            raise
+    for file in stale:
+        # One that another program has open stays, which harms nobody.
+        with suppress(OSError):
+            file.unlink()
     return loaded
+
+
+def data_of(path: Path, *, of_explainer: bool = False) -> list[Path]:
+    """Return the files of weights beside a model that are called after it, and that it refers to.
+
+    With `of_explainer` there are none unless it is an explainer; nor if it cannot be read.
+    """
+    pattern = re.compile(re.escape(path.name) + r"(\.\d+)?\.data")
+    there = [file for file in path.parent.iterdir() if pattern.fullmatch(file.name)]
+    # Many have none, and need not be read.
+    if not there:
+        return []
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except (OSError, DecodeError):
+        return []
+    if of_explainer and all(entry.key != "onnxlrp.relevance" for entry in proto.metadata_props):
+        return []
+    entries = (entry for tensor, _ in tensors_of(proto) for entry in tensor.external_data)
+    places = {entry.value for entry in entries if entry.key == "location"}
+    return [file for file in there if file.name in places]
 
 
 def _write(model: ir.Model, path: Path) -> onnx.ModelProto:

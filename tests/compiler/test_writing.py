@@ -1,7 +1,9 @@
 """A file holds what the model does, and nobody holds its weights for that."""
 
+import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +108,83 @@ def test_weights_beside_a_model_are_not_read(tmp_path, composite):
     assert weights is not None
     assert weights.numpy().max() == 0
     assert in_memory(tmp_path / "m.data") >= 1 << 16
+
+
+def explained(path: Path) -> list:
+    """What an explainer, read anew, makes of a sample."""
+    feeds = {"x": normal(2, 30), "target": np.array([3, 6])}
+    return ort.InferenceSession(str(path)).run(None, feeds)
+
+
+def test_replacing_an_explainer_removes_the_weights_it_had_beside_it(tmp_path):
+    """Again with external data their file has another name; without there is none."""
+    conversion, path = onnxlrp.convert(mixed(), EPSILON), tmp_path / "e.onnx"
+    wanted = None
+    for external, beside in [
+        (True, {"e.onnx.data"}),
+        (True, {"e.onnx.2.data"}),
+        (True, {"e.onnx.data"}),
+        (False, set()),
+        (False, set()),
+    ]:
+        conversion.save(path, external_data=external)
+        assert {file.name for file in tmp_path.iterdir()} == {"e.onnx"} | beside
+        found = explained(path)
+        wanted = wanted or found
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("external", [True, False])
+def test_files_of_others_stay(tmp_path, external):
+    """Of a plain model, though called alike; and of nobody."""
+    path, data = tmp_path / "e.onnx", tmp_path / "e.onnx.data"
+    options = {"save_as_external_data": True, "location": data.name, "size_threshold": 0}
+    onnx.save(mixed(), path, **options)
+    (tmp_path / "e.onnx.2.data").write_bytes(b"notes")
+    (tmp_path / "e.onnx.3.data").symlink_to("nowhere")
+    before = data.read_bytes()
+    onnxlrp.convert(mixed(), EPSILON).save(path, external_data=external)
+    assert data.read_bytes() == before
+    assert (tmp_path / "e.onnx.2.data").read_bytes() == b"notes"
+    assert (tmp_path / "e.onnx.3.data").is_symlink()
+    assert (tmp_path / "e.onnx.4.data").exists() is external
+    explained(path)
+    onnxlrp.convert(mixed(), EPSILON).save(path)
+    assert not (tmp_path / "e.onnx.4.data").exists()
+    assert data.read_bytes() == before
+
+
+@pytest.mark.parametrize("external", [True, False])
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_an_interruption_leaves_the_old_pair_or_the_new_one(tmp_path, monkeypatch, external, step):
+    """Whichever step it comes before; what is left behind is of no explainer, and in no way."""
+    path = tmp_path / "e.onnx"
+    onnxlrp.convert(mixed(), EPSILON, target=0).save(path, external_data=True)
+    new = onnxlrp.convert(mixed(), EPSILON, target=1)
+    relevance = {0: _relevance(path)}
+    new.save(tmp_path / "new.onnx")
+    relevance[1] = _relevance(tmp_path / "new.onnx")
+    steps = iter(range(3))
+
+    def unless(do):
+        def done(*arguments, **options):
+            if str(tmp_path) == str(Path(arguments[-1]).parent) and next(steps) == step:
+                raise KeyboardInterrupt
+            return do(*arguments, **options)
+
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", unless(os.replace))
+        patched.setattr(Path, "unlink", unless(Path.unlink))
+        with suppress(KeyboardInterrupt):
+            new.save(path, external_data=external)
+    found = _relevance(path)
+    assert any(np.array_equal(found, one) for one in relevance.values())
+    new.save(path, external_data=external)
+    np.testing.assert_array_equal(_relevance(path), relevance[1])
+
+
+def _relevance(path: Path):
+    return ort.InferenceSession(str(path)).run(["relevance"], {"x": normal(2, 30)})[0]
