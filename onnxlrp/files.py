@@ -73,10 +73,24 @@ def write(path: Path, encode: Callable[[io.BytesIO], Any]) -> None:
     """
     buffer = io.BytesIO()
     encode(buffer)
+    with replacing(path) as beside:
+        beside.write_bytes(buffer.getbuffer())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path beside `path`; what is written there takes its place when the block ends well.
+
+    Raises
+    ------
+    OSError
+        As for `write`.
+
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with naming(path):
         try:
-            beside.write_bytes(buffer.getbuffer())
+            yield beside
             beside.replace(path)
         except BaseException:
             beside.unlink(missing_ok=True)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
+from onnxlrp.cli.crew import Crew, Done, explain_blocks
 from onnxlrp.cli.doubts import doubt, mistrust
-from onnxlrp.cli.options import MOST_THREADS, preprocessing_options, source_options
+from onnxlrp.cli.options import MOST_THREADS, preprocessing_options, source_options, worker_options
 from onnxlrp.cli.progress import progress
-from onnxlrp.cli.sentences import tell
+from onnxlrp.cli.sentences import complain, tell
 from onnxlrp.cli.sources import NOTHING, features_of, given, targeted
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
@@ -31,10 +32,13 @@ if TYPE_CHECKING:
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.journal import Journal
     from onnxlrp.running.results import Record, Writer
-    from onnxlrp.running.stream import Failure, How, Result, Source
+    from onnxlrp.running.stream import Failure, How, Source
 
 JOURNAL = "journal.jsonl"
-FORMATS = ("sheet", "heatmap", "overlay", "html", "csv", "npy", "npz", "hdf5")
+FORMATS = ("sheet", "heatmap", "overlay", "html", "csv", "npy", "npz", "hdf5", "parquet", "zarr")
+SHARDED = ("parquet", "zarr")
+SHARD = 256
+"""So many items make a block."""
 EVERY = 2.0
 """Seconds after which tables are written again while more is explained."""
 FEW = 50
@@ -91,9 +95,9 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     "formats",
     callback=_formats,
     metavar="A,B,...",
-    help="What to write: sheet (PNG), npy, npz, hdf5; of pictures heatmap, overlay (PNG), too, of "
-    "texts html and csv, of tables csv. By default sheet,npy, of texts sheet,html,csv, of tables "
-    f"sheet,csv, of more than {DRAWN} rows csv.",
+    help="What to write: sheet (PNG), npy, npz, hdf5, parquet, zarr; of pictures heatmap, overlay "
+    "(PNG), too, of texts html and csv, of tables csv. By default sheet,npy, of texts "
+    f"sheet,html,csv, of tables sheet,csv, of more than {DRAWN} rows csv.",
 )
 @click.option(
     "--colours",
@@ -116,6 +120,14 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
 @click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), help="For one operator on the CPU."
 )
+@click.option(
+    "--shard",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Items to a file of parquet, zarr or hdf5, and to a piece of work; by default "
+    f"{SHARD} where there are such files or --workers.",
+)
+@worker_options
 @click.option("--overwrite", is_flag=True, help="Start anew where FOLDER holds results.")
 @click.option(
     "--watch",
@@ -136,6 +148,9 @@ def explain(
     batch: int,
     device: Literal["cpu", "cuda"],
     threads: int | None,
+    shard: int | None,
+    workers: int | None,
+    address: str | None,
     overwrite: bool,
     watch: bool,
     **options: Any,
@@ -164,9 +179,11 @@ def explain(
     from onnxlrp.inputs.preprocessing import Preprocessing
     from onnxlrp.inputs.references import read_references
     from onnxlrp.inputs.text import Reader
+    from onnxlrp.running.blocks import Job, divided
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.journal import Journal
     from onnxlrp.running.results import OF_PICTURES, OF_TEXTS, Record, Writer
+    from onnxlrp.running.shards import check_forms
 
     colour_map(colours)
     if not inputs and not options["text"]:
@@ -174,7 +191,12 @@ def explain(
     if watch and colour_scale == "shared":
         raise click.UsageError("--colour-scale shared needs the whole set: leave --watch out.")
     run = Explainer(
-        explainer, device, threads, tokenizer=options["tokenizer"], most=options["tokens"]
+        explainer,
+        # What works is the workers'; this one only tells what the explainer is.
+        "cpu" if workers else device,
+        threads,
+        tokenizer=options["tokenizer"],
+        most=options["tokens"],
     )
     if bool(run.contract.references) != bool(against):
         raise InputError(
@@ -213,9 +235,16 @@ def explain(
                 echo(f"of {which} no bars are drawn: --format sheet,csv does", err=True)
     elif reader is None and len(explained.shape) != 4 and set(OF_PICTURES) & set(formats):
         raise InputError("the model reads no pictures: of drawings there is only --format sheet")
+    in_blocks = bool(workers or shard or set(SHARDED) & set(formats))
+    if in_blocks and (watch or colour_scale == "shared"):
+        one = "--watch" if watch else "--colour-scale shared"
+        raise InputError(f"{one} does without --workers, --shard, and formats parquet and zarr")
+    if address and not workers:
+        raise InputError("--ray says where --workers run: give both")
+    forms = check_forms(formats) if in_blocks else ()
     writer = Writer(
         folder,
-        formats,
+        tuple(one for one in formats if one not in forms),
         preprocessing,
         named,
         named_features,
@@ -239,8 +268,33 @@ def explain(
         # Rows of a version that records something else cannot be gone on with.
         "columns": [field.name for field in fields(Record)],
     }
+    if in_blocks:
+        shard = shard or SHARD
+        listed = hashlib.sha256(repr([(item.name, item.source) for item in items]).encode())
+        settings |= {"shard": shard, "items": listed.hexdigest()}
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / JOURNAL, settings, ("rows",), overwrite=overwrite) as journal:
+        if shard is not None:
+            if not journal.records:
+                # What was done is in the shards; here it is only said that there are some.
+                journal.append({"rows": []})
+            job = Job(
+                explainer.resolve(),
+                device,
+                (threads or 1) if workers else threads,
+                run.tokenizer,
+                options["tokens"],
+                references,
+                targets,
+                how,
+                batch,
+                writer,
+                forms,
+            )
+            crew = Crew(workers, job.threads or 1, device == "cuda", address) if workers else None
+            done = explain_blocks(job, run, divided(items, shard), crew, overwrite=overwrite)
+            _conclude(run, done, how, targets, writer)
+            raise click.exceptions.Exit(1 if done.failed else 0)
         every = chain(begun, coming)
         failures = _explain(run, every, targets, writer, journal, batch, watch=watch)
     if failures and not watch:
@@ -258,7 +312,7 @@ def _explain(
     watch: bool,
 ) -> list[Failure]:
     """Explain round after round; then write what belongs to the set as a whole."""
-    from onnxlrp.running.results import write_hdf5
+    from onnxlrp.running.results import archived, write_hdf5
 
     failures: list[Failure] = []
     items: Sequence[Source] = ()
@@ -284,15 +338,22 @@ def _explain(
     if writer.shared:
         _draw_all(run, items, how, rows, writer)
     if "hdf5" in writer.formats and rows:
-        write_hdf5(writer.folder / "attribution.h5", rows, writer)
-    _summarise(rows, failures, count, seconds + time.perf_counter() - start, how)
+        write_hdf5(writer.folder / "attribution.h5", rows, archived(rows, writer))
+    seconds += time.perf_counter() - start
+    _conclude(run, Done(rows, failures, count, seconds, bool(failures)), how, targets, writer)
+    return failures
+
+
+def _conclude(run: Explainer, done: Done, how: How, targets: Targets, writer: Writer) -> None:
+    """Tell what was done, and what there is to doubt about it."""
+    rows = done.rows
+    _summarise(rows, done.failures, done.tried, done.seconds, how)
     first = {row.item: row for row in reversed(rows)}
     chosen = targets.best > 0 and run.contract.target in ("", "top")
     predicted = [row.target for row in first.values() if isinstance(row.target, int) and chosen]
     doubt([row.flat for row in first.values()], predicted)
     against = bool(run.contract.reference_scores)
     mistrust([row.account for row in first.values()], against, writer.features is not None)
-    return failures
 
 
 def _round(
@@ -307,10 +368,8 @@ def _round(
     watch: bool,
 ) -> None:
     """Explain what the journal does not hold yet; `failures` gets what could not be."""
-    from onnxlrp.running.stream import Failure, Result, ahead, explain, pool
-
-    def work(result: Result | Failure) -> tuple[Result | Failure, list[Record] | Failure]:
-        return result, writer(result)
+    from onnxlrp.running.results import written
+    from onnxlrp.running.stream import Failure, Result
 
     taken = _taken(journal, one.items)
     if taken and not watch:
@@ -333,11 +392,9 @@ def _round(
     try:
         with (
             warnings.catch_warnings(record=True, action="once") as noticed,
-            pool(2) as writers,
             progress(len(items), "items", len(before), silent=lines) as advance,
         ):
-            results = explain(run, rest, targets, one.how, batch=batch)
-            for result, done in ahead(writers, work, results, 2 * batch + 2):
+            for result, done in written(run, rest, targets, one.how, writer, batch):
                 if isinstance(done, Failure):
                     failures.append(done)
                     complain(done)
@@ -427,13 +484,6 @@ def _done(journal: Journal, items: Sequence[Source], writer: Writer) -> set[str]
         and entries[item.name].digest == _digest(item)
         and all(writer.written(row) for row in entries[item.name].rows)
     }
-
-
-def complain(failure: Failure) -> None:
-    """Say which item could not be explained, and why."""
-    source = failure.item.source
-    known = source in failure.reason
-    echo(f"Error: {failure.reason if known else f'{source}: {failure.reason}'}", err=True)
 
 
 def _draw_all(

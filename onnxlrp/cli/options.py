@@ -239,6 +239,22 @@ preprocessing_options = _stack(
     ),
 )
 
+worker_options = _stack(
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Processes that share the work, each with --threads cores, by default 1, or a GPU. "
+        "Needs the extra [ray]; see docs/scale.md.",
+    ),
+    click.option(
+        "--ray",
+        "address",
+        metavar="ADDRESS",
+        help="Of the Ray cluster that --workers run in, or auto; by default one is started here.",
+    ),
+)
+
 
 def chosen_composite(
     composite: str,

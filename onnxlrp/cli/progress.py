@@ -21,8 +21,8 @@ WIDTH = 28
 @contextmanager
 def progress(
     total: int, noun: str, done: int = 0, *, silent: bool = False
-) -> Iterator[Callable[[], None]]:
-    """Give a function to call after each of `total` things.
+) -> Iterator[Callable[..., None]]:
+    """Give a function to call after each of `total` things, or with a number after so many.
 
     On a terminal stderr shows a bar with rate and time left; elsewhere it gets a line such as
     `1200 of 100000 items, 8.1 a second, 3:22:58 left` every half minute.
@@ -36,13 +36,13 @@ def progress(
 
     """
     if silent:
-        yield lambda: None
+        yield lambda _=1: None
         return
     with _display() as show:
 
-        def advance() -> None:
+        def advance(more: int = 1) -> None:
             nonlocal done
-            done += 1
+            done += more
             show(noun, done, total)
 
         show(noun, done, total)

@@ -64,3 +64,10 @@ def show(
         echo(" ".join(tokens.text.split()))
     said = [in_words(tokens, relevance), aside(tokens, relevance, padding)]
     echo("  " + "; ".join(filter(None, said)))
+
+
+def complain(failure: Failure) -> None:
+    """Say on stderr which item could not be explained, and why."""
+    source = failure.item.source
+    known = source in failure.reason
+    echo(f"Error: {failure.reason if known else f'{source}: {failure.reason}'}", err=True)

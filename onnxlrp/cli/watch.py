@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from onnxlrp.cli.explain import complain
+from onnxlrp.cli.sentences import complain
 from onnxlrp.cli.sources import given
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from onnxlrp.drawing.bars import longest
@@ -18,11 +21,23 @@ from onnxlrp.drawing.sentence import full_scale as strongest
 from onnxlrp.drawing.sentence import page
 from onnxlrp.drawing.typeset import sentence
 from onnxlrp.errors import InputError
-from onnxlrp.files import write, write_csv, write_lines
+from onnxlrp.files import replacing, write, write_csv, write_lines
 from onnxlrp.inputs.preprocessing import Preprocessing
+from onnxlrp.inputs.targets import Targets
 from onnxlrp.inputs.text import Tokens
+from onnxlrp.running.explainer import Explainer
 from onnxlrp.running.explanation import Account, is_flat, title
-from onnxlrp.running.stream import Explained, Failure, Result, Sample
+from onnxlrp.running.stream import (
+    Explained,
+    Failure,
+    How,
+    Result,
+    Sample,
+    Source,
+    ahead,
+    explain,
+    pool,
+)
 
 DRAWINGS = {
     "sheet": "sheet.png",
@@ -250,18 +265,52 @@ class Writer:
             write(self.path(record, DRAWINGS["html"]), lambda file: file.write(written))
 
 
-def write_tables(folder: Path, records: Sequence[Record], failures: Sequence[Failure]) -> None:
-    """Write `results.csv`, `results.json` and, if anything failed, `failed.json`."""
-    rows = [asdict(record) for record in records]
-    write_csv(folder / "results.csv", rows)
-    write(folder / "results.json", lambda file: file.write(_json(rows)))
+def written(
+    run: Explainer,
+    items: Iterable[Source],
+    targets: Targets,
+    how: How,
+    writer: Writer,
+    batch: int,
+) -> Iterator[tuple[Result | Failure, list[Record] | Failure]]:
+    """Explain items as `stream.explain` does, write the files of each, in order, beside it."""
+
+    def work(result: Result | Failure) -> tuple[Result | Failure, list[Record] | Failure]:
+        return result, writer(result)
+
+    with pool(2) as writers:
+        yield from ahead(
+            writers, work, explain(run, items, targets, how, batch=batch), 2 * batch + 2
+        )
+
+
+def write_tables(folder: Path, records: Iterable[Record], failures: Sequence[Failure]) -> None:
+    """Write `results.csv`, `results.json` and, if anything failed, `failed.json`.
+
+    Records are taken one by one, there may be millions.
+    """
+    names = [field.name for field in fields(Record)]
+    with (
+        replacing(folder / "results.csv") as table,
+        replacing(folder / "results.json") as listed,
+        table.open("w", encoding="utf-8", newline="") as cells,
+        listed.open("w", encoding="utf-8") as objects,
+    ):
+        lines = csv.writer(cells)
+        lines.writerow(names)
+        between = "[\n"
+        for record in records:
+            lines.writerow([getattr(record, name) for name in names])
+            objects.write(between + indent(json.dumps(asdict(record), indent=1), " "))
+            between = ",\n"
+        objects.write("[]\n" if between == "[\n" else "\n]\n")
     failed = folder / "failed.json"
     if failures:
-        listed = [
+        whole = [
             {"item": one.item.name, "source": one.item.source, "reason": one.reason}
             for one in failures
         ]
-        write(failed, lambda file: file.write(_json(listed)))
+        write(failed, lambda file: file.write(json.dumps(whole, indent=1).encode() + b"\n"))
     else:
         failed.unlink(missing_ok=True)
 
@@ -286,12 +335,20 @@ def write_features(writer: Writer, rows: Iterable[tuple[Record, str]]) -> None:
     write_lines(writer.folder / FEATURES, lines())
 
 
-def write_hdf5(path: Path, records: Sequence[Record], writer: Writer) -> None:
-    """Join the `.npz` files of a set into one HDF5 file.
+def write_hdf5(
+    path: Path, records: Sequence[Record], arrays: Iterable[tuple[NDArray[Any], NDArray[Any]]]
+) -> None:
+    """Write the maps of a set into one HDF5 file.
 
     The layout is that of zennit's example, which CoRelAy and ViRelAy read: `attribution`
     [N, ...], `prediction` [N, classes], the model's scores, and `label` [N], the class explained,
     of a difference the first, -1 where all were weighted; beside them `item`, the names.
+
+    Parameters
+    ----------
+    path : of the file
+    records : at least one
+    arrays : of each its relevance and scores, taken one by one
 
     Raises
     ------
@@ -301,33 +358,32 @@ def write_hdf5(path: Path, records: Sequence[Record], writer: Writer) -> None:
     """
     import h5py
 
-    beside = path.with_name(f".{path.name}")
-    try:
-        with h5py.File(beside, "w") as file:
-            for index, record in enumerate(records):
-                source = writer.path(record, "relevance.npz")
-                with np.load(source) as arrays:
-                    row = {
-                        "attribution": arrays["relevance"],
-                        "prediction": arrays["scores"],
-                        "label": np.asarray(_class(record), np.int64),
-                    }
-                for name, array in row.items():
-                    if index == 0:
-                        file.create_dataset(name, (len(records), *array.shape), array.dtype)
-                    if file[name].shape[1:] != array.shape:
-                        raise InputError(
-                            f"{path.name} needs items of one size: {record.item} has {name} "
-                            f"{list(array.shape)}, those before {list(file[name].shape[1:])}"
-                        )
-                    file[name][index] = array
-            file["item"] = [record.item for record in records]
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as beside, h5py.File(beside, "w") as file:
+        for index, (record, found) in enumerate(zip(records, arrays, strict=True)):
+            for name, array in zip(("attribution", "prediction"), found, strict=True):
+                if index == 0:
+                    file.create_dataset(name, (len(records), *array.shape), array.dtype)
+                if file[name].shape[1:] != array.shape:
+                    raise InputError(
+                        f"{path.name} needs items of one size: {record.item} has {name} "
+                        f"{list(array.shape)}, those before {list(file[name].shape[1:])}"
+                    )
+                file[name][index] = array
+        file["label"] = np.array([class_of(record) for record in records], np.int64)
+        file["item"] = [record.item for record in records]
 
 
-def _class(record: Record) -> int:
+def archived(
+    records: Iterable[Record], writer: Writer
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Read relevance and scores of each record from the `.npz` that the writer left."""
+    for record in records:
+        with np.load(writer.path(record, ARCHIVE)) as arrays:
+            yield arrays["relevance"], arrays["scores"]
+
+
+def class_of(record: Record) -> int:
+    """Return the class explained, of a difference the first; -1 where all were weighted."""
     first = str(record.target).partition("-")[0]
     return int(first) if first.isdecimal() else -1
 
@@ -335,7 +391,3 @@ def _class(record: Record) -> int:
 def _write_png(path: Path, drawn: Image.Image) -> None:
     # Run lengths alone: a third larger than by zlib's defaults, and ten times as fast.
     write(path, lambda file: drawn.save(file, format="PNG", compress_level=1, compress_type=3))
-
-
-def _json(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    return json.dumps(rows, indent=1).encode() + b"\n"

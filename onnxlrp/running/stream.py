@@ -89,10 +89,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Failure:
-    """An item that could not be explained, and why."""
+    """An item that could not be explained, why, and whether that may pass: a file be opened."""
 
     item: Source
     reason: str
+    passing: bool = False
 
 
 def prepare(item: Source, explainer: Explainer, how: How) -> Sample:
@@ -212,7 +213,7 @@ def _attempt(item: Source, explainer: Explainer, how: How) -> Sample | Failure:
     except InputError as error:
         return Failure(item, str(error))
     except OSError as error:
-        return Failure(item, error.strerror or str(error))
+        return Failure(item, error.strerror or str(error), passing=True)
 
 
 def _run(
