@@ -221,14 +221,15 @@ def evaluate(
     go first (a small AUC descending), and hold when the least relevant do (a large AUC ascending);
     a map that says nothing does as well as the random order. The folder gets results.csv,
     results.json, curves.png, and journal.jsonl with the numbers of each sample; a run that was
-    interrupted goes on where it stopped. What each number means: docs/evaluation.md.
+    interrupted goes on where it stopped, and composites that are added later are judged alone,
+    beside what was found before. What each number means: docs/evaluation.md.
     """
     import numpy as np
 
     from onnxlrp.compiler.composite import Composite
     from onnxlrp.evaluation import Judge, Sample, ScoredModel, Study
     from onnxlrp.evaluation.report import write_report
-    from onnxlrp.evaluation.study import RANDOM, ROW
+    from onnxlrp.evaluation.study import RANDOM, ROW, joined
     from onnxlrp.running.journal import Journal
 
     preprocessing = chosen_preprocessing(options)
@@ -265,7 +266,6 @@ def evaluate(
         chosen = np.random.default_rng(seed).permutation(count)[:images].tolist()
     settings = {
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
-        "methods": {name: composite.to_toml() for name, composite in methods.items()},
         "maps": sorted(given),
         "samples": medium.samples,
         "places": medium.places,
@@ -286,25 +286,36 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     if overwrite:
         (folder / SHUFFLED).unlink(missing_ok=True)
-    with Journal(folder / "journal.jsonl", settings, ROW, overwrite=overwrite) as journal:
-        done = {row["item"]: row["digest"] for row in journal.records}
-        before = [number for number in chosen if found_names[number] in done]
-        for number in before:
-            if sample(number).digest != done[found_names[number]]:
+    tomls = {name: composite.to_toml() for name, composite in methods.items()}
+    versions = {name: hashlib.sha256(toml.encode()).hexdigest() for name, toml in tomls.items()}
+    names += [RANDOM] if "random" in orders else []
+    fields = (*ROW, "composites")
+    with Journal(folder / "journal.jsonl", settings, fields, overwrite=overwrite) as journal:
+        _check_composites(folder, journal.records, versions)
+        done = joined(journal.records)
+        missing: dict[int, list[str]] = {}
+        for number in chosen:
+            item = found_names[number]
+            if item in done and sample(number).digest != done[item]["digest"]:
                 raise InputError(
-                    f"{folder} holds results of another {found_names[number]}, of other maps or "
-                    "masks of it, or of another place of it in the data: give another folder, or "
-                    "--overwrite to start anew"
+                    f"{folder} holds results of another {item}, of other maps or masks of it, or "
+                    "of another place of it in the data: give another folder, or --overwrite to "
+                    "start anew"
                 )
-        with progress(len(chosen), medium.samples, len(before)) as advance:
-            for number in chosen:
-                if found_names[number] not in done:
-                    journal.append(judge(sample(number)))
-                    advance()
-        wanted = {found_names[number] for number in chosen}
-        found = [row for row in journal.records if row["item"] in wanted]
-    study = Study(found, [*names, *([RANDOM] if "random" in orders else [])])
-    show(write_report(folder, study, settings | {"images": len(found)}))
+            judged = done[item]["methods"] if item in done else {}
+            missing[number] = [name for name in names if name not in judged]
+        rest = [number for number in chosen if missing[number]]
+        with progress(len(chosen), medium.samples, len(chosen) - len(rest)) as advance:
+            for number in rest:
+                row = judge(sample(number), missing[number])
+                item = row["item"]
+                done |= joined([done[item], row] if item in done else [row])
+                made = {name: versions[name] for name in missing[number] if name in versions}
+                journal.append(row | {"composites": made})
+                advance()
+    found = [_of_methods(done[found_names[number]], names) for number in chosen]
+    study = Study(found, names)
+    show(write_report(folder, study, settings | {"methods": tomls, "images": len(found)}))
     how = f", {preprocessing.in_words()}" if preprocessing is not None else ""
     echo(
         f"{medium.samples.capitalize()}: {len(study)}{how}; {medium.places} become: "
@@ -322,6 +333,22 @@ def evaluate(
     if randomise is not None:
         few = [medium.feeds(sample(number)) for number in chosen[:randomise]]
         show_randomised(scored, methods, few, folder, seed)
+
+
+def _check_composites(
+    folder: Path, records: Sequence[Mapping[str, Any]], versions: Mapping[str, str]
+) -> None:
+    """Check that what was judged under a composite's name was that composite."""
+    for name, version in versions.items():
+        if any(record["composites"].get(name, version) != version for record in records):
+            raise InputError(
+                f"{folder} holds results of another composite called {name}: rename the file, give "
+                "another folder, or --overwrite to start anew"
+            )
+
+
+def _of_methods(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {**row, "methods": {name: row["methods"][name] for name in names}}
 
 
 def _for_each(path: Path, count: int, noun: str, of: str) -> NDArray[Any]:

@@ -200,15 +200,15 @@ def curves(
 
     """
     # The untouched sample is the same for all; sentences are run with others of their length.
-    whole = [(name, index) for index in range(1, len(steps)) for name in ranks]
     untouched = np.zeros((1, *next(iter(ranks.values())).shape), dtype=bool)
     clean = float(score(untouched)[0])
     found = {name: np.full(len(steps), clean) for name in ranks}
-    for first in range(0, len(whole), batch):
-        part = whole[first : first + batch]
-        gone = np.stack([ranks[name] <= steps[index] for name, index in part])
-        for (name, index), value in zip(part, score(gone), strict=True):
-            found[name][index] = value
+    # Orders share no run: what else is in one may change the last bits.
+    for name, rank in ranks.items():
+        for first in range(1, len(steps), batch):
+            part = steps[first : first + batch]
+            gone = np.stack([rank <= step for step in part])
+            found[name][first : first + batch] = score(gone)
     return found
 
 

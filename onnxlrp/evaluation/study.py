@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -125,6 +125,27 @@ ROW = ("item", "digest", "class", "score", "flat", "flips", "methods")
 """What a `Judge` says of each sample, under these names."""
 
 
+def joined(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return rows by their item, of each one row with the methods that were judged at any time.
+
+    Raises
+    ------
+    InputError
+        Of an item another class was predicted once than at another time.
+
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        known = found.setdefault(row["item"], {**row, "methods": {}})
+        if known["class"] != row["class"]:
+            raise InputError(
+                f"class {row['class']} is predicted of {row['item']} now, and class "
+                f"{known['class']} was before: its numbers cannot be compared"
+            )
+        known["methods"] |= row["methods"]
+    return found
+
+
 class Judge:
     """A model with its explainers, and how they are to be judged.
 
@@ -200,8 +221,10 @@ class Judge:
         except InputError as error:
             raise InputError(f"{sample.name}: {error}") from error
 
-    def __call__(self, sample: Sample) -> dict[str, Any]:
-        """Judge every method on one sample.
+    def __call__(self, sample: Sample, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Judge every method, or `only` those of these names, on one sample.
+
+        What a method gets does not depend on what is judged beside it.
 
         Returns
         -------
@@ -217,18 +240,21 @@ class Judge:
         """
         self.check(sample)
         try:
-            return self._judged(sample)
+            return self._judged(sample, only)
         except InputError as error:
             raise InputError(f"{sample.name}: {error}") from error
 
-    def _judged(self, sample: Sample) -> dict[str, Any]:
+    def _judged(self, sample: Sample, only: Collection[str] | None) -> dict[str, Any]:
+        def asked(found: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: one for name, one in found.items() if only is None or name in only}
+
         medium, flipping, number = self.medium, self.flipping, sample.number
         feeds = medium.feeds(sample)
         scores = self.model.scores(feeds)[0]
         target = int(scores.argmax())
-        explained = {name: run(feeds, target) for name, run in self._explainers.items()}
+        explained = {name: run(feeds, target) for name, run in asked(self._explainers).items()}
         maps = {name: self.model.relevance(one) for name, one in explained.items()}
-        maps |= sample.maps
+        maps |= asked(sample.maps)
         size = medium.size(sample)
         of_places = {name: medium.of_places(map_, sample) for name, map_ in maps.items()}
         steps = flipping.steps(size, medium.spared(sample))
@@ -238,7 +264,8 @@ class Judge:
             for order in self._orders
             if order != "random"
         }
-        if "random" in self._orders:
+        chance = "random" in self._orders and (only is None or RANDOM in only)
+        if chance:
             ranks[RANDOM, "random"] = flipping.ranks(np.zeros(size), "random", number)
         replacing = medium.replacing(sample, flipping)
 
@@ -248,7 +275,7 @@ class Judge:
         named = {f"{order}/{name}": rank for (name, order), rank in ranks.items()}
         found = curves(without, named, steps, self._batch)
         rows: dict[str, Any] = {}
-        for name in (*maps, *([RANDOM] if "random" in self._orders else [])):
+        for name in (*maps, *([RANDOM] if chance else [])):
             own = {order: found[f"{order}/{name}"] for n, order in ranks if n == name}
             measured: dict[str, float] = {}
             for order, curve in own.items():

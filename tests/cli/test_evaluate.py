@@ -67,6 +67,56 @@ def test_a_larger_subset_goes_on_where_a_smaller_one_stopped(run, model: Path):
     assert "made with other settings (seed)" in other.stderr
 
 
+def test_a_composite_is_added_to_what_was_judged_before(run, model: Path, monkeypatch):
+    """It alone is judged; what is told is bit for bit what one run of all tells."""
+    from onnxlrp.evaluation.flipping import Flipping
+
+    data = ["evaluate", model, "--data", pictures(6), *FLAGS, "--batch", 7]
+    assert run(*data, *METHODS, "-o", "later").exit_code == 0
+    ranked = []
+    ranks = Flipping.ranks
+    monkeypatch.setattr(Flipping, "ranks", lambda *of: ranked.append(of[2]) or ranks(*of))
+    added = [*METHODS[:2], "--composite", "gradient_x_input", *METHODS[2:]]
+    assert run(*data, *added, "-o", "later").exit_code == 0
+    # Of each picture one new composite, and no random order.
+    assert ranked == ["descending", "ascending"] * 6
+    assert run(*data, *added, "-o", "once").exit_code == 0
+    for name in ("results.csv", "results.json", "curves.png"):
+        assert Path("later", name).read_bytes() == Path("once", name).read_bytes()
+
+    ranked.clear()
+    assert run(*data, *METHODS, "-o", "later").exit_code == 0
+    told = Path("later/results.csv").read_text()
+    assert "gradient_x_input" not in told
+    assert run(*data, *METHODS, "-o", "two").exit_code == 0
+    assert told == Path("two/results.csv").read_text()
+    ranked.clear()
+    assert run(*data, *added, "-o", "later").exit_code == 0
+    assert ranked == []
+    assert Path("later/results.csv").read_bytes() == Path("once/results.csv").read_bytes()
+
+
+def test_a_composite_that_changed_is_not_taken_for_what_it_was(run, model: Path):
+    mine = Path("mine.toml")
+    mine.write_text('[[rules]]\nrule = "epsilon"\nepsilon = 0.1\n')
+    data = ["evaluate", model, "--data", pictures(2), *FLAGS, "-o", "out"]
+    assert run(*data, "--composite", mine).exit_code == 0
+    before = Path("out/journal.jsonl").read_bytes()
+    mine.write_text('[[rules]]\nrule = "epsilon"\nepsilon = 0.2\n')
+    result = run(*data, "--composite", mine, "--composite", "epsilon")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: out holds results of another composite called mine.toml: rename the file, give "
+        "another folder, or --overwrite to start anew\n"
+    )
+    assert Path("out/journal.jsonl").read_bytes() == before
+    assert run(*data, "--composite", "epsilon").exit_code == 0
+    for changed, name in [(("--flips", 9), "flips"), (("--replace", "mean"), "replacement")]:
+        refused = run(*data, "--composite", "epsilon", *changed)
+        assert refused.exit_code == 1
+        assert f"made with other settings ({name})" in refused.stderr
+
+
 def test_results_of_other_data_are_not_taken_for_these(run, model: Path):
     """Other pictures, maps or masks under the names of those before."""
     random = np.random.default_rng(1)

@@ -142,3 +142,19 @@ def test_settings_out_of_range():
         Flipping(region=0)
     with pytest.raises(onnxlrp.InputError, match="stride of 3 leaves some out"):
         Flipping(region=2, stride=3)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_a_curve_does_not_depend_on_what_is_judged_beside_it(batch):
+    """Even if a run's results depended on how many are in it."""
+    ranks = {name: np.random.default_rng(seed).permutation(9) for seed, name in enumerate("abc")}
+    steps = np.arange(10)
+
+    def crowded(gone: np.ndarray) -> np.ndarray:
+        return gone.sum(axis=1) + 0.01 * len(gone)
+
+    together = curves(crowded, ranks, steps, batch)
+    for name, rank in ranks.items():
+        np.testing.assert_array_equal(
+            curves(crowded, {name: rank}, steps, batch)[name], together[name]
+        )
