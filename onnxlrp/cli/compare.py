@@ -18,6 +18,7 @@ from onnxlrp.cli.options import (
 from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import dump, echo
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
 from onnxlrp.files import write, write_csv
 
@@ -267,7 +268,7 @@ def _drawn(
         columns.insert(0, "photograph")
         panels = [[photograph, *row] for photograph, row in zip(known, panels, strict=True)]
     said = "each map on a scale of its own, the difference on the larger"
-    return grid(panels, columns, captions, key=("red-blue", said))
+    return grid(panels, columns, captions, key=(DEFAULT_COLOURS, said))
 
 
 def _photograph(

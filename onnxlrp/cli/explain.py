@@ -22,6 +22,7 @@ from onnxlrp.cli.progress import progress
 from onnxlrp.cli.sentences import complain, tell
 from onnxlrp.cli.sources import NOTHING, features_of, given, targeted
 from onnxlrp.cli.terminal import echo
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
@@ -101,10 +102,10 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
 )
 @click.option(
     "--colours",
-    default="red-blue",
+    default=DEFAULT_COLOURS,
     show_default=True,
     metavar="NAME",
-    help="red-blue, orange-blue (for the colour-blind), coldnhot, or one of matplotlib.",
+    help="orange-blue, red-blue, coldnhot, or one of matplotlib.",
 )
 @click.option(
     "--colour-scale",
@@ -168,9 +169,9 @@ def explain(
     features are known (--features); otherwise columns are read in their order, but for --ignore.
 
     For each item the folder gets NAME.sheet.png (the picture, its heatmap and both, or the text:
-    red speaks for the class, blue against it) and NAME.relevance.npy (in the model's input shape),
-    of texts NAME.html and NAME.tokens.csv; for the set results.csv and results.json, of tables
-    relevance.csv, a line for each row. A run that was interrupted goes on where it stopped.
+    orange speaks for the class, blue against it) and NAME.relevance.npy (in the model's input
+    shape), of texts NAME.html and NAME.tokens.csv; for the set results.csv and results.json, of
+    tables relevance.csv, a line for each row. A run that was interrupted goes on where it stopped.
     Preprocessing options override what the explainer stores.
     """
     from onnxlrp.cli.watch import Round, rounds, until_items

@@ -15,6 +15,7 @@ from onnxlrp.cli.options import preprocessing_options, source_options
 from onnxlrp.cli.progress import progress, shown
 from onnxlrp.cli.sources import NOTHING, features_of, given, targeted
 from onnxlrp.cli.terminal import echo
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
 
@@ -67,10 +68,10 @@ if TYPE_CHECKING:
 @click.option("--title", help="The page's heading.")
 @click.option(
     "--colours",
-    default="orange-blue",
+    default=DEFAULT_COLOURS,
     show_default=True,
     metavar="NAME",
-    help="red-blue, orange-blue (for the colour-blind), coldnhot, or one of matplotlib.",
+    help="orange-blue, red-blue, coldnhot, or one of matplotlib.",
 )
 @click.option(
     "--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Samples to a run."

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxlrp.cli.terminal import clean, console, echo
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +42,7 @@ def tell(result: Result | Failure, rows: Sequence[Record], score: str, writer: W
 
 
 def show(
-    tokens: Tokens, relevance: NDArray[Any], padding: float = 0.0, colours: str = "red-blue"
+    tokens: Tokens, relevance: NDArray[Any], padding: float = 0.0, colours: str = DEFAULT_COLOURS
 ) -> None:
     """Print a text with its tokens in colours, and what speaks for and against the class.
 

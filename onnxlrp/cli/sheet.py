@@ -11,6 +11,7 @@ from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
 from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import echo
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
 
@@ -59,10 +60,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--colours",
-    default="red-blue",
+    default=DEFAULT_COLOURS,
     show_default=True,
     metavar="NAME",
-    help="red-blue, orange-blue (for the colour-blind), coldnhot, or one of matplotlib.",
+    help="orange-blue, red-blue, coldnhot, or one of matplotlib.",
 )
 @preprocessing_options
 def sheet(

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from onnxlrp.drawing.chart import check
 from onnxlrp.drawing.colours import coloured
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.drawing.sheet import FAINT, INK, LINE, MARGIN, font, legible, shortened, wrapped
 
 FEATURES = 20
@@ -28,7 +29,7 @@ def bars(
     *,
     title: str,
     names: Sequence[str] | None = None,
-    colours: str = "red-blue",
+    colours: str = DEFAULT_COLOURS,
     full: float | None = None,
 ) -> Image.Image:
     """Draw the strongest features as bars, the strongest on top, and the rest as one.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxlrp.drawing.colours import colour_map
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def signal(
     values: NDArray[Any],
     *,
     title: str,
-    colours: str = "red-blue",
+    colours: str = DEFAULT_COLOURS,
     full: float | None = None,
 ) -> Image.Image:
     """Draw each channel's curve on its relevance as coloured stripes.

@@ -38,7 +38,7 @@ _OURS = {
 
 @cache
 def colour_map(name: str) -> Any:
-    """Return a colour map of matplotlib: `red-blue`, `orange-blue`, `coldnhot`, or its own.
+    """Return a colour map of matplotlib: `orange-blue`, `red-blue`, `coldnhot`, or its own.
 
     Opposite signs differ for the colour-blind in the first two, most in `orange-blue`.
 
@@ -57,7 +57,7 @@ def colour_map(name: str) -> Any:
     own = _ALIASES.get(name, name)
     if own not in colormaps:
         raise InputError(
-            f"there are no colours '{name}': give red-blue, orange-blue, coldnhot, or a "
+            f"there are no colours '{name}': give orange-blue, red-blue, coldnhot, or a "
             "colour map of matplotlib, such as seismic"
         )
     return colormaps[own].resampled(SHADES)

@@ -1,4 +1,4 @@
-"""Relevance of a picture's pixels, drawn: red speaks for the class, blue against it."""
+"""Relevance of a picture's pixels, drawn: orange speaks for the class, blue against it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxlrp.drawing.colours import coloured
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
 from onnxlrp.inputs.preprocessing import Layout
 
@@ -21,7 +22,7 @@ def heatmap(
     relevance: NDArray[Any],
     layout: Layout = "NCHW",
     *,
-    colours: str = "red-blue",
+    colours: str = DEFAULT_COLOURS,
     full: float | None = None,
 ) -> Image.Image:
     """Draw relevance.
@@ -51,7 +52,7 @@ def overlay(
     picture: Image.Image,
     layout: Layout = "NCHW",
     *,
-    colours: str = "red-blue",
+    colours: str = DEFAULT_COLOURS,
     full: float | None = None,
 ) -> Image.Image:
     """Draw relevance over the picture, in grey, that it belongs to.

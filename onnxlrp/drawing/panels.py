@@ -10,6 +10,7 @@ from PIL import Image
 
 from onnxlrp.drawing.bars import bars
 from onnxlrp.drawing.chart import signal
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.drawing.heatmap import enlarging
 from onnxlrp.drawing.sheet import side_by_side
 from onnxlrp.errors import InputError
@@ -24,7 +25,7 @@ def sheet(
     *,
     title: str,
     names: Sequence[str] | None = None,
-    colours: str = "red-blue",
+    colours: str = DEFAULT_COLOURS,
     full: float | None = None,
 ) -> Image.Image:
     """Draw relevance beside what it is of, under a title.

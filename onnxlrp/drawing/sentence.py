@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxlrp.drawing.colours import coloured
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
 from onnxlrp.inputs.text import Tokens, Word, attached
 
@@ -209,7 +210,7 @@ def styles(
     tokens: Tokens,
     relevance: NDArray[Any],
     *,
-    colours: str = "red-blue",
+    colours: str = DEFAULT_COLOURS,
     full: float | None = None,
 ) -> list[tuple[str, str]]:
     """Return parts of the text with rich's styles, on dark terminals as legible as on light ones.
@@ -244,7 +245,7 @@ def page(
     *,
     title: str,
     padding: float = 0.0,
-    colours: str = "red-blue",
+    colours: str = DEFAULT_COLOURS,
     full: float | None = None,
 ) -> str:
     """Write an HTML document that needs no other file: the text, each token on its colour.

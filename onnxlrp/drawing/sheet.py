@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from onnxlrp.drawing.colours import coloured
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.drawing.heatmap import enlarged, full_scale, heatmap, overlay
 from onnxlrp.errors import InputError
 from onnxlrp.inputs.preprocessing import Layout
@@ -29,7 +30,7 @@ def side_by_side(
     layout: Layout = "NCHW",
     *,
     title: str,
-    colours: str = "red-blue",
+    colours: str = DEFAULT_COLOURS,
     full: float | None = None,
 ) -> Image.Image:
     """Draw the photograph, its heatmap, and both, under headings and over the scale of colours.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.drawing.sentence import Piece, aside, full_scale, ink_on, leftward, pieces, shade
 from onnxlrp.drawing.sheet import (
     FAINT,
@@ -57,7 +58,7 @@ def sentence(
     *,
     title: str,
     padding: float = 0.0,
-    colours: str = "red-blue",
+    colours: str = DEFAULT_COLOURS,
     full: float | None = None,
 ) -> Image.Image:
     """Draw a text, each token on its colour, under a title and over the scale of colours.

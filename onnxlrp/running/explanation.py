@@ -253,7 +253,7 @@ class Explanation:
         return Account.of(self.aim(index), float(self.score[index]), one, self.score_is_logit)
 
     def heatmap(self, index: int = 0, *, name: str | None = None, **options: Any) -> Image.Image:
-        """Draw one map: red speaks for the class, blue against it.
+        """Draw one map: orange speaks for the class, blue against it.
 
         Options are those of `onnxlrp.drawing.heatmap.heatmap`.
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from onnxlrp.compiler.composite import Composite
 from onnxlrp.compiler.conversion import convert
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.drawing.heatmap import enlarged, heatmap
 from onnxlrp.drawing.panels import seen
 from onnxlrp.drawing.sheet import grid
@@ -33,7 +34,7 @@ def gallery(
     *,
     target: str = "top",
     labels: Sequence[str] | None = None,
-    colours: str = "red-blue",
+    colours: str = DEFAULT_COLOURS,
     photographs: bool = True,
 ) -> Image.Image:
     """Draw a grid: a row for each picture and class, the photograph and a column a composite.
@@ -116,7 +117,7 @@ def text_gallery(
     *,
     target: str = "top",
     labels: Sequence[str] | None = None,
-    colours: str = "red-blue",
+    colours: str = DEFAULT_COLOURS,
 ) -> Image.Image:
     """Draw each text and class once for each composite, one below the other.
 

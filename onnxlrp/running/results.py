@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxlrp.drawing.bars import longest
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.drawing.heatmap import full_scale, heatmap, overlay
 from onnxlrp.drawing.panels import seen, sheet
 from onnxlrp.drawing.sentence import full_scale as strongest
@@ -121,7 +122,7 @@ class Writer:
     features: Sequence[str] | None
     best: int
     logits: bool
-    colours: str = "red-blue"
+    colours: str = DEFAULT_COLOURS
     shared: bool = False
 
     def __call__(self, result: Result | Failure) -> list[Record] | Failure:

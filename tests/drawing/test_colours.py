@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from onnxlrp.drawing.colours import coloured
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
 
 
@@ -50,7 +51,7 @@ def lab(colour: np.ndarray, seen: list[list[float]]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sight", SEEN)
-def test_the_colour_blind_tell_for_from_against_best_in_orange_and_blue(sight):
+def test_the_colour_blind_tell_for_from_against_best_in_the_default(sight):
     """Distances of opposite colours in L*a*b*, where 2 to 3 is the least that is noticed."""
     strength = np.array([0.25, 0.5, 0.75, 1.0])
     apart = {
@@ -59,13 +60,13 @@ def test_the_colour_blind_tell_for_from_against_best_in_orange_and_blue(sight):
             - lab(coloured(-strength, name).astype(float), SEEN[sight]),
             axis=-1,
         )
-        for name in ("red-blue", "orange-blue")
+        for name in ("red-blue", DEFAULT_COLOURS)
     }
     assert apart["red-blue"].min() > 20
-    assert apart["orange-blue"].min() > 40
-    assert apart["orange-blue"].min() > apart["red-blue"].min()
+    assert apart[DEFAULT_COLOURS].min() > 40
+    assert apart[DEFAULT_COLOURS].min() > apart["red-blue"].min()
 
 
 def test_unknown_colours():
-    with pytest.raises(InputError, match="no colours 'puce': give red-blue, orange-blue, coldnhot"):
+    with pytest.raises(InputError, match="no colours 'puce': give orange-blue, red-blue, coldnhot"):
         coloured(np.zeros(1), "puce")

@@ -97,9 +97,9 @@ class Spans(HTMLParser):
 def test_html_colours_tokens_by_their_relevance(read: Reader):
     written = page(read("a dull film"), np.array([9.0, 0, -2, 2, 9]), title="bad & worse")
     found = Spans(written).found
-    assert found["film"] == "background: #67001f; color: #ffffff"
-    assert found["dull"] == "background: #053061; color: #ffffff"
-    assert found["a"] == "background: #f7f7f7; color: #000000"
+    assert found["film"] == "background: #8f3c00; color: #ffffff"
+    assert found["dull"] == "background: #004c7a; color: #ffffff"
+    assert found["a"] == "background: #f7f6f7; color: #000000"
     assert "<title>bad &amp; worse</title>" in written
     assert "for: film +2; against: \u2068dull" not in written
     assert "http" not in written
