@@ -14,7 +14,7 @@ function make(tag, text, properties = {}) {
 const named = (text, tag = "bdi") => make(tag, text, { dir: "auto" });
 const number = (value, digits = 4) => (value === null ? "not a number" : String(Number(Number(value).toPrecision(digits))).replaceAll("-", "−"));
 const signed = (value) => (value > 0 ? "+" : "") + number(value, 3);
-const percent = (value) => `${(100 * value).toFixed(1)} %`;
+const percent = (value) => `${(100 * value).toFixed(1).replace("-", "−")} %`;
 const several = data.cards.length > 1;
 const last = (value) => (value === null ? -Infinity : value);
 const share = (one) => one.maps[0].share;
@@ -65,7 +65,7 @@ function written(pieces) {
   }
   for (const [part, strength, told] of pieces) {
     if (!told && strength === null) { text.append(part); continue; }
-    const span = make("span", part, { title: told });
+    const span = make("span", part, { title: told, className: strength === null ? "special" : "" });
     if (strength !== null) {
       const [background, color] = data.shades[strength + 100];
       Object.assign(span.style, { background, color });
@@ -208,17 +208,27 @@ function card(one) {
 }
 
 let found = [];
-let count = 0;
+let start = 0;
 
 function show() {
-  const next = found.slice(count, count + PAGE);
-  at("items").append(...next.map(card));
-  count += next.length;
-  at("more").hidden = count >= found.length;
+  const end = Math.min(start + PAGE, found.length);
+  at("items").replaceChildren(...found.slice(start, end).map(card));
+  at("pages").hidden = found.length <= PAGE;
+  at("page").textContent = `page ${start / PAGE + 1} of ${Math.ceil(found.length / PAGE)}`;
+  at("before").disabled = start === 0;
+  at("after").disabled = end === found.length;
   at("none").hidden = found.length > 0;
+  const which = end - start < found.length ? `${start + 1} to ${end} of ${found.length}` : found.length;
   at("shown").textContent = found.length < data.entries.length
-    ? `${count} of ${found.length} matching items shown, ${data.entries.length} in all`
-    : `${count} of ${found.length} items shown`;
+    ? `${which} matching items, ${data.entries.length} in all`
+    : `${which} items`;
+}
+
+function turn(pages) {
+  start += pages * PAGE;
+  show();
+  at("items").focus({ preventScroll: true });
+  at("shown").scrollIntoView();
 }
 
 function searched(one) {
@@ -237,8 +247,7 @@ function choose() {
   // Of two numbers that are -Infinity the difference is none.
   if (key) found.sort((a, b) => key(b) - key(a) || 0);
   if (compare) found.sort(compare);
-  at("items").replaceChildren();
-  count = 0;
+  start = 0;
   show();
 }
 
@@ -288,7 +297,7 @@ at("items").classList.toggle("wide", several || !pictured);
 document.body.classList.toggle("texts", data.entries.some((one) => one.maps[0].pieces));
 for (const { source, reason } of data.failures) {
   const line = make("li");
-  line.append(named(source), `: ${reason}`);
+  line.append(...(reason.includes(source) ? [named(reason)] : [named(source), `: ${reason}`]));
   at("failures").querySelector("ul").append(line);
 }
 at("failures").hidden = at("to-failures").hidden = !data.failures.length;
@@ -297,13 +306,8 @@ at("regions").addEventListener("input", () => at("items").classList.toggle("fram
 at("regions").parentElement.hidden = !pictured;
 for (const id of ["find", "class", "only", "sort"]) at(id).addEventListener("input", choose);
 at("controls").addEventListener("submit", (event) => event.preventDefault());
-at("more").addEventListener("click", () => {
-  const before = count;
-  show();
-  // The button may be gone: go on where the new items start.
-  const next = at("items").children[before];
-  Object.assign(next, { tabIndex: -1 }).focus({ preventScroll: true });
-});
+at("before").addEventListener("click", () => turn(-1));
+at("after").addEventListener("click", () => turn(1));
 at("clear").addEventListener("click", () => {
   at("find").value = at("class").value = at("only").value = "";
   choose();

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from contextlib import contextmanager
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -187,12 +187,35 @@ def test_a_browser_sorts_and_filters(browser, run, explainer: Path, other: Path,
         assert shown() == [name for name, one in entries.items() if one["label"] == label]
         tab.fill("#find", "B.PNG")
         assert shown() == ["b"]
-        assert tab.inner_text("#shown") == "1 of 1 matching items shown, 3 in all"
+        assert tab.inner_text("#shown") == "1 matching items, 3 in all"
         tab.fill("#find", "nowhere")
         assert shown() == []
         tab.click("text=Show all items")
         assert shown() == ["a", "b", "c"]
         assert "broken.png" in tab.inner_text("#failures li")
+
+
+@pytest.mark.slow
+def test_a_browser_shows_many_items_page_by_page(browser, run, explainer: Path, tmp_path: Path):
+    pictures = np.random.default_rng(5).integers(0, 256, (130, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "set.npy", pictures)
+    run("report", explainer, tmp_path / "set.npy", "-o", "report.html")
+    first = "article h3 bdi:first-child"
+    with opened(browser, Path("report.html")) as tab:
+        seen = []
+        while True:
+            seen.append(tab.eval_on_selector_all(first, NAMES))
+            if tab.is_disabled("#after"):
+                break
+            tab.click("#after")
+        assert [len(names) for names in seen] == [60, 60, 10]
+        assert [*chain(*seen)] == [f"set/{number:03}" for number in range(130)]
+        assert tab.inner_text("#shown") == "121 to 130 of 130 items"
+        tab.click("#before")
+        assert tab.inner_text("#page") == "page 2 of 3"
+        tab.fill("#find", "set/00")
+        assert tab.eval_on_selector_all(first, NAMES) == seen[0][:10]
+        assert tab.is_hidden("#pages")
 
 
 @pytest.mark.slow
