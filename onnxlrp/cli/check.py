@@ -42,7 +42,13 @@ if TYPE_CHECKING:
     default="top",
     help="The class to explain, the top one by default; N-M of an explainer that takes weights.",
 )
-@click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where it runs.",
+)
 @click.option(
     "--layers",
     metavar="GLOB",

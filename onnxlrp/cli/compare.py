@@ -10,6 +10,7 @@ import click
 
 from onnxlrp.cli.options import (
     TOP,
+    Sectioned,
     chosen_preprocessing,
     numbers,
     preprocessing_options,
@@ -37,7 +38,7 @@ WORST = 4
 SAME = 1e-3
 
 
-@click.command(short_help="Ask whether explanations are the same.")
+@click.command(cls=Sectioned, short_help="Ask whether explanations are the same.")
 @click.argument("first", type=click.Path(exists=True, path_type=Path))
 @click.argument("others", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
@@ -49,7 +50,14 @@ SAME = 1e-3
 @click.option(
     "--random", type=click.IntRange(min=1), metavar="N", help="Or on so many random inputs."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Of all that is drawn by chance.",
+)
 @click.option(
     "--composite",
     default=DEFAULT_COMPOSITE,
@@ -80,7 +88,9 @@ SAME = 1e-3
     help="Exit with status 1 if max |B - A| / max |A| is larger for any item.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option("--csv", "table", type=click.Path(path_type=Path), metavar="FILE", help="Every item.")
+@click.option(
+    "--csv", "table", type=click.Path(path_type=Path), metavar="FILE", help="A table of every item."
+)
 @click.option(
     "--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the worst items."
 )

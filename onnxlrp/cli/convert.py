@@ -10,6 +10,7 @@ import click
 
 from onnxlrp.cli.check import as_object, audited, show
 from onnxlrp.cli.options import (
+    Sectioned,
     composite_options,
     conversion_arguments,
     graph_options,
@@ -21,7 +22,7 @@ from onnxlrp.errors import InputError
 from onnxlrp.files import naming, write
 
 
-@click.command(short_help="Compile a classifier into its explainer.")
+@click.command(cls=Sectioned, short_help="Compile a classifier into its explainer.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("explainer", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @composite_options

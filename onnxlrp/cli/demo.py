@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxlrp.cli.options import chosen_composite, composite_options, target_number
+from onnxlrp.cli.options import Sectioned, chosen_composite, composite_options, target_number
 from onnxlrp.cli.terminal import echo
 from onnxlrp.files import naming, write
 
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from onnxlrp.compiler.composite import Composite
 
 
-@click.command(short_help="Explain a bundled photograph, or a sentence, with a bundled network.")
+@click.command(
+    cls=Sectioned, short_help="Explain a bundled photograph, or a sentence, with a bundled network."
+)
 @click.option(
     "-o",
     "--output",
     "folder",
     type=click.Path(path_type=Path),
+    metavar="FOLDER",
     default=Path("onnxlrp-demo"),
     show_default=True,
     help="Folder for the results; made if missing.",

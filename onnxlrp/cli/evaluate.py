@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxlrp.cli.doubts import doubt
-from onnxlrp.cli.options import MOST_THREADS, amount, chosen_preprocessing, preprocessing_options
+from onnxlrp.cli.options import (
+    MOST_THREADS,
+    Sectioned,
+    amount,
+    chosen_preprocessing,
+    preprocessing_options,
+)
 from onnxlrp.cli.progress import progress, shown
 from onnxlrp.cli.samples import KINDS, samples
 from onnxlrp.cli.terminal import echo
@@ -31,7 +37,9 @@ FEW = 20
 """Intervals of fewer samples say little."""
 
 
-@click.command(short_help="Judge composites by flipping pixels, tokens, features or moments.")
+@click.command(
+    cls=Sectioned, short_help="Judge composites by flipping pixels, tokens, features or moments."
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "--data",
@@ -66,6 +74,7 @@ FEW = 20
     "folder",
     required=True,
     type=click.Path(path_type=Path),
+    metavar="FOLDER",
     help="Folder for the results; made if missing.",
 )
 @click.option(
@@ -74,8 +83,12 @@ FEW = 20
     type=click.Choice(KINDS),
     help="What the model reads; by its input's type and axes where it is not said.",
 )
-@click.option("--input", "explained", metavar="NAME", help="The one to judge, if it has several.")
-@click.option("--images", type=click.IntRange(min=1), metavar="N", help="So many, by chance.")
+@click.option(
+    "--input", "explained", metavar="NAME", help="The input to judge, if the model has several."
+)
+@click.option(
+    "--images", type=click.IntRange(min=1), metavar="N", help="Judge so many, drawn by chance."
+)
 @click.option(
     "--flips",
     type=amount,
@@ -141,6 +154,7 @@ FEW = 20
 @click.option(
     "--axis",
     type=int,
+    metavar="N",
     default=-1,
     show_default=True,
     help="Which of a signal's axes, without the batch's, is time.",
@@ -187,10 +201,27 @@ FEW = 20
     metavar="N",
     help="Also shuffle the model's weights layer by layer, and correlate the maps of N samples.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
-    "--threads", type=click.IntRange(1, MOST_THREADS), help="For one operator on the CPU."
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Of all that is drawn by chance.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=64,
+    show_default=True,
+    help="Samples to a run of the model.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MOST_THREADS),
+    metavar="N",
+    help="Threads for one operator on the CPU.",
 )
 @click.option("--overwrite", is_flag=True, help="Start anew where FOLDER holds results.")
 @preprocessing_options

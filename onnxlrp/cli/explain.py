@@ -17,12 +17,19 @@ import click
 
 from onnxlrp.cli.crew import Crew, Done, explain_blocks
 from onnxlrp.cli.doubts import doubt, mistrust
-from onnxlrp.cli.options import MOST_THREADS, preprocessing_options, source_options, worker_options
+from onnxlrp.cli.options import (
+    MOST_THREADS,
+    Sectioned,
+    colours_option,
+    labels_option,
+    preprocessing_options,
+    source_options,
+    worker_options,
+)
 from onnxlrp.cli.progress import progress
 from onnxlrp.cli.sentences import complain, tell
 from onnxlrp.cli.sources import NOTHING, features_of, given, targeted
 from onnxlrp.cli.terminal import echo
-from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +64,8 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
 
 
 @click.command(
-    short_help="Draw why an explainer's model gives pictures, texts or rows their class."
+    cls=Sectioned,
+    short_help="Draw why an explainer's model gives pictures, texts or rows their class.",
 )
 @click.argument("explainer", type=click.Path(path_type=Path))
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1)
@@ -68,6 +76,7 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     "folder",
     required=True,
     type=click.Path(path_type=Path),
+    metavar="FOLDER",
     help="Folder for the results; made if missing.",
 )
 @click.option(
@@ -85,12 +94,7 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     help="Of an explainer by convert --reference input: what relevance is counted from. Over "
     "several, or all in a folder, maps are averaged (DeepSHAP).",
 )
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Names of the classes, one a line, or JSON.",
-)
+@labels_option
 @click.option(
     "--format",
     "formats",
@@ -100,13 +104,7 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     "(PNG), too, of texts html and csv, of tables csv. By default sheet,npy, of texts "
     f"sheet,html,csv, of tables sheet,csv, of more than {DRAWN} rows csv.",
 )
-@click.option(
-    "--colours",
-    default=DEFAULT_COLOURS,
-    show_default=True,
-    metavar="NAME",
-    help="orange-blue, red-blue, coldnhot, or one of matplotlib.",
-)
+@colours_option
 @click.option(
     "--colour-scale",
     type=click.Choice(["item", "shared"]),
@@ -115,11 +113,25 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     help="One scale of colours for each map, or one for the whole set.",
 )
 @click.option(
-    "--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Samples to a run."
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=4,
+    show_default=True,
+    help="Samples to a run.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
-    "--threads", type=click.IntRange(1, MOST_THREADS), help="For one operator on the CPU."
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where it runs.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MOST_THREADS),
+    metavar="N",
+    help="Threads for one operator on the CPU.",
 )
 @click.option(
     "--shard",

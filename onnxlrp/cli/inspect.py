@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxlrp.cli.options import (
+    Sectioned,
     composite_options,
     conversion_arguments,
     graph_options,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from onnxlrp.audit.written import Written
 
 
-@click.command(short_help="Show what convert would do, or what an explainer stores.")
+@click.command(cls=Sectioned, short_help="Show what convert would do, or what an explainer stores.")
 @click.argument("model", type=click.Path(path_type=Path))
 @composite_options
 @graph_options

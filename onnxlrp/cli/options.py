@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
+from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,16 +83,51 @@ def amount(text: str) -> int | str:
     return text if share != text else int(text)
 
 
-def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def _stack(section: str, *options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
+        for parameter in vars(command)["__click_params__"][-len(options) :]:
+            parameter.section = section
         return command
 
     return decorate
 
 
+class Sectioned(click.Command):
+    """A command whose help has what several commands share under headings of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, the command's own first."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and not isinstance(parameter, click.Argument):
+                section = getattr(parameter, "section", "Options")
+                sections.setdefault(section, []).append(record)
+        for section, records in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(records)
+
+
+labels_option = click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Names of the classes, one a line, or JSON.",
+)
+
+
+colours_option = click.option(
+    "--colours",
+    default=DEFAULT_COLOURS,
+    show_default=True,
+    metavar="NAME",
+    help="orange-blue, red-blue, coldnhot, or one of matplotlib.",
+)
+
 composite_options = _stack(
+    "Which rules",
     click.option(
         "--composite",
         default=DEFAULT_COMPOSITE,
@@ -127,6 +163,7 @@ composite_options = _stack(
 )
 
 graph_options = _stack(
+    "What the explainer does",
     click.option(
         "--input",
         "inputs",
@@ -137,7 +174,7 @@ graph_options = _stack(
     click.option(
         "--output",
         metavar="NAME",
-        help="The output to explain, if it has several, or a value inside.",
+        help="The output to explain, if the model has several, or a value inside.",
     ),
     click.option(
         "--intermediate",
@@ -193,6 +230,7 @@ graph_options = _stack(
 )
 
 source_options = _stack(
+    "Texts and tables",
     click.option("--text", multiple=True, metavar="TEXT", help="A text to explain. Repeatable."),
     click.option("--column", metavar="NAME", help="The column of a .csv or .tsv that holds texts."),
     click.option(
@@ -221,25 +259,40 @@ source_options = _stack(
 )
 
 preprocessing_options = _stack(
+    "How pictures are made",
     click.option(
         "--preprocess",
         metavar="NAME|FILE",
-        help="How pictures are made: imagenet, imagenet-caffe, cifar10, tf, raw, or a JSON file.",
-    ),
-    click.option("--resize", type=size, metavar="N|HxW", help="Shorter side, or height and width."),
-    click.option("--crop", type=size, metavar="N|HxW", help="Cut out of the middle."),
-    click.option("--scale", type=numbers, metavar="X", help="Factor on 0..255: 1/255."),
-    click.option("--mean", type=numbers, metavar="X,...", help="Subtracted after scaling."),
-    click.option("--std", type=numbers, metavar="X,...", help="Divisor after that."),
-    click.option(
-        "--channels", type=click.Choice(["RGB", "BGR", "grey"]), help="What the model reads."
+        help="imagenet, imagenet-caffe, cifar10, tf, raw, or a JSON file.",
     ),
     click.option(
-        "--layout", type=click.Choice(["NCHW", "NHWC"]), help="Where its channel axis is."
+        "--resize",
+        type=size,
+        metavar="N|HxW",
+        help="Length of the shorter side, or height and width.",
+    ),
+    click.option("--crop", type=size, metavar="N|HxW", help="Cut so much out of the middle."),
+    click.option(
+        "--scale", type=numbers, metavar="X", help="Factor on pixels of 0..255, such as 1/255."
+    ),
+    click.option(
+        "--mean", type=numbers, metavar="X,...", help="Subtracted of each channel after scaling."
+    ),
+    click.option(
+        "--std", type=numbers, metavar="X,...", help="What is left is divided by, of each channel."
+    ),
+    click.option(
+        "--channels",
+        type=click.Choice(["RGB", "BGR", "grey"]),
+        help="Channels that the model reads.",
+    ),
+    click.option(
+        "--layout", type=click.Choice(["NCHW", "NHWC"]), help="Whether they come first or last."
     ),
 )
 
 worker_options = _stack(
+    "Several processes",
     click.option(
         "--workers",
         type=click.IntRange(min=1),

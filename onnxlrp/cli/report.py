@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxlrp.cli.options import preprocessing_options, source_options
+from onnxlrp.cli.options import (
+    Sectioned,
+    colours_option,
+    labels_option,
+    preprocessing_options,
+    source_options,
+)
 from onnxlrp.cli.progress import progress, shown
 from onnxlrp.cli.sources import NOTHING, features_of, given, targeted
 from onnxlrp.cli.terminal import echo
-from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
 
@@ -26,7 +31,9 @@ if TYPE_CHECKING:
     from onnxlrp.running.stream import How, Source
 
 
-@click.command(short_help="Write one page with the maps of many items, to look through.")
+@click.command(
+    cls=Sectioned, short_help="Write one page with the maps of many items, to look through."
+)
 @click.argument("explainer", type=click.Path(path_type=Path))
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1)
 @click.option(
@@ -56,9 +63,7 @@ if TYPE_CHECKING:
     metavar="N|NAME|top|A-B|FILE",
     help="The class to explain, as for `explain`.",
 )
-@click.option(
-    "--labels", type=click.Path(path_type=Path), metavar="FILE", help="Names of the classes."
-)
+@labels_option
 @click.option(
     "--truth",
     metavar="folders|COLUMN|FILE",
@@ -66,15 +71,14 @@ if TYPE_CHECKING:
     "are in are called, a column of tables, or a file as for --target.",
 )
 @click.option("--title", help="The page's heading.")
+@colours_option
 @click.option(
-    "--colours",
-    default=DEFAULT_COLOURS,
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=4,
     show_default=True,
-    metavar="NAME",
-    help="orange-blue, red-blue, coldnhot, or one of matplotlib.",
-)
-@click.option(
-    "--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Samples to a run."
+    help="Samples to a run.",
 )
 @preprocessing_options
 def report(

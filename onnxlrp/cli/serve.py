@@ -36,7 +36,11 @@ _READ = {
 @click.command(short_help="Open explainers in the browser: drop a picture, see its map.")
 @click.argument("files", metavar="[EXPLAINER]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="By default one that is free."
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=0,
+    help="By default one that is free.",
 )
 @click.option("--no-browser", is_flag=True, help="Print the address, and open nothing.")
 def serve(files: tuple[Path, ...], port: int, no_browser: bool) -> None:

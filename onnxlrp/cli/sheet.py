@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxlrp.cli.options import chosen_preprocessing, preprocessing_options
+from onnxlrp.cli.options import (
+    Sectioned,
+    chosen_preprocessing,
+    colours_option,
+    labels_option,
+    preprocessing_options,
+)
 from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import echo
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
-from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
 
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-@click.command(short_help="Draw what several composites say of the same pictures.")
+@click.command(cls=Sectioned, short_help="Draw what several composites say of the same pictures.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("pictures", metavar="[PICTURE]...", nargs=-1)
 @click.option(
@@ -55,16 +60,8 @@ if TYPE_CHECKING:
     metavar="N|NAME|top|top:K|FILE",
     help="The classes to explain, a row for each.",
 )
-@click.option(
-    "--labels", type=click.Path(path_type=Path), metavar="FILE", help="Names of the classes."
-)
-@click.option(
-    "--colours",
-    default=DEFAULT_COLOURS,
-    show_default=True,
-    metavar="NAME",
-    help="orange-blue, red-blue, coldnhot, or one of matplotlib.",
-)
+@labels_option
+@colours_option
 @preprocessing_options
 def sheet(
     model: Path,

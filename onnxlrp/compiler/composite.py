@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -154,8 +155,10 @@ class Composite:
             return _parse(str(name), shipped[str(name)].read_text("utf-8"), by_user=False)
         path = Path(name)
         if not path.is_file():
+            close = get_close_matches(str(name), shipped)
+            meant = f" (did you mean {' or '.join(close)}?)" if close else ""
             raise CompositeError(
-                f"there is no composite '{name}'; give the path of a TOML file or one of "
+                f"there is no composite '{name}'{meant}; give the path of a TOML file or one of "
                 f"{', '.join(sorted(shipped))}"
             )
         try:

@@ -73,3 +73,34 @@ def test_wrong_settings_are_named():
         chosen_preprocessing(NOTHING | {"scale": (1.0, 2.0)})
     with pytest.raises(InputError, match="mean"):
         chosen_preprocessing(NOTHING | {"mean": (1.0, 2.0)})
+
+
+def test_options_that_commands_share_have_headings_of_their_own():
+    from click.testing import CliRunner
+
+    from onnxlrp.cli import main
+
+    text = CliRunner().invoke(main, ["convert", "--help"]).output
+    own, *shared = text.split("\n\n")[-4:]
+    assert own.startswith("Options:\n  --features FILE ")
+    headings = ["Which rules:", "What the explainer does:", "How pictures are made:"]
+    assert [section.splitlines()[0] for section in shared] == headings
+    for section, first in zip(shared, ("--composite", "--input", "--preprocess"), strict=True):
+        assert section.splitlines()[1].split()[0] == first
+    for option in main.commands["convert"].params:
+        for name in option.opts if option.param_type_name == "option" else ():
+            assert text.count(f" {name} ") >= 1
+
+
+def test_a_name_that_is_nearly_right_is_suggested(tmp_path):
+    from click.testing import CliRunner
+
+    from onnxlrp.cli import main
+
+    def told(*words):
+        return CliRunner().invoke(main, words).stderr
+
+    assert "No such option '--composit'" in told("convert", "a", "b", "--composit", "x")
+    assert "--composite" in told("convert", "a", "b", "--composit", "x")
+    line = told("convert", "a", "b", "--composite", "epsilon-plus")
+    assert "no composite 'epsilon-plus' (did you mean epsilon_plus " in line
