@@ -6,6 +6,7 @@ and data of their own, which `belongings` stands for. README's sections are read
 
 from __future__ import annotations
 
+import runpy
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,30 @@ def test_what_is_not_run_is_spelt_right(kind, text, folder):
     block = Block("page", 1, kind, "", text, excuse="it takes hours")
     with pytest.raises((AssertionError, SyntaxError, ValueError, pytest.fail.Exception)):
         Reader().follow(block)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["judging", "picture", "text"])
+def test_notebooks_show_what_they_are_kept_with(name: str):
+    """If this fails, run `python docs/make_notebooks.py` and look at what changed."""
+    for module in ("nbclient", "nbformat", "ipykernel", "tokenizers"):
+        pytest.importorskip(module)
+    import nbformat
+
+    script = runpy.run_path(str(ROOT / "docs" / "make_notebooks.py"))
+    path = ROOT / "docs" / "notebooks" / f"{name}.ipynb"
+    kept, found = nbformat.read(path, as_version=4), script["clean"](script["execute"](path))
+    assert [cell.source for cell in kept.cells] == [cell.source for cell in found.cells]
+    for place, (old, new) in enumerate(zip(kept.cells, found.cells, strict=True)):
+        shown, printed = (
+            "".join(output.get("text", "") for output in cell.get("outputs", []))
+            for cell in (old, new)
+        )
+        reader = Reader()
+        reader.printed = printed
+        reader.follow(Block(path.name, place, "text", "", shown))
+        pictures = [
+            [output.output_type for output in cell.get("outputs", []) if "data" in output]
+            for cell in (old, new)
+        ]
+        assert pictures[0] == pictures[1]

@@ -49,7 +49,7 @@ def _notebook(path: Path) -> dict[str, str | bytes]:
         return "\n\n```text\n" + re.sub("^ {4}", "", block[1].rstrip(), flags=re.M) + "\n```\n\n"
 
     # nbconvert indents what is printed, which would be coloured as if it were code.
-    body = re.sub(r"\n\n((?: {4}.*\n| *\n)* {4}.*\n)", printed, body)
+    body = re.sub(r"\n\n((?: {4}.*\n| *\n)* {4} *\S.*\n)", printed, body)
     found = {"": body, **resources["outputs"]}
     return {f"notebooks/{name or f'{path.stem}.md'}": content for name, content in found.items()}
 
@@ -77,5 +77,6 @@ def _command(command: click.Command, name: str) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    text = re.sub("`[^`]*`|<", lambda found: found[0] if found[0] != "<" else "&lt;", text)
-    return text.replace("|", r"\|")
+    """Escape what a cell must not hold, but in code."""
+    escaped = {"<": "&lt;", "|": r"\|"}
+    return re.sub("`[^`]*`|[<|]", lambda found: escaped.get(found[0], found[0]), text)
