@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,11 +14,13 @@ from numpy.typing import NDArray
 
 from onnxlrp.errors import InputError
 from onnxlrp.files import write
-from onnxlrp.inputs.columns import feature_names
 from onnxlrp.inputs.targets import Aim
 from onnxlrp.inputs.text import Tokens
+from onnxlrp.running.frames import joined, to_pandas, to_xarray
 
 if TYPE_CHECKING:
+    import pandas
+    import xarray
     from PIL import Image
 
     from onnxlrp.inputs.preprocessing import Layout, Preprocessing
@@ -297,7 +298,8 @@ class Explanation:
 
         names = None
         if name is None and self._is_table:
-            names, relevance, values = self._row(index)
+            names, *rows = joined(self)
+            relevance, values = (array[index] for array in rows)
         else:
             relevance, values = self.of(index, name)
         label = self.aim(index).in_words(labels, numbers=False)
@@ -323,20 +325,6 @@ class Explanation:
         maps = self.relevance
         return isinstance(maps, dict) and all(array.ndim == 2 for array in maps.values())
 
-    def _row(self, index: int) -> tuple[list[str], NDArray[Any], NDArray[Any]]:
-        """Join names, relevance and values of the columns of several inputs."""
-        assert isinstance(self.relevance, dict)
-        maps = self.relevance
-        rest = iter(feature_names({name: array.shape[1] for name, array in maps.items()}))
-        names: list[str] = []
-        for name, array in maps.items():
-            numbered = list(islice(rest, array.shape[1]))
-            names += self.features.get(name, numbered)
-        relevance = np.concatenate([array[index] for array in maps.values()])
-        # Beside texts numbers would become such.
-        values = np.concatenate([self.inputs[name][index].astype(object) for name in maps])
-        return names, relevance, values
-
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to an `.npz` file, completely or not at all.
 
@@ -359,6 +347,48 @@ class Explanation:
         arrays |= {f"output_{name}": array for name, array in self.outputs.items()}
         arrays |= {f"intermediate_{name}": array for name, array in self.intermediates.items()}
         write(Path(path), lambda buffer: np.savez(buffer, **arrays))  # type: ignore[arg-type]
+
+    def to_xarray(self, labels: Sequence[str] | None = None) -> xarray.Dataset:
+        """Return everything as arrays with named axes, of xarray, which must be installed.
+
+        Variables are `relevance` and `value`, what was explained (`relevance_<input>`, ... where
+        there are several inputs, but for columns of tables), `target`, `score`, `share` [sample],
+        NaN where none is told, `scores` [sample, class], and `output_<name>`,
+        `intermediate_<name>`. Relevance of pictures is [sample, channel, y, x], or
+        [sample, y, x, channel], of signals [sample, channel, position], of tables
+        [sample, feature], of texts [sample, token], filled up, whose coordinate `piece` holds the
+        tokens.
+
+        Parameters
+        ----------
+        labels : names of the classes, along `class`; numbers without
+
+        Raises
+        ------
+        InputError
+            xarray is not installed, or there are more or fewer names than classes.
+
+        """
+        return to_xarray(self, labels)
+
+    def to_pandas(self, labels: Sequence[str] | None = None) -> pandas.DataFrame:
+        """Return a table of pandas, which must be installed: `target`, `score`, `share`, and more.
+
+        Of tables it has a row for each and a column for each feature, its relevance; of texts a
+        row for each token; of anything else a row for each sample, with the sum of its relevance
+        and of the magnitudes (`size`).
+
+        Parameters
+        ----------
+        labels : names of the classes, for a column `label`
+
+        Raises
+        ------
+        InputError
+            pandas is not installed.
+
+        """
+        return to_pandas(self, labels)
 
     def top_regions(
         self, count: int = 5, size: int = 16, index: int = 0, *, name: str | None = None
