@@ -19,6 +19,7 @@ from onnxlrp.audit import beginning, kernels, running
 from onnxlrp.audit import inputs as feeding
 from onnxlrp.audit.balance import Entry, balance, terms
 from onnxlrp.audit.findings import DIFFERENCE, NOISE, OUTPUTS, Audit, Crossed, Layer, Special
+from onnxlrp.audit.limits import limits
 from onnxlrp.audit.recomputed import Recomputed, needed, recompute
 from onnxlrp.audit.running import Provider
 from onnxlrp.audit.written import Source, Written, parse, read
@@ -155,6 +156,7 @@ def check(
         special=_special(written, values),
         kernels=tuple(kernels.missing(written)),
         looked_up=len(kernels.run_each_time(written)),
+        limits=tuple(limits(written)),
         scans=sum(node.op_type == "Scan" for node in written.emitted),
         seconds=time.perf_counter() - begun,
     )

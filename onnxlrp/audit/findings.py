@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from onnxlrp.audit.kernels import Missing
+from onnxlrp.audit.limits import Limit
 
 OUTPUTS = 1e-5
 """Largest change of an output, as a part of its largest value, in a float32 model."""
@@ -178,6 +179,7 @@ class Audit:
     special : values with relevance that is not finite, or denormal
     kernels : nodes without a kernel, by provider; `looked_up` nodes, which depend on an input, were
         looked up
+    limits : nodes that a browser cannot run, or runs wrongly, though it has their kernels
     scans : how many nodes of those written go step by step along a sequence
     seconds : what it took
 
@@ -207,6 +209,7 @@ class Audit:
     special: tuple[Special, ...]
     kernels: tuple[Missing, ...]
     looked_up: int
+    limits: tuple[Limit, ...]
     scans: int
     seconds: float
 

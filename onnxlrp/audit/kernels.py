@@ -80,7 +80,7 @@ def missing(written: Written) -> list[Missing]:
     opsets = {entry.domain: entry.version for entry in written.proto.opset_import}
     opsets |= {"": opsets.get("", opsets.get("ai.onnx", 0))}
     found: Counter[tuple[str, str, int, str, str]] = Counter()
-    types = _types(written.proto)
+    types = element_types(written.proto)
     for node in run_each_time(written):
         domain = node.domain.removesuffix("ai.onnx")
         schema = defs.get_schema(node.op_type, opsets[domain], domain)
@@ -123,8 +123,8 @@ def _table() -> dict[tuple[str, str], list[_Kernel]]:
     return table
 
 
-def _types(proto: onnx.ModelProto) -> dict[str, str]:
-    """Element type of every value, as the table writes it."""
+def element_types(proto: onnx.ModelProto) -> dict[str, str]:
+    """Return the element type of every value, as the tables write it."""
     graphs = [proto.graph, *(graph for node in proto.graph.node for graph in _subgraphs(node))]
     codes = {
         value.name: value.type.tensor_type.elem_type

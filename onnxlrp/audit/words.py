@@ -32,6 +32,7 @@ def findings(audit: Audit) -> list[Finding]:
         *_warnings(audit),
         *_doubts(audit),
         *_kernels(audit),
+        *_limits(audit),
         *_scans(audit),
     ]
     # Where relevance explodes, what is absorbed is a remainder of cancellation and tells nothing; a
@@ -330,6 +331,27 @@ def _kernels(audit: Audit) -> Iterator[Finding]:
             f"{count} of the {audit.looked_up} nodes have no {called} kernel in onnxruntime and "
             f"{remedy}: {listed}",
         )
+
+
+def _limits(audit: Audit) -> Iterator[Finding]:
+    for limit in audit.limits:
+        nodes, operator = _some(list(limit.nodes)), limit.operator.replace("*", "any node")
+        what = f"{operator} with {limit.condition}"
+        if limit.outcome == "none":
+            told = f"no browser opens this file: there {what} has no kernel at all"
+        else:
+            outcome = {
+                "refused": "refuses",
+                "refused-without-f16": "refuses, on a GPU without shader-f16,",
+                "wrong": "computes wrong numbers, without an error, of",
+            }
+            told = (
+                f"in a browser WebGPU by {limit.package} {outcome[limit.outcome]} {what}; by "
+                "WebAssembly it runs, slower"
+            )
+            if limit.package.endswith("webgpu"):
+                told += ", as the page of `onnxlrp serve` then does by itself"
+        yield Finding("note", f"{told}: {nodes}")
 
 
 def _scans(audit: Audit) -> Iterator[Finding]:

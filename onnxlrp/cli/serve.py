@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 import webbrowser
 from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import click
@@ -96,7 +98,7 @@ def server(files: tuple[Path, ...], port: int = 0) -> ThreadingHTTPServer:
             if tokenizer is not None and tokenizer not in served:
                 served.append(tokenizer)
     try:
-        return ThreadingHTTPServer((HERE, port), partial(_Answers, tuple(served)))
+        return _Server((HERE, port), partial(_Answers, tuple(served)))
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
@@ -125,6 +127,15 @@ def _check(file: Path) -> None:
             f"{file} keeps its weights in another file, which a page cannot read: convert without "
             "--external-data"
         )
+
+
+class _Server(ThreadingHTTPServer):
+    """Answers several requests at once, and keeps off the terminal that a browser has gone."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of what is not foreseen."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Answers(BaseHTTPRequestHandler):

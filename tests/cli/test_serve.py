@@ -1,11 +1,14 @@
 """`onnxlrp serve`: what is answered, and what a browser makes of it."""
 
+import base64
 import http.client
 import json
 import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -14,6 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -21,6 +25,7 @@ from support import model as model_of
 from support import node, normal
 
 import onnxlrp
+from onnxlrp.audit import limits
 from onnxlrp.cli.serve import server
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.presets import PRESETS
@@ -124,6 +129,18 @@ def test_ctrl_c_ends_it_well(explainer: Path):
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20) == ("", "")
     assert process.returncode == 0
+
+
+def test_a_browser_that_goes_leaves_the_terminal_alone(explainer: Path, capfd):
+    with serving(explainer) as port:
+        for _ in range(3):
+            with closing(socket.create_connection(("127.0.0.1", port))) as gone:
+                path = b"/ort/ort-wasm-simd-threaded.asyncify.wasm"
+                gone.sendall(b"GET " + path + b" HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                # Closing at once resets the connection that is being written to.
+                gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert answer(port, "/")[0] == 200
+    assert capfd.readouterr() == ("", "")
 
 
 @contextmanager
@@ -253,6 +270,87 @@ def at_hand(name: str) -> Path:
     return path
 
 
+def one_node(
+    operator: str, *shapes, outputs: int = 1, dtype: str = "float32", **attributes
+) -> bytes:
+    """Build a model of one node, which reads inputs of these shapes, then weights."""
+    names = [f"x{place}" for place in range(len(shapes))]
+    weights = attributes.pop("weights", {})
+    made = [f"y{place}" for place in range(outputs)]
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(operator, [*names, *weights], made, **attributes)],
+        "one",
+        [
+            onnx.helper.make_tensor_value_info(name, kind, shape)
+            for name, shape in zip(names, shapes, strict=True)
+        ],
+        [onnx.helper.make_empty_tensor_value_info(name) for name in made],
+        [
+            onnx.numpy_helper.from_array(array, name)
+            for name, array in weights.items()
+            if array is not None
+        ],
+    )
+    opset = [onnx.helper.make_opsetid("", 18)]
+    proto = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    return onnx.shape_inference.infer_shapes(proto).SerializeToString()
+
+
+def resized(**attributes) -> bytes:
+    scales = {"": None, "scales": np.array([1, 1, 0.5, 0.5], np.float32)}
+    return one_node("Resize", [1, 2, 8, 8], weights=scales, mode="linear", **attributes)
+
+
+def arithmetic(operator: str) -> tuple[bytes, bytes]:
+    return tuple(one_node(operator, [2], [2], dtype=kind) for kind in ("float64", "float32"))
+
+
+POOL = {"kernel_shape": [2, 2], "strides": [2, 2]}
+VOLUME = [1, 4, 5, 5, 5]
+ONE_NODE = {
+    ("Split", "outputs>7"): (
+        one_node("Split", [2, 20], outputs=20, axis=1, num_outputs=20),
+        one_node("Split", [2, 7], outputs=7, axis=1, num_outputs=7),
+    ),
+    ("MaxPool", "outputs>1"): (
+        one_node("MaxPool", [1, 2, 8, 8], outputs=2, **POOL),
+        one_node("MaxPool", [1, 2, 9, 9], ceil_mode=1, **POOL),
+    ),
+    ("Conv", "rank>4 group>1"): (
+        one_node("Conv", VOLUME, weights={"w": normal(4, 2, 3, 3, 3)}, group=2),
+        one_node("Conv", VOLUME, weights={"w": normal(4, 4, 3, 3, 3)}),
+    ),
+    ("ConvTranspose", "rank>4"): (
+        one_node("ConvTranspose", VOLUME, weights={"w": normal(4, 2, 3, 3, 3)}),
+        one_node("ConvTranspose", [1, 4, 5, 5], weights={"w": normal(4, 2, 3, 3)}),
+    ),
+    ("Resize", "antialias=1"): (resized(antialias=1), resized()),
+    ("*", "T=f16"): (one_node("Relu", [2], dtype="float16"), one_node("Relu", [2])),
+    **{(operator, "T=f64"): arithmetic(operator) for operator in ("Add", "Sub", "Mul", "Div")},
+    ("Cast", "T=f64"): (one_node("Cast", [2], to=11), one_node("Cast", [2], to=6)),
+}
+"""By what the table of limits names, a model beyond the limit and one within."""
+
+TRY = """async ([model]) => {
+  const ort = (globalThis.ort ??= await import("/ort/ort.webgpu.min.mjs"));
+  ort.env.wasm.wasmPaths = location.origin + "/ort/";
+  const bytes = Uint8Array.from(atob(model), (sign) => sign.charCodeAt(0));
+  try {
+    const session = await ort.InferenceSession.create(
+      bytes, { executionProviders: ["webgpu", "wasm"], logSeverityLevel: 4 });
+    const feeds = Object.fromEntries(session.inputMetadata.map(({ name, type, shape }) => {
+      const Numbers = { float16: Float16Array, float32: Float32Array, float64: Float64Array }[type];
+      return [name, new ort.Tensor(type, new Numbers(shape.reduce((a, b) => a * b, 1)), shape)];
+    }));
+    await session.run(feeds);
+    return "runs";
+  } catch (error) {
+    return String(error);
+  }
+}"""
+
+
 @pytest.fixture(scope="module")
 def window(browser):
     """The page without files, opened once."""
@@ -362,6 +460,68 @@ def test_a_voice_detector(window, tmp_path: Path):
     [expected] = session.run(["relevance"], {**sound, "target": np.array([-1])})
     close(shown(window)[0][0]["input"], expected)
     assert "the 8 most relevant of 20 channels" in window.inner_text("#maps")
+
+
+@pytest.fixture(scope="module")
+def webgpu():
+    """The page in a browser that has WebGPU, by software."""
+    flags = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+    with chromium(*flags) as running, serving() as port:
+        yield opened(running, port)
+
+
+def split(parts: int) -> onnx.ModelProto:
+    """Each part of a picture's row goes through a Relu of its own, and all into three classes."""
+    names = [f"s{k}" for k in range(parts)]
+    body = [
+        node("Flatten", ["x"], "flat"),
+        onnx.helper.make_node("Split", ["flat"], names, name="split", axis=1, num_outputs=parts),
+        *(node("Relu", [name], f"a_{name}") for name in names),
+    ]
+    total = "a_s0"
+    for name in names[1:]:
+        body.append(node("Add", [total, f"a_{name}"], f"sum_{name}"))
+        total = f"sum_{name}"
+    body.append(node("Gemm", [total, "w"], "logits"))
+    return model_of(body, {"x": ["N", 3, 4, parts]}, ["logits"], {"w": normal(12, 3)})
+
+
+@pytest.mark.slow
+def test_webgpu_is_held_against_webassembly(webgpu, tmp_path: Path):
+    """WebGPU runs what it computes alike; WebAssembly what it refuses, and the page says why."""
+    networks = {
+        "bundled": (BUNDLED / "cifar10_lrn.onnx", CIFAR),
+        # An adapter's storage buffers, 8 to 16, are fewer than a Split into 20 needs.
+        "split": (split(20), Preprocessing(resize=(4, 20), scale=1 / 255)),
+    }
+    for name, (model, how) in networks.items():
+        path = tmp_path / f"{name}.onnx"
+        onnxlrp.convert(model, preprocessing=how).save(path)
+        put(webgpu, "first", path)
+        put(webgpu, "item", BUNDLED / "demo.png")
+        with onnxlrp.Explainer(path) as alone, Image.open(BUNDLED / "demo.png") as picture:
+            expected = alone(how(picture)[None], 1)
+        # The first map is WebAssembly's, the next WebGPU's.
+        webgpu.select_option("#class", "1")
+        webgpu.evaluate("onnxlrp.settled()")
+        close(*shown(webgpu)[0][0].values(), expected.relevance)
+        told = webgpu.inner_text("figcaption .facts")
+        if name == "bundled":
+            assert "by WebGPU (WebGPU agrees with WebAssembly to" in told
+        else:
+            assert "by WebAssembly (not by WebGPU: " in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", limits._table(), ids=lambda row: " ".join(row.values()))
+def test_the_table_of_limits_is_true(webgpu, row):
+    """What the page's own onnxruntime-web is said to fail on it does, and not on less."""
+    if row["package"] == "onnxruntime-web":
+        pytest.skip("the page ships another build of it")
+    beyond, within = ONE_NODE[row["operator"], row["condition"]]
+    assert webgpu.evaluate(TRY, [base64.b64encode(beyond).decode()]) != "runs"
+    if within is not None:
+        assert webgpu.evaluate(TRY, [base64.b64encode(within).decode()]) == "runs"
 
 
 @pytest.mark.slow
