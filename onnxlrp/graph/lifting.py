@@ -226,6 +226,14 @@ def _check(proto: onnx.ModelProto) -> None:
     ]
     for tensor in unknown:
         tensor.shape.SetInParent()
+    made = {name: node for node in proto.graph.node for name in node.output}
+    for value in proto.graph.output:
+        if value.type.WhichOneof("value") is None and value.name in made:
+            node = made[value.name]
+            raise ModelError(
+                f"the model is malformed: output '{value.name}', which node '{node.name}' "
+                f"({node.op_type}) computes, has no type: declare it with its shape"
+            )
     onnx.checker.check_model(proto)
     for node in proto.graph.node:
         for attribute in node.attribute:

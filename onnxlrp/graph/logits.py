@@ -349,7 +349,11 @@ def _is_live(value: ir.Value) -> bool:
 def _with_number(operation: Operation, source: ir.Value) -> _Step | None:
     """Return what an operator does whose other operands are the same number for all classes."""
     others = [constant_of(v) for v in operation.inputs if v is not None and v is not source]
-    numbers = [float(c.flat[0]) for c in others if c is not None and c.size and not np.ptp(c)]
+    numbers = [
+        float(c.flat[0])
+        for c in others
+        if c is not None and c.size and c.dtype.kind not in "OSU" and (c == c.flat[0]).all()
+    ]
     if len(numbers) != len(others):
         return None
     if operation.operator == "Clip":

@@ -154,7 +154,24 @@ def _unsuited(outputs: Sequence[ir.Value], at: str | None) -> Exception:
             "place, --at all the sum over them; classes lie on axis "
             f"{guessed_axis(rank)} where --class-axis says nothing else"
         )
+    node = next(filter(None, map(_losing_shape, outputs)), None)
+    if node is not None:
+        advice += (
+            f"; what node '{node.name}' ({node.op_type}) computes has no known shape: declare it "
+            "in the model, as the shape of its output, if that is a score"
+        )
     return ModelError(f"no output has a class axis [N, classes]; outputs: {listing}; {advice}")
+
+
+def _losing_shape(output: ir.Value) -> ir.Node | None:
+    """Return the node behind which the shapes on the way to an output are unknown."""
+    found, todo = None, [output]
+    while todo:
+        value = todo.pop()
+        node = value.producer()
+        if value.shape is None and node is not None:
+            found, todo = node, [source for source in node.inputs if source is not None]
+    return found
 
 
 def _placed(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxlrp.inputs.preprocessing import Preprocessing
 
@@ -135,3 +136,71 @@ def test_a_file_that_is_no_model(run):
 def test_an_explainer_says_what_it_explains(run, model, options, text):
     assert run("convert", model, "e.onnx", *options).exit_code == 0
     assert text in run("inspect", "e.onnx").stdout
+
+
+def ending(*last: onnx.NodeProto, output: onnx.ValueInfoProto) -> None:
+    """Write a model of one dense layer, `m`, with `last` behind it."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"], name="dense"), *last]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [output],
+        [numpy_helper.from_array(np.ones((4, 3), np.float32), "w")],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.example", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), "model.onnx")
+
+
+def loop(source: str, result: str) -> list[onnx.NodeProto]:
+    """Nodes that apply Relu as often as the input's sum says."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["on"]),
+            helper.make_node("Relu", ["state"], ["next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+    )
+    return [
+        helper.make_node("ReduceSum", ["x"], ["sum"], name="sum", keepdims=0),
+        helper.make_node("Cast", ["sum"], ["times"], name="times", to=TensorProto.INT64),
+        helper.make_node("Loop", ["times", "", source], [result], name="again", body=body),
+    ]
+
+
+def test_a_node_that_says_no_shape_is_named(run):
+    """Of another domain, or a loop, where the model does not say it either."""
+    unknown = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    odd = helper.make_node("Mystery", ["m"], ["y"], name="odd", domain="com.example")
+    ending(odd, output=unknown)
+    told = run("inspect", "model.onnx").stderr
+    assert "what node 'odd' (Mystery) computes has no known shape: declare it" in told
+    ending(*loop("m", "y"), output=unknown)
+    assert (
+        "what node 'again' (Loop) computes has no known shape"
+        in run("inspect", "model.onnx").stderr
+    )
+    ending(odd, output=helper.make_empty_tensor_value_info("y"))
+    told = run("inspect", "model.onnx").stderr
+    assert told == (
+        "Error: the model is malformed: output 'y', which node 'odd' (Mystery) computes, has no "
+        "type: declare it with its shape\n"
+    )
+
+
+def test_a_loop_in_front_of_the_score_is_a_row(run):
+    known = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])
+    ending(*loop("m", "y"), output=known)
+    result = run("inspect", "model.onnx")
+    assert result.exit_code == 1
+    rows = {line.split()[0]: line for line in result.stdout.splitlines()[1:] if line}
+    assert "how many steps it takes is known only when it runs" in rows["again"]
