@@ -232,7 +232,12 @@ graph_options = _stack(
 source_options = _stack(
     "Texts and tables",
     click.option("--text", multiple=True, metavar="TEXT", help="A text to explain. Repeatable."),
-    click.option("--column", metavar="NAME", help="The column of a .csv or .tsv that holds texts."),
+    click.option(
+        "--column",
+        metavar="NAME",
+        help="The column of a .csv or .tsv that holds texts, or of .parquet that holds pictures or "
+        "arrays; of a .tar the ending of the files that are meant.",
+    ),
     click.option(
         "--tokenizer",
         type=click.Path(path_type=Path),

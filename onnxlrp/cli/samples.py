@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from onnxlrp.evaluation import Flipping, Sample, ScoredModel
     from onnxlrp.evaluation.medium import Medium
+    from onnxlrp.inputs.items import Item
     from onnxlrp.inputs.preprocessing import Preprocessing
+    from onnxlrp.inputs.stores import Stored
 
 KINDS = ("pictures", "text", "signals", "tables")
 LARGE = 64
@@ -80,7 +82,7 @@ def samples(
             "columns of a table (.csv), can be evaluated"
         )
     if kind == "pictures":
-        return _pictures(model, sources, replacement, flipping)
+        return _pictures(model, sources, replacement, flipping, options)
     return _arrays(kind, model, sources, replacement, flipping, options["axis"])
 
 
@@ -102,15 +104,21 @@ def _pictures(
     sources: tuple[str, ...],
     replacement: str | None,
     asked: dict[str, Any],
+    options: Mapping[str, Any],
 ) -> Samples:
     from onnxlrp.evaluation import Flipping, Pictures, Sample
     from onnxlrp.evaluation.measures import box_mask
     from onnxlrp.inputs.items import collect
+    from onnxlrp.inputs.stores import are_stored, collect_stored
 
     preprocessing: Preprocessing | None = model.preprocessing
     if preprocessing is None:
         raise InputError("say how pictures are made, as in --preprocess imagenet")
-    items = collect(sources, 3)
+    items: Sequence[Item | Stored]
+    if are_stored(sources):
+        items = collect_stored(sources, options["column"])
+    else:
+        items = collect(sources, 3)
     size = preprocessing.pixels(items[0].picture()).shape[:2]
     usual: dict[str, Any] = {}
     if max(size) > LARGE:

@@ -11,7 +11,9 @@ from onnxlrp.cli.options import chosen_preprocessing
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
+    from onnxlrp.inputs.items import Item
     from onnxlrp.inputs.rows import Table
+    from onnxlrp.inputs.stores import Stored
     from onnxlrp.inputs.targets import Targets
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.stream import How, Source
@@ -54,6 +56,8 @@ def given(
         _refuse(pictures, "is for pictures; the model reads text")
         _refuse(tables, "is for tables; the model reads text")
         return _texts(run, inputs, folder, texts, only)
+    # Of pictures it is that of a Parquet file.
+    column = texts.pop("column")
     explained = ", ".join(f"{name} {run.inputs[name]}" for name in run.contract.relevance)
     _refuse(
         texts,
@@ -61,9 +65,10 @@ def given(
     )
     if _reads_tables(run, inputs, folder):
         _refuse(pictures, f"is for pictures; the model reads {explained}")
+        _refuse({"column": column}, f"is for texts and pictures; the model reads {explained}")
         return _tables(run, inputs, folder, tables, only, before)
     _refuse(tables, f"is for tables, .csv or .tsv; the model reads {explained}")
-    return _pictures(run, inputs, folder, pictures, only)
+    return _pictures(run, inputs, folder, column, pictures, only)
 
 
 def targeted(
@@ -208,11 +213,13 @@ def _pictures(
     run: Explainer,
     inputs: Sequence[str],
     folder: Path,
+    column: str | None,
     options: Mapping[str, Any],
     only: Collection[Path] | None,
 ) -> tuple[list[Source], How]:
     """List pictures and arrays, and choose how pictures become the model's input."""
-    from onnxlrp.inputs.items import ARRAYS, collect
+    from onnxlrp.inputs.items import collect
+    from onnxlrp.inputs.stores import are_stored, collect_stored
     from onnxlrp.running.stream import NO_PREPROCESSING
 
     if len(run.inputs) > 1:
@@ -222,9 +229,16 @@ def _pictures(
             "onnxlrp.Explainer"
         )
     (expected,) = run.inputs.values()
-    items = collect(_listed(inputs), len(expected.shape) - 1, leave_out=folder, only=only)
+    listed = _listed(inputs)
+    items: Sequence[Item | Stored]
+    if are_stored(listed, folder):
+        items = collect_stored(listed, column, folder)
+    elif column is not None:
+        raise InputError("--column is of .parquet or .tar, and of tables of texts")
+    else:
+        items = collect(listed, len(expected.shape) - 1, leave_out=folder, only=only)
     preprocessing = chosen_preprocessing(options, run.preprocessing)
-    if preprocessing is None and any(item.path.suffix.lower() not in ARRAYS for item in items):
+    if preprocessing is None and not all(item.is_array for item in items):
         raise InputError(NO_PREPROCESSING)
     return [*items], preprocessing
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,11 @@ class Item:
     row: int | None = None
 
     @property
+    def is_array(self) -> bool:
+        """Whether it is an array by its file's name, and else a picture."""
+        return self.path.suffix.lower() in ARRAYS
+
+    @property
     def source(self) -> str:
         """The file, and which sample of it."""
         return str(self.path) if self.row is None else f"{self.path}:{self.row}"
@@ -79,7 +84,7 @@ class Item:
             The file cannot be opened.
 
         """
-        if self.path.suffix.lower() not in ARRAYS:
+        if not self.is_array:
             return load_picture(self.path)
         array = load_array(self.path)
         return array if self.row is None else array[self.row]
@@ -124,10 +129,7 @@ def collect(
         A file or folder does not exist.
 
     """
-    formats = _formats()
-    known = {end for end, name in Image.registered_extensions().items() if name in formats}
-    known |= set(ARRAYS)
-    found = files_in(sources, known, "no pictures and no arrays", leave_out, only)
+    found = files_in(sources, {*pictured(), *ARRAYS}, "no pictures and no arrays", leave_out, only)
     return [item for path, name in found.items() for item in _items(path, name, axes)]
 
 
@@ -208,14 +210,26 @@ def load_picture(path: str | PathLike[str]) -> Image.Image:
     """
     check_regular(Path(path))
     with open(path, "rb") as file:
-        try:
-            image = Image.open(file, formats=_formats())
-            image.load()
-        except UnidentifiedImageError as error:
-            raise InputError(f"{path} is not a picture of a known format") from error
-        # Pillow reports broken files as OSError, SyntaxError, ValueError, ... by format.
-        except Exception as error:
-            raise InputError(f"{path} is not a readable picture: {error}") from error
+        return decoded_picture(file, str(path))
+
+
+def decoded_picture(file: IO[bytes], name: str) -> Image.Image:
+    """Read a picture completely; `name` is what it is from.
+
+    Raises
+    ------
+    InputError
+        It is not a picture, or is cut short.
+
+    """
+    try:
+        image = Image.open(file, formats=_formats())
+        image.load()
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} is not a picture of a known format") from error
+    # Pillow reports broken files as OSError, SyntaxError, ValueError, ... by format.
+    except Exception as error:
+        raise InputError(f"{name} is not a readable picture: {error}") from error
     return image
 
 
@@ -294,6 +308,12 @@ def as_picture(pixels: NDArray[Any]) -> Image.Image:
         raise InputError(
             f"{pixels.dtype} {list(pixels.shape)} is no picture: those are uint8 [H, W, C]"
         ) from None
+
+
+def pictured() -> set[str]:
+    """Return the endings of pictures' files, in small letters."""
+    formats = _formats()
+    return {end for end, name in Image.registered_extensions().items() if name in formats}
 
 
 def _formats() -> list[str]:

@@ -9,6 +9,7 @@ from onnxlrp.errors import InputError
 from onnxlrp.inputs.items import Item
 from onnxlrp.inputs.passages import Passage, collect_texts
 from onnxlrp.inputs.rows import Row
+from onnxlrp.inputs.stores import Stored
 from onnxlrp.inputs.targets import class_number, read_targets
 
 FOLDERS = "folders"
@@ -16,7 +17,7 @@ FOLDERS = "folders"
 
 def read_truth(
     text: str,
-    items: Sequence[Item | Passage | Row],
+    items: Sequence[Item | Passage | Row | Stored],
     sources: Sequence[str],
     labels: Sequence[str] | None,
     classes: int | None,

@@ -20,6 +20,7 @@ from onnxlrp.inputs.items import Item, are_pictures, as_picture
 from onnxlrp.inputs.passages import Passage
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.rows import Row
+from onnxlrp.inputs.stores import Stored
 from onnxlrp.inputs.targets import Aim, Targets
 from onnxlrp.inputs.text import Reader, Tokens
 from onnxlrp.running.explainer import Explainer
@@ -30,7 +31,7 @@ NO_PREPROCESSING = (
     "or spell it out, as in --resize 32 --crop 32 --scale 1/255"
 )
 
-Source = Item | Passage | Row
+Source = Item | Passage | Row | Stored
 How = Preprocessing | Reader | Columns | None
 """How items become what the model reads; None where they are that already."""
 

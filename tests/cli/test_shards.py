@@ -69,6 +69,27 @@ def test_shards_hold_what_single_files_hold(run, explainer: Path, photos: Path):
     assert "ray" not in sys.modules
 
 
+def test_pictures_in_parquet_are_explained_as_in_files(run, explainer: Path, photos: Path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    files = sorted(photos.iterdir())
+    table = arrow.table({"image": [path.read_bytes() for path in files], "id": range(6)})
+    parquet.write_table(table, "set.parquet")
+    alone = run("explain", explainer, photos, "-o", "alone", "--format", "npy")
+    result = run("explain", explainer, "set.parquet", "-o", "out", "--format", "npy")
+    assert (alone.exit_code, result.exit_code) == (1, 1)
+    assert "set.parquet:2 is not a picture of a known format" in result.stderr
+    for number, path in enumerate(files):
+        if path.name != "c.png":
+            found = Path(f"out/set/{number}.relevance.npy").read_bytes()
+            assert found == Path(f"alone/{path.stem}.relevance.npy").read_bytes()
+    again = run("explain", explainer, "set.parquet", "-o", "out", "--format", "npy")
+    assert "5 of 6 items were done before" in again.stderr
+    result = run("explain", explainer, "set.parquet", "--column", "id", "-o", "other")
+    assert "column id of" in result.stderr
+    result = run("explain", explainer, photos, "--column", "image", "-o", "other")
+    assert "--column is of .parquet or .tar" in result.stderr
+
+
 def test_a_run_goes_on_with_the_blocks_that_are_missing(run, explainer: Path, photos: Path):
     command = ("explain", explainer, photos, "-o", "out", "--format", "hdf5", "--shard", 2)
     run(*command)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,16 +31,25 @@ PIECES = ["--shard", "10", "--batch", "4"]
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """400 pictures, one of which is none."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
+def photos(tmp_path: Path) -> list[str]:
+    """A Parquet file and a tar of 200 pictures each, one of which is none."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     random = np.random.default_rng(0)
-    for number in range(400):
+    contents = []
+    for _ in range(400):
+        file = io.BytesIO()
         pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:03}.png")
-    (folder / "123.png").write_bytes(b"no picture")
-    return folder
+        Image.fromarray(pixels).save(file, "PNG")
+        contents.append(file.getvalue())
+    contents[123] = b"no picture"
+    table = arrow.table({"image": contents[:200]})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=30)
+    with tarfile.open(tmp_path / "b.tar", "w") as tar:
+        for number, content in enumerate(contents[200:], 200):
+            entry = tarfile.TarInfo(f"{number}.png")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return [f"file://{tmp_path}/a.parquet", f"file://{tmp_path}/b.tar"]
 
 
 @pytest.fixture
@@ -94,7 +105,7 @@ def maps(folder: Path):
 
 def test_killed_workers_lose_nothing_and_double_nothing(explainer, photos, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    common = [explainer, photos, "--format", "parquet", *PIECES]
+    common = [explainer, *photos, "--format", "parquet", *PIECES]
     alone = run("explain", *common, "-o", one, "--threads", 1)
     assert alone.returncode == 1, alone.stderr
     shards = two / "shards"
@@ -114,12 +125,14 @@ def test_killed_workers_lose_nothing_and_double_nothing(explainer, photos, tmp_p
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1, stderr
     found = maps(two)
-    assert [row[0] for row in found] == [f"{n:03}" for n in range(400) if n != 123]
+    assert [row[0] for row in found] == [
+        f"{'a' if n < 200 else 'b'}/{n:03}" for n in range(400) if n != 123
+    ]
     assert found == maps(one)
     for name in ("results.csv", "results.json", "failed.json"):
         assert (two / name).read_bytes() == (one / name).read_bytes()
     (failed,) = json.loads((two / "failed.json").read_text())
-    assert failed["item"] == "123"
+    assert failed["item"] == "a/123"
     # Nothing half written is left.
     kinds = {path.name.partition(".")[2] for path in shards.iterdir()}
     assert kinds == {"json", "parquet"}
