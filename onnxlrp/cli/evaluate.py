@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxlrp.cli.crew import Crew
 from onnxlrp.cli.doubts import doubt
+from onnxlrp.cli.judging import Asked
 from onnxlrp.cli.options import (
     MOST_THREADS,
     Sectioned,
     amount,
-    chosen_preprocessing,
     preprocessing_options,
+    worker_options,
 )
 from onnxlrp.cli.progress import progress, shown
-from onnxlrp.cli.samples import KINDS, samples
+from onnxlrp.cli.samples import KINDS
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Iterator, Mapping, Sequence
 
     from onnxlrp.compiler.composite import Composite
     from onnxlrp.evaluation import ScoredModel
@@ -223,6 +223,7 @@ FEW = 20
     metavar="N",
     help="Threads for one operator on the CPU.",
 )
+@worker_options
 @click.option("--overwrite", is_flag=True, help="Start anew where FOLDER holds results.")
 @preprocessing_options
 def evaluate(
@@ -243,6 +244,8 @@ def evaluate(
     seed: int,
     batch: int,
     threads: int | None,
+    workers: int | None,
+    address: str | None,
     overwrite: bool,
     **options: Any,
 ) -> None:
@@ -257,47 +260,40 @@ def evaluate(
     """
     import numpy as np
 
-    from onnxlrp.compiler.composite import Composite
-    from onnxlrp.evaluation import Judge, Sample, ScoredModel, Study
+    from onnxlrp.evaluation import Study
     from onnxlrp.evaluation.report import write_report
     from onnxlrp.evaluation.study import RANDOM, ROW, joined
     from onnxlrp.running.journal import Journal
 
-    preprocessing = chosen_preprocessing(options)
-    named = [text.partition("=") for text in maps]
-    if not all(name and path for name, _, path in named):
-        raise InputError("--maps takes NAME=FILE, such as zennit=zennit.npy")
-    names = [*composites, *(name for name, _, _ in named)]
-    twice = [name for name in names if [*names, RANDOM].count(name) > 1]
-    if twice:
-        raise InputError(f"two methods are called {twice[0]}")
-    if not names:
-        raise InputError("name what is to be judged: --composite NAME, or --maps NAME=FILE")
-    methods = {name: Composite.load(name) for name in composites}
-    scored = ScoredModel(
+    asked = Asked(
         model,
-        next(iter(methods.values()), None),
-        preprocessing,
-        explained=explained,
-        probability=probability,
-        threads=threads,
+        sources,
+        composites,
+        maps,
+        kind,
+        explained,
+        replacement,
+        orders,
+        prefixes,
+        probability,
+        masks,
+        seed,
+        batch,
+        (threads or 1) if workers else threads,
+        options,
     )
-    asked = {key: options[key] for key in ("flips", "region", "stride", "every")}
-    asked = {key: value for key, value in asked.items() if value is not None} | {"seed": seed}
-    medium, found_names, make, flipping = samples(
-        kind, scored, sources, replacement, asked, options
-    )
+    if address and not workers:
+        raise InputError("--ray says where --workers run: give both")
+    scored, methods, names, judge, found_names, sample = asked.open()
+    medium, flipping, preprocessing = judge.medium, judge.flipping, scored.preprocessing
     count = len(found_names)
-    given = {name: _for_each(Path(path), count, "maps", medium.samples) for name, _, path in named}
-    inside = None if masks is None else _for_each(masks, count, "masks", medium.samples)
-    judge = Judge(scored, methods, flipping, medium, prefixes=prefixes, orders=orders, batch=batch)
     chosen = list(range(count))
     if images is not None and images < count:
         # The first of a permutation, so that a larger subset contains a smaller one.
         chosen = np.random.default_rng(seed).permutation(count)[:images].tolist()
     settings = {
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
-        "maps": sorted(given),
+        "maps": sorted(set(names) - set(methods)),
         "samples": medium.samples,
         "places": medium.places,
         **asdict(flipping),
@@ -307,10 +303,6 @@ def evaluate(
         "probability": probability,
     }
 
-    def sample(number: int) -> Sample:
-        its_maps = {name: array[number] for name, array in given.items()}
-        return make(number, its_maps, None if inside is None else inside[number])
-
     # Where all have one size, the first tells; else a later one may have too few for what is asked.
     for number in chosen[: 1 if medium.even else None]:
         judge.check(sample(number))
@@ -319,7 +311,7 @@ def evaluate(
         (folder / SHUFFLED).unlink(missing_ok=True)
     tomls = {name: composite.to_toml() for name, composite in methods.items()}
     versions = {name: hashlib.sha256(toml.encode()).hexdigest() for name, toml in tomls.items()}
-    names += [RANDOM] if "random" in orders else []
+    names = [*names, *([RANDOM] if "random" in orders else [])]
     fields = (*ROW, "composites")
     with Journal(folder / "journal.jsonl", settings, fields, overwrite=overwrite) as journal:
         _check_composites(folder, journal.records, versions)
@@ -336,14 +328,26 @@ def evaluate(
             judged = done[item]["methods"] if item in done else {}
             missing[number] = [name for name in names if name not in judged]
         rest = [number for number in chosen if missing[number]]
+        pieces = [(number, missing[number]) for number in rest]
+        rows: Iterator[tuple[int, Any]] = (
+            (place, judge(sample(number), wanted)) for place, (number, wanted) in enumerate(pieces)
+        )
+        if workers and rest:
+            rows = Crew(workers, asked.threads or 1, False, address)(asked, pieces, folder)
+        lost: list[str] = []
         with progress(len(chosen), medium.samples, len(chosen) - len(rest)) as advance:
-            for number in rest:
-                row = judge(sample(number), missing[number])
-                item = row["item"]
+            for place, row in rows:
+                number = rest[place]
+                item = found_names[number]
+                if row is None:
+                    lost.append(item)
+                    continue
                 done |= joined([done[item], row] if item in done else [row])
                 made = {name: versions[name] for name in missing[number] if name in versions}
                 journal.append(row | {"composites": made})
                 advance()
+    if lost:
+        raise InputError(f"whoever judged {', '.join(lost[:5])} died of it: is memory enough?")
     found = [_of_methods(done[found_names[number]], names) for number in chosen]
     study = Study(found, names)
     show(write_report(folder, study, settings | {"methods": tomls, "images": len(found)}))
@@ -380,16 +384,6 @@ def _check_composites(
 
 def _of_methods(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {**row, "methods": {name: row["methods"][name] for name in names}}
-
-
-def _for_each(path: Path, count: int, noun: str, of: str) -> NDArray[Any]:
-    """Open an array with an entry for each sample."""
-    from onnxlrp.inputs.items import load_array
-
-    array = load_array(path)
-    if len(array) != count:
-        raise InputError(f"{path} has {len(array)} {noun} for {count} {of}")
-    return array
 
 
 def show(rows: Sequence[Mapping[str, Any]]) -> None:

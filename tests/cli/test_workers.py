@@ -137,3 +137,22 @@ def test_killed_workers_lose_nothing_and_double_nothing(explainer, photos, tmp_p
     kinds = {path.name.partition(".")[2] for path in shards.iterdir()}
     assert kinds == {"json", "parquet"}
     assert not (two / ".tries").exists()
+
+
+def test_methods_are_judged_alike_by_workers(photos, tmp_path):
+    bundled = Path(onnxlrp.__file__).parents[1] / "models" / "cifar10_lrn.onnx"
+    common = ["evaluate", bundled, "--data", tmp_path / "b.tar", "--preprocess", "cifar10"]
+    common += ["--composite", "epsilon_plus", "--composite", "gradient", "--images", 6]
+    common += ["--region", 8, "--threads", 1]
+    one = run(*common, "-o", tmp_path / "one")
+    two = run(*common, "-o", tmp_path / "two", "--workers", 2)
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    assert one.stdout.replace("/one", "/two") == two.stdout
+    for name in ("results.csv", "results.json"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    rows = [
+        sorted((tmp_path / name / "journal.jsonl").read_text().splitlines()[1:])
+        for name in ("one", "two")
+    ]
+    assert len(rows[0]) == 6
+    assert rows[0] == rows[1]
