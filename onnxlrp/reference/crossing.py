@@ -349,7 +349,7 @@ def _of_change(
     return back
 
 
-def _trees(
+def _of_features(
     node: onnx.NodeProto,
     x: Array,
     relevance: Array,
@@ -357,36 +357,24 @@ def _trees(
     parameters: Mapping[str, Any],
     root: Array | None,
 ) -> Propagated:
-    """Share relevance out along what features add to each score, and the mean they are added to."""
+    """Share relevance out along what features, [N, F, C], add to scores; the rest is a bias."""
     nothing = np.zeros(len(x))
-    if rule == "gradient":
-        return Propagated([np.zeros_like(x)], nothing, nothing)
-    z, (found, mean) = trees.scores(node, x), trees.terms(node, x, root, rule)
+    if node.op_type in trees.TREES:
+        if rule == "gradient":
+            return Propagated([np.zeros_like(x)], nothing, nothing)
+        scores: Callable[[onnx.NodeProto, Array], Array] = trees.scores
+        found, rest = trees.terms(node, x, root, rule)
+    else:
+        if rule == "gradient":
+            return Propagated([kernels.slopes(node, x) * relevance], nothing, nothing)
+        scores, found = kernels.decisions, kernels.terms(node, x, root)[..., None]
+        rest = scores(node, x) - found.sum(axis=1)
+    z = scores(node, x)
     if root is not None:
-        z, mean = z - trees.scores(node, root), np.zeros_like(mean)
+        z, rest = z - scores(node, root), np.zeros_like(rest)
     share = relevance / stab(z, parameters.get("stabiliser", 1e-6))
     back = (found * share[:, None]).sum(axis=2)
-    return Propagated([back], (mean * share).sum(axis=1), (relevance - z * share).sum(axis=1))
-
-
-def _radial(
-    node: onnx.NodeProto,
-    x: Array,
-    relevance: Array,
-    rule: str,
-    parameters: Mapping[str, Any],
-    root: Array | None,
-) -> Propagated:
-    """Share relevance out along what features add to a decision; what they do not is a bias."""
-    nothing = np.zeros(len(x))
-    if rule == "gradient":
-        return Propagated([kernels.slopes(node, x) * relevance], nothing, nothing)
-    z, found = kernels.decisions(node, x), kernels.terms(node, x, root)
-    if root is not None:
-        z = z - kernels.decisions(node, root)
-    share = relevance / stab(z, parameters.get("stabiliser", 1e-6))
-    bias = (z - found.sum(axis=1, keepdims=True)) * share * (root is None)
-    return Propagated([found * share], bias[:, 0], (relevance - z * share)[:, 0])
+    return Propagated([back], (rest * share).sum(axis=1), (relevance - z * share).sum(axis=1))
 
 
 def propagate(
@@ -437,8 +425,7 @@ def propagate(
     assert x is not None
     nothing = taken = np.zeros(_samples(r.shape))
     if node.op_type in (*trees.TREES, kernels.MACHINE):
-        of = _trees if node.op_type in trees.TREES else _radial
-        return of(node, x, r, rule, parameters, None if root is None else root[at])
+        return _of_features(node, x, r, rule, parameters, None if root is None else root[at])
     if root is not None and node.op_type in EXTREMA and rule != "proportional":
         # Whatever is more extreme than all else at both points is where the extremum changes.
         more = np.minimum if "Min" in node.op_type else np.maximum

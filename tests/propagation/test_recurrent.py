@@ -156,6 +156,40 @@ def test_a_gru_that_resets_behind_its_matrix(rule):
     crosses("GRU", rule, ["b", "h0"], linear_before_reset=1)
 
 
+def lstm_by_hand(x, weights, clip):
+    """Compute logits in float64, step by step, of `network("LSTM", ["b", "h0", "c0"])`."""
+    w, r, b, h, c = (weights[name][0].astype(float) for name in ("w", "r", "b", "h0", "c0"))
+    made, most = [], 0.0
+    for step in range(T):
+        z = x[:, step].astype(float) @ w.T + h @ r.T + b[: 4 * H] + b[4 * H :]
+        i, o, f, g = np.split(z.clip(-clip, clip), 4, axis=1)
+        i, o, f = (1 / (1 + np.exp(-gate)) for gate in (i, o, f))
+        c = f * c + i * np.tanh(g)
+        # What it remembers is not cut, though the standard may be read so: onnxruntime does not.
+        h = o * np.tanh(c)
+        made.append(h)
+        most = max(most, np.abs(c).max())
+    assert most > 1.5 * clip
+    return np.stack(made, axis=1).reshape(N, -1) @ weights["v"].astype(float)
+
+
+def test_an_lstm_remembers_more_than_it_is_cut_at():
+    clip, tiny = 0.3, 1e-6
+    proto, _, weights = network("LSTM", ["b", "h0", "c0"], clip=clip)
+    x = normal(N, T, F, seed=9)
+    logits = lstm_by_hand(x, weights, clip)
+    close(run(proto, {"series": x})["logits"], logits, 1e-6)
+    slope = np.zeros(x.shape)
+    for place in np.ndindex(*x.shape):
+        more, less = x.astype(float), x.astype(float)
+        more[place] += tiny
+        less[place] -= tiny
+        change = lstm_by_hand(more, weights, clip) - lstm_by_hand(less, weights, clip)
+        slope[place] = change[place[0], 1] / (2 * tiny)
+    found = explain(proto, lines("*: gradient"), {"series": x}, [1] * N, inputs=["series"])
+    close(found.values["relevance"], slope * logits[:, 1, None, None], 1e-5)
+
+
 @pytest.mark.parametrize("op", GATES)
 def test_samples_along_axis_0(op):
     """Layout 1, for which onnxruntime has no kernel, is layout 0 between Transposes."""
