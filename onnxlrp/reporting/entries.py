@@ -97,6 +97,7 @@ def entry(results: Sequence[Result], show: Show, truth: int | None = None) -> di
         "target": aim.key,
         "quantity": aim.quantity,
         "score": _number(first.explained[0].score),
+        "best": int(order[0]),
         "next": [
             {"label": _name(int(index), show.labels), "score": _number(scores[index])}
             for index in order

@@ -18,6 +18,7 @@ const percent = (value) => `${(100 * value).toFixed(1).replace("-", "−")} %`;
 const several = data.cards.length > 1;
 const last = (value) => (value === null ? -Infinity : value);
 const share = (one) => one.maps[0].share;
+const names = data.cards.map((one) => one.name.replace(/\.onnx$/, ""));
 
 const ORDERS = {
   given: { name: "order given" },
@@ -183,12 +184,13 @@ function card(one) {
     scored.append(", ", make("span", one.right ? "✓ right" : "✗ wrong: it is ", { className: one.right ? "right" : "doubt" }));
     if (!one.right) scored.lastChild.append(named(one.truth));
   }
+  if (one.target !== one.best) scored.append("; the model says ", named(one.next[0].label));
   box.append(scored);
   if (one.flat) box.append(make("p", "all classes score nearly alike", { className: "doubt" }));
   const maps = make("div", null, { className: "maps" });
   one.maps.forEach((map, index) => {
     const figure = make("figure");
-    figure.append(stage(one, map, data.cards[index].name), caption(one, map, data.cards[index].name));
+    figure.append(stage(one, map, names[index]), caption(one, map, names[index]));
     maps.append(figure);
   });
   if (one.picture) box.append(slider(one, maps));

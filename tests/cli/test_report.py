@@ -219,6 +219,19 @@ def test_a_browser_shows_many_items_page_by_page(browser, run, explainer: Path, 
 
 
 @pytest.mark.slow
+def test_names_are_shown_and_never_obeyed(browser, run, explainer: Path, photos: Path):
+    hostile = '<img src="http://x.test"> <script>alert(1)</script>'
+    Path("labels.txt").write_text("\n".join([hostile] * 3))
+    shutil.copy(photos / "a.png", photos / "<b onclick=alert(1)>.png")
+    named = ("--labels", Path("labels.txt"), "--target", "1", "--title", hostile)
+    run("report", explainer, photos, *named, "-o", "report.html")
+    with opened(browser, Path("report.html")) as tab:
+        assert tab.inner_text("h1") == hostile
+        assert tab.inner_text("article h3 >> nth=0") == f"<b onclick=alert(1)>: {hostile}"
+        assert tab.locator("b[onclick], img:not([src^=data]), h1 script").count() == 0
+
+
+@pytest.mark.slow
 def test_a_report_by_keyboard_and_by_finger(browser, run, explainer: Path, photos: Path):
     run("report", explainer, photos, "-o", "report.html")
     cut = "getComputedStyle(document.querySelector('.over')).clipPath"

@@ -25,7 +25,7 @@ def test_what_is_said_of_a_picture():
     # A square of side 2 is an eighth; both channels count.
     relevance[0, 3, 5], relevance[1, 4, 6], relevance[0, 10, 10] = 3.0, 2.0, -1.0
     said = entry([result(relevance)], SHOW)
-    assert (said["label"], said["target"], said["score"]) == ("dog", 1, 4.0)
+    assert (said["label"], said["target"], said["best"], said["score"]) == ("dog", 1, 1, 4.0)
     assert [(one["label"], one["score"]) for one in said["next"]] == [
         ("dog", 4.0),
         ("owl", 2.0),
