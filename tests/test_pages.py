@@ -24,6 +24,8 @@ import onnxlrp
 from onnxlrp.inputs.presets import PRESETS
 
 TUTORIALS = [page for page in PAGES if "/tutorials/" in page]
+NEEDED = {"docs/scale.md": ("pyarrow",)}
+"""Libraries of extras that pages speak of."""
 OTHERS = [page for page in PAGES if page not in TUTORIALS and blocks(page)]
 CLASSES = ["airplane", "bird", "car", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -148,7 +150,8 @@ def sections() -> list[Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", sections())
 def test_pages_say_what_happens(part: list[Block], folder: Path):
-    pytest.importorskip("tokenizers")
+    for module in ("tokenizers", *NEEDED.get(part[0].page, ())):
+        pytest.importorskip(module)
     reader = Reader(**belongings())
     for block in part:
         reader.follow(block)
