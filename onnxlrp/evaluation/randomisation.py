@@ -43,7 +43,7 @@ def randomise(
     before, targets = _explained(model, proto, composite, feeds, [-1] * len(feeds))
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     random = np.random.default_rng(seed)
-    for node in counted(proto.graph.node[::-1], "nodes, whose weights are shuffled"):
+    for node in counted(proto.graph.node[::-1], "nodes shuffled"):
         owned = [tensors.pop(name) for name in node.input if name in tensors]
         # A single number, such as an exponent, has no other order.
         shuffled = [tensor for tensor in owned if np.prod(tensor.dims) > 1]
