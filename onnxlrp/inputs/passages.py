@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxlrp.errors import InputError
+from onnxlrp.extras import needed
 from onnxlrp.files import check_regular, decoded, read_text
 from onnxlrp.inputs.items import files_in
 
@@ -107,9 +108,10 @@ def _sources(
             raise InputError(f"{source}: no such file; a sentence itself is given by --text")
         else:
             files.append(source)
-    nothing = "no texts (.txt) and no tables (.csv, .tsv)"
-    for file, name in files_in(files, (".txt", *TABLES), nothing, leave_out, only).items():
-        read = _column if file.suffix.lower() in TABLES else _of_file
+    nothing = "no texts (.txt) and no tables (.csv, .tsv, .parquet)"
+    readers = {".parquet": _of_parquet} | dict.fromkeys(TABLES, _column)
+    for file, name in files_in(files, (".txt", *readers), nothing, leave_out, only).items():
+        read = readers.get(file.suffix.lower(), _of_file)
         yield str(file), name, read(file, column)
 
 
@@ -147,3 +149,19 @@ def _column(path: Path, column: str | None) -> list[str]:
         raise InputError(f"{path} has not one column '{column}': its first line names {listed}")
     place = header.index(column) if column is not None else 0
     return [row[place] if len(row) > place else "" for row in rows]
+
+
+def _of_parquet(path: Path, column: str | None) -> list[str]:
+    parquet = needed("pyarrow.parquet", "data")
+    try:
+        file = parquet.ParquetFile(path)
+    except OSError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path} is no Parquet file: {error}") from error
+    known = [field.name for field in file.schema_arrow if str(field.type).endswith("string")]
+    if column not in known and (column is not None or len(known) != 1):
+        listed = ", ".join(known) or "none"
+        raise InputError(f"{path}: say which column holds the text, as in --column NAME: {listed}")
+    texts = file.read(columns=[column or known[0]]).column(0).to_pylist()
+    return ["" if text is None else text for text in texts]

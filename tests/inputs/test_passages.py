@@ -113,3 +113,18 @@ def test_quotes_of_an_unquoted_table_are_text():
     Path("r.tsv").write_text('review\tlabel\n" a " film\t1\nbad\t0\n')
     found = [text for *_, text in listed(["r.tsv"], column="review")]
     assert found == ['" a " film', "bad"]
+
+
+def test_texts_in_parquet():
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {"review": ["good", None, "bad"], "title": list("abc"), "stars": [5, 3, 1]}
+    parquet.write_table(arrow.table(columns), "set.parquet")
+    with pytest.warns(UserWarning, match="1 blank texts were left out"):
+        found = listed(["set.parquet"], column="review")
+    assert found == [("set/1", "set.parquet:1", "good"), ("set/3", "set.parquet:3", "bad")]
+    for column in (None, "stars"):
+        with pytest.raises(InputError, match=r"say which column holds the text.*: review, title$"):
+            listed(["set.parquet"], column=column)
+    Path("set.parquet").write_bytes(b"no table")
+    with pytest.raises(InputError, match=r"set\.parquet is no Parquet file"):
+        listed(["set.parquet"])
