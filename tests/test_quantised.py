@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support import Array, close, lines, model, node, normal, run, with_outputs
 
 import onnxlrp
 from onnxlrp.audit.checking import check
 from onnxlrp.errors import ModelError, UnsupportedError
-from tests.support import Array, close, lines, model, node, normal, run, with_outputs
 
 MICROSOFT = "com.microsoft"
 EPSILON = 1e-6

@@ -117,7 +117,7 @@ def on_a_terminal(columns: int, *command: str) -> str:
     known = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
     code = "from onnxlrp.cli import main; main()"
     run = subprocess.Popen(
-        [sys.executable, "-c", code, *command], stdout=end, stderr=end, env=known
+        [sys.executable, "-P", "-c", code, *command], stdout=end, stderr=end, env=known
     )
     os.close(end)
     sent = b""

@@ -33,7 +33,7 @@ def on_terminal(end: str = "", **environment: str) -> tuple[str, str, int]:
     """What stderr shows on a terminal of 80 columns, what a pipe gets of stdout, exit status."""
     master, slave = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", CODE.format(end=end)],
+        [sys.executable, "-P", "-c", CODE.format(end=end)],
         stdout=subprocess.PIPE,
         stderr=slave,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment},
