@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from support import model as network
+from support import node
 
 import onnxlrp
 
@@ -257,6 +259,47 @@ def test_a_report_by_keyboard_and_by_finger(browser, run, explainer: Path, photo
 
 
 @pytest.mark.slow
+def test_a_browser_draws_rows_and_signals(browser, run):
+    weights = np.array([[1.0], [2.0], [-3.0]], np.float32)
+    rows = network([node("MatMul", ["x", "w"], "y")], {"x": ["N", 3]}, ["y"], {"w": weights})
+    onnxlrp.convert(rows, "gradient_x_input").save("rows.onnx")
+    Path("data.csv").write_text("a,b,c\n4,1,1\n")
+    run("report", "rows.onnx", "data.csv", "-o", "rows.html")
+    with opened(browser, Path("rows.html")) as tab:
+        names = tab.eval_on_selector_all(".bars th", NAMES)
+        numbers = tab.eval_on_selector_all(".bars .number", NAMES)
+        assert names == ["a = 4", "c = 1", "b = 1"]
+        assert numbers == ["+4", "−3", "+2"]
+        bars = [one.bounding_box() for one in tab.locator(".bar i").all()]
+        widths = np.array([bar["width"] for bar in bars])
+        assert widths / widths[0] == pytest.approx([1, 0.75, 0.5], rel=0.02)
+        # What speaks against ends where the others start.
+        assert bars[1]["x"] + bars[1]["width"] == pytest.approx(bars[0]["x"], abs=1)
+        assert bars[2]["x"] == pytest.approx(bars[0]["x"], abs=1)
+
+    kernel = {"k": np.ones((1, 1, 1), np.float32)}
+    body = [node("Conv", ["x", "k"], "c"), node("ReduceSum", ["c", "axis"], "y", keepdims=0)]
+    axis = {"axis": np.array([2])}
+    signals = network(body, {"x": ["N", 1, 32]}, ["y"], kernel | axis)
+    onnxlrp.convert(signals, "gradient_x_input").save("signals.onnx")
+    signal = np.zeros((1, 1, 32), np.float32)
+    signal[0, 0, 5], signal[0, 0, 20] = 4.0, -2.0
+    np.save("signal.npy", signal)
+    run("report", "signals.onnx", "signal.npy", "-o", "signals.html")
+    with opened(browser, Path("signals.html")) as tab:
+        assert "for class 0: 4–5 +4" in tab.inner_text("figcaption")
+        assert "against class 0: 19–20 −2" in tab.inner_text("figcaption")
+        # Columns are two units wide: from the first one's middle to the last one's.
+        box = tab.locator("path.halo").evaluate(
+            "one => [one.getBBox().x, one.getBBox().width, "
+            "one.ownerSVGElement.viewBox.baseVal.width]"
+        )
+        assert box == [1, 62, 64]
+        stripes, svg = (tab.locator(f".signal {tag}").bounding_box() for tag in ("img", "svg"))
+        assert stripes == svg
+
+
+@pytest.mark.slow
 def test_axe_finds_nothing_to_mend(browser, run, explainer: Path, other: Path, photos: Path):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
     run("report", explainer, photos, "--beside", other, "-o", "report.html")
@@ -280,3 +323,6 @@ def test_axe_finds_nothing_to_mend(browser, run, explainer: Path, other: Path, p
             wrong = [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]]
             assert wrong == [], f"{name}, {scheme}"
             assert len(found["passes"]) > 30
+            if name == "texts.html":
+                tab.fill("#find", "JOYLESS")
+                assert tab.locator("article").count() == 1
