@@ -257,7 +257,9 @@ async function given(file, place) {
     state.tokenizer = await named(name, () => new Reader(text));
     await explain();
   } else {
-    const pixels = await decoded(file).catch(() => { throw new Error(`${name} is no picture that this browser reads`); });
+    const pixels = await decoded(file).catch(({ name: kind, message }) => {
+      throw new Error(kind === "Error" ? `${name}: ${message}` : `${name} is no picture that this browser reads`);
+    });
     await item({ name, pixels });
   }
 }

@@ -20,39 +20,49 @@ function weights(from, to) {
 
 const whole = (sum) => Math.min(255, Math.max(0, Math.floor((sum + 2 ** (BITS - 1)) / 2 ** BITS)));
 
-/** Resize pixels { data, width, height, channels } along one axis, then the other, each rounded to bytes. */
-export function resized(source, width, height) {
-  const { channels } = source;
-  let { data } = source;
-  if (width !== source.width) {
-    const along = weights(source.width, width), out = new Uint8Array(width * source.height * channels);
-    for (let y = 0; y < source.height; y++) {
-      along.forEach(({ start, found }, x) => {
-        for (let c = 0; c < channels; c++) {
-          let sum = 0;
-          found.forEach((weight, k) => { sum += weight * data[(y * source.width + start + k) * channels + c]; });
-          out[(y * width + x) * channels + c] = whole(sum);
-        }
-      });
-    }
-    data = out;
-  }
-  if (height !== source.height) {
-    const along = weights(source.height, height), out = new Uint8Array(width * height * channels);
-    along.forEach(({ start, found }, y) => {
-      for (let place = 0; place < width * channels; place++) {
+function across(source, width) {
+  const { data, height, channels } = source, out = new Uint8Array(width * height * channels);
+  const along = weights(source.width, width);
+  for (let y = 0; y < height; y++) {
+    along.forEach(({ start, found }, x) => {
+      for (let c = 0; c < channels; c++) {
         let sum = 0;
-        found.forEach((weight, k) => { sum += weight * data[(start + k) * width * channels + place]; });
-        out[y * width * channels + place] = whole(sum);
+        found.forEach((weight, k) => { sum += weight * data[(y * source.width + start + k) * channels + c]; });
+        out[(y * width + x) * channels + c] = whole(sum);
       }
     });
-    data = out;
   }
-  return { data, width, height, channels };
+  return { data: out, width, height, channels };
+}
+
+function down(source, height) {
+  const { data, width, channels } = source, out = new Uint8Array(width * height * channels);
+  weights(source.height, height).forEach(({ start, found }, y) => {
+    for (let place = 0; place < width * channels; place++) {
+      let sum = 0;
+      found.forEach((weight, k) => { sum += weight * data[(start + k) * width * channels + place]; });
+      out[y * width * channels + place] = whole(sum);
+    }
+  });
+  return { data: out, width, height, channels };
+}
+
+/** Resize pixels { data, width, height, channels } along one axis, then the other, each rounded to bytes. */
+export function resized(source, width, height) {
+  // The order of Pillow 13; before it was always across first, which is one level off at most.
+  const lower = source.height - height, narrower = source.width - width;
+  const steps = [(from) => (narrower ? across(from, width) : from), (from) => (lower ? down(from, height) : from)];
+  if (lower > 0 && lower > 2 * narrower) steps.reverse();
+  return steps.reduce((from, step) => step(from), source);
 }
 
 /** Decode a file: upright, on white, RGB bytes. */
 export async function decoded(file) {
+  // A canvas would cut 16 bits to 8, and onnxlrp refuses them.
+  const head = new Uint8Array(await file.slice(0, 26).arrayBuffer());
+  if (String.fromCharCode(...head.subarray(1, 4)) === "PNG" && head[24] === 16 && head[25] === 0) {
+    throw new Error("it is grey in 16 bits: save it as 8-bit first");
+  }
   const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const pen = canvas.getContext("2d", { willReadFrequently: true });

@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
+import PIL
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from support import model as model_of
@@ -524,6 +526,125 @@ def test_the_table_of_limits_is_true(webgpu, row):
         assert webgpu.evaluate(TRY, [base64.b64encode(within).decode()]) == "runs"
 
 
+def pictures() -> dict[str, bytes]:
+    """One photograph in every kind of file, some of it transparent, turned or moving."""
+    with Image.open(BUNDLED / "demo.png") as demo:
+        photo = demo.convert("RGB").resize((157, 121), Image.Resampling.BICUBIC)
+    clear = photo.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(photo.size))
+    other = Image.new("RGB", photo.size, "teal")
+    turned = Image.Exif()
+    turned[274] = 6
+    made = {
+        "rgb.png": (photo, {}),
+        "grey.png": (photo.convert("L"), {}),
+        "clear.png": (clear, {}),
+        "palette.png": (photo.quantize(32), {"transparency": 3}),
+        "turned.png": (photo, {"exif": turned}),
+        "photo.jpg": (photo, {"quality": 85}),
+        "turned.jpg": (photo, {"exif": turned}),
+        "progressive.jpg": (photo, {"progressive": True}),
+        "cmyk.jpg": (photo.convert("CMYK"), {}),
+        "lossless.webp": (clear, {"lossless": True}),
+        "lossy.webp": (photo, {"quality": 80}),
+        "moving.gif": (photo.quantize(64), {"save_all": True, "append_images": [other]}),
+        "photo.bmp": (photo, {}),
+    }
+    files = {}
+    for name, (picture, options) in made.items():
+        file = io.BytesIO()
+        picture.save(file, {"jpg": "JPEG"}.get(name[-3:], name.rpartition(".")[2]), **options)
+        files[name] = file.getvalue()
+    return files
+
+
+@pytest.mark.slow
+def test_pictures_are_made_as_python_makes_them(window):
+    """Pixel by pixel; where a format loses something, decoders may be a level or two apart."""
+    hows = [
+        *PRESETS.values(),
+        Preprocessing(resize=(50, 70)),
+        Preprocessing(resize=(110, 60), channels="BGR", layout="NHWC", mean=(1, 2, 3)),
+        Preprocessing(resize=200, crop=(181, 190), scale=1 / 255),
+        Preprocessing(resize=(28, 28), channels="grey", scale=-1 / 255, mean=(0.13,), std=(0.3,)),
+        Preprocessing(crop=(21, 34)),
+    ]
+    read = """async ([data, hows]) => {
+      const { decoded, prepared } = await import("/picture.js");
+      const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
+      const pixels = await decoded(new File([bytes], "photo"));
+      return hows.map((how) => {
+        const { values, seen } = prepared(pixels, JSON.parse(how));
+        return [values, seen.data].map((array) => {
+          const raw = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+          return raw.reduce((all, byte) => all + String.fromCharCode(byte), "");
+        });
+      });
+    }"""
+    for name, content in pictures().items():
+        given = [base64.b64encode(content).decode(), [how.to_json() for how in hows]]
+        for how, found in zip(hows, window.evaluate(read, given), strict=True):
+            with Image.open(io.BytesIO(content)) as picture:
+                pixels = how.pixels(picture)
+            values, seen = (text.encode("latin-1") for text in found)
+            seen = np.frombuffer(seen, np.uint8).reshape(pixels.shape)
+            off = np.abs(seen.astype(int) - pixels)
+            # Before 13.0 Pillow resized along the axes in another order.
+            lossy = name.endswith(("jpg", "lossy.webp")) or int(PIL.__version__.split(".")[0]) < 13
+            assert off.max() <= 2 * lossy, (name, how)
+            expected = how.values(seen)
+            values = np.frombuffer(values, np.float32).reshape(expected.shape)
+            most = np.abs(expected).max()
+            np.testing.assert_allclose(values, expected, rtol=0, atol=1e-6 * most)
+
+
+@pytest.mark.slow
+def test_nothing_leaves_the_machine(browser, explainer: Path, photo: Path):
+    asked, refused = [], []
+    with serving(explainer, photo) as port:
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda said: refused.append(said.text))
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_function("globalThis.onnxlrp")
+        page.evaluate("onnxlrp.settled()")
+        assert len(shown(page)) == 1
+        home = (f"http://127.0.0.1:{port}/", f"blob:http://127.0.0.1:{port}/", "data:")
+        assert asked
+        assert [url for url in asked if not url.startswith(home)] == []
+        # What a fault in the page might do, the page's own policy forbids.
+        refused.clear()
+        send = "fetch('http://localhost:9/').then(() => 'sent', () => 'not sent')"
+        assert page.evaluate(send) == "not sent"
+        assert "Content Security Policy" in refused[0]
+
+
+@pytest.mark.slow
+def test_the_keyboard_alone_reads_a_map_and_changes_the_class(
+    browser, explainer: Path, photo: Path
+):
+    with serving(explainer, photo) as port:
+        page = opened(browser, port)
+        page.focus("#class")
+        page.keyboard.press("ArrowDown")
+        page.evaluate("onnxlrp.settled()")
+        second = int(np.argsort(shown(page)[0][1])[-2])
+        assert page.input_value("#class") == str(second)
+        assert f"class {second}" in page.inner_text("figcaption")
+        assert page.evaluate("document.activeElement.id") == "class"
+        for _ in range(9):
+            if page.evaluate("document.activeElement.tagName") == "CANVAS":
+                break
+            page.keyboard.press("Tab")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        told = page.inner_text("#hover")
+        pixels = np.reshape(shown(page)[0][0]["image"], (3, 8, 8)).sum(axis=0)
+        assert told.startswith("row 2, column 1: ")
+        assert float(told.split()[-1]) == pytest.approx(pixels[2, 1], rel=1e-3)
+
+
 @pytest.mark.slow
 def test_a_file_that_cannot_be_explained_gets_one_line(window, model: Path, tmp_path: Path):
     cut, text, photo = tmp_path / "cut.onnx", tmp_path / "text.onnx", tmp_path / "photo.png"
@@ -544,6 +665,9 @@ def test_a_file_that_cannot_be_explained_gets_one_line(window, model: Path, tmp_
         assert message(window).startswith(f"{file.name}: {said}")
     put(window, "item", photo)
     assert message(window) == "photo.png is no picture that this browser reads"
+    Image.new("I;16", (8, 8)).save(tmp_path / "deep.png")
+    put(window, "item", tmp_path / "deep.png")
+    assert message(window) == "deep.png: it is grey in 16 bits: save it as 8-bit first"
     put(window, "first", tmp_path / "unsaid.onnx")
     Image.new("RGB", (8, 8)).save(photo)
     window.set_input_files("#item", [])
