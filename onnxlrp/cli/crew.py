@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -82,8 +83,12 @@ def explain_blocks(
     failures: list[Failure] = []
     notices: dict[str, None] = {}
     try:
-        with progress(total, "items", total - count) as advance:
-            for block, outcome in _outcomes(job, run, rest, crew):
+        with (
+            progress(total, "items", total - count) as advance,
+            # So that nobody works on when this ends.
+            closing(_outcomes(job, run, rest, crew)) as outcomes,
+        ):
+            for block, outcome in outcomes:
                 failed = job.lost(block) if outcome is None else outcome.failures
                 failures += failed
                 notices |= dict.fromkeys(() if outcome is None else outcome.notices)
@@ -113,7 +118,7 @@ def explain_blocks(
 
 def _outcomes(
     job: Job, run: Explainer, blocks: Sequence[Block], crew: Crew | None
-) -> Iterator[tuple[Block, Outcome | None]]:
+) -> Generator[tuple[Block, Outcome | None]]:
     if crew is None:
         yield from ((block, job(run, block)) for block in blocks)
     elif blocks:

@@ -197,7 +197,8 @@ class Writer:
             flat=is_flat(result.scores, self.logits),
         )
         path = self.path(record, ARRAY)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.formats or self.shared:
+            path.parent.mkdir(parents=True, exist_ok=True)
         if "npy" in self.formats or self.shared:
             write(path, lambda file: np.save(file, relevance))
         if "npz" in self.formats or "hdf5" in self.formats:
