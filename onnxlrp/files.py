@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -120,7 +121,10 @@ def write_lines(path: Path, lines: Iterable[Iterable[Any]]) -> None:
     """
 
     def encode(buffer: io.BytesIO) -> None:
-        text = io.TextIOWrapper(buffer, "utf-8", newline="", write_through=True)
+        # Names of files may hold bytes that are no text.
+        text = io.TextIOWrapper(
+            buffer, "utf-8", errors="backslashreplace", newline="", write_through=True
+        )
         csv.writer(text).writerows(lines)
         text.detach()
 
@@ -133,4 +137,6 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        # Of arrays numpy says how many bytes it wrote, and not why no more.
+        said = error.strerror or f"not all could be written: is the disk full? ({error})"
+        raise OSError(error.errno or errno.ENOSPC, said, str(path)) from error

@@ -1,10 +1,11 @@
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 import onnxlrp
-from onnxlrp.files import read_text, write
+from onnxlrp.files import naming, read_text, write
 from onnxlrp.inputs.items import load_array, load_picture
 
 
@@ -71,3 +72,10 @@ def test_text_in_any_unicode(tmp_path):
     file.write_bytes(b"\xf6")
     with pytest.raises(onnxlrp.InputError, match="save it as UTF-8"):
         read_text(file)
+
+
+def test_arrays_that_are_cut_short_are_told_as_a_full_disk():
+    with pytest.raises(OSError, match="is the disk full") as raised, naming(Path("e.onnx")):
+        raise OSError("51200 requested and 9566 written")
+    assert raised.value.filename == "e.onnx"
+    assert raised.value.errno == errno.ENOSPC

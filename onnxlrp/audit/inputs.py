@@ -33,9 +33,10 @@ def load(path: str | PathLike[str], wanted: Mapping[str, Tensor]) -> dict[str, A
         try:
             content = np.load(file, allow_pickle=False)
             arrays = dict(content) if isinstance(content, np.lib.npyio.NpzFile) else content
-        # numpy reports broken files as ValueError, EOFError, BadZipFile, ... by format.
+        # numpy reports broken files as ValueError, EOFError, BadZipFile, ... by format, and what it
+        # says of a text file is to allow pickles.
         except Exception as error:
-            raise InputError(f"{path} is not a .npy or .npz file of numpy: {error}") from error
+            raise InputError(f"{path} is not a readable array, .npy or .npz") from error
     if isinstance(arrays, dict) and len(arrays) == len(wanted) == 1:
         (arrays,) = arrays.values()
     return fitted(arrays, wanted)

@@ -14,6 +14,7 @@ from onnxlrp.cli.options import (
     chosen_preprocessing,
     numbers,
     preprocessing_options,
+    refuse_tables,
     target_number,
 )
 from onnxlrp.cli.progress import shown
@@ -134,9 +135,13 @@ def compare(
         }
     if runs and not (data or random):
         raise InputError(f"say what to run {next(iter(runs))} on: --data FOLDER, or --random N")
+    refuse_tables(data, "compare runs on pictures and arrays")
+    axes = min(
+        (len(one.shape) - 1 for run in runs.values() for one in run.inputs.values()), default=3
+    )
     preprocessing = chosen_preprocessing(options)
     images = _random_images(next(iter(runs.values())), random, seed) if runs and random else None
-    names = [item.name for item in collect(data, 3)] if data and len(runs) < len(paths) else None
+    names = [item.name for item in collect(data, axes)] if data and set(paths) - set(runs) else None
 
     def maps(path: Path) -> Maps:
         if path not in runs:
@@ -154,7 +159,7 @@ def compare(
         write_csv(table, _rows(pairs))
     if plot is not None:
         stored = next((run.preprocessing for run in runs.values() if run.preprocessing), None)
-        drawn = _drawn(pairs, collect(data, 3) if data else (), stored or preprocessing)
+        drawn = _drawn(pairs, collect(data, axes) if data else (), stored or preprocessing)
         write(plot, lambda file: drawn.save(file, format="PNG"))
     if as_json:
         dump([_as_object(pair) for pair in pairs])

@@ -85,6 +85,8 @@ def convert(
     from onnxlrp.inputs.targets import load_labels
 
     names = load_labels(features) if features else ()
+    if features and not names:
+        raise InputError(f"{features} names no feature")
     arguments, alone = conversion_arguments(options), ""
     with shown():
         conversion = onnxlrp.convert(model, features=names, **arguments)

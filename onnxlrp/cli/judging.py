@@ -128,6 +128,8 @@ def _for_each(path: Path, count: int, noun: str, of: str) -> NDArray[Any]:
     from onnxlrp.inputs.items import load_array
 
     array = load_array(path)
+    if not array.ndim:
+        raise InputError(f"{path} holds one number, not {noun} for {count} {of}")
     if len(array) != count:
         raise InputError(f"{path} has {len(array)} {noun} for {count} {of}")
     return array

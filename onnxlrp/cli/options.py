@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -411,3 +411,22 @@ def chosen_preprocessing(
             raise InputError("--scale is one number, such as 1/255")
         changes["scale"] = changes["scale"][0]
     return replace(base or Preprocessing(), **changes) if changes else base
+
+
+def refuse_tables(given: Sequence[str], reads: str) -> None:
+    """Refuse files of tables, where only `explain`, `report` and `evaluate` read them.
+
+    Raises
+    ------
+    InputError
+        One of the files given is a table; `reads` says what is read in its place.
+
+    """
+    from onnxlrp.inputs.passages import TABLES
+
+    for file in given:
+        if Path(file).suffix.lower() in TABLES:
+            raise InputError(
+                f"{file} is a table, and {reads}: `onnxlrp explain` reads tables; rows may also be "
+                "saved as one array [N, F] in .npy"
+            )

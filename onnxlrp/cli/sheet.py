@@ -13,6 +13,7 @@ from onnxlrp.cli.options import (
     colours_option,
     labels_option,
     preprocessing_options,
+    refuse_tables,
 )
 from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import echo
@@ -92,6 +93,7 @@ def sheet(
     texts = [name for name in pictures if Path(name).suffix.lower() == ".txt"]
     if not pictures and not sentences:
         raise click.UsageError("Nothing is given to explain: PICTURE, or --text TEXT.")
+    refuse_tables(pictures, "a sheet is of pictures, or of texts in .txt")
     preprocessing = chosen_preprocessing(options)
     if sentences or texts:
         if preprocessing is not None:

@@ -278,7 +278,7 @@ def convert(
         "feature_maps": "" if maps is None else maps.name or "",
         "points": _points(chosen, network, preprocessing),
         "model_sha256": loaded.sha256,
-        "model_file": "" if isinstance(model, onnx.ModelProto) else Path(model).name,
+        "model_file": "" if isinstance(model, onnx.ModelProto) else _name(model),
         "reference": said,
         "at": at or "",
         "class_axis": "" if class_axis is None else str(class_axis),
@@ -339,8 +339,13 @@ def _told(reference: Reference | Mapping[str, Reference] | None) -> str:
             return next(iter(names.values()))
         return ", ".join(f"{name} of '{key}'" for key, name in names.items())
     if isinstance(reference, str | os.PathLike):
-        return Path(reference).name
+        return _name(reference)
     return "" if reference is None else "an array"
+
+
+def _name(path: str | os.PathLike[str]) -> str:
+    """Return a file's name, with bytes of it that are no text written out."""
+    return os.fsencode(Path(path).name).decode(errors="backslashreplace")
 
 
 def _points(chosen: Composite, network: Network, preprocessing: Preprocessing | None) -> str:

@@ -295,7 +295,8 @@ def write_tables(folder: Path, records: Iterable[Record], failures: Sequence[Fai
     with (
         replacing(folder / "results.csv") as table,
         replacing(folder / "results.json") as listed,
-        table.open("w", encoding="utf-8", newline="") as cells,
+        # Names of files may hold bytes that are no text.
+        table.open("w", encoding="utf-8", errors="backslashreplace", newline="") as cells,
         listed.open("w", encoding="utf-8") as objects,
     ):
         lines = csv.writer(cells)

@@ -27,7 +27,7 @@ def test_arrays_from_files(tmp_path):
 
 def test_what_does_not_fit_is_named(tmp_path):
     (tmp_path / "text.npy").write_text("no array")
-    with pytest.raises(InputError, match=r"text\.npy is not a \.npy or \.npz file"):
+    with pytest.raises(InputError, match=r"text\.npy is not a readable array, \.npy or \.npz"):
         inputs.load(tmp_path / "text.npy", IMAGE)
     with pytest.raises(InputError, match=r"takes float32 \[N, 3, 8, 8\], not float64 \[1, 3, 8\]"):
         inputs.fitted(np.ones((1, 3, 8)), IMAGE)

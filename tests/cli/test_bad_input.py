@@ -1,5 +1,7 @@
 """What users get wrong, at the command: one line that names it, status 1, nothing written."""
 
+import csv
+import os
 import re
 from pathlib import Path
 
@@ -167,3 +169,55 @@ def test_where_a_dense_output_is_not_explained(refused, options, text):
     nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")]
     save(nodes, [value("x", "N", 3, 8, 8)], [value("y", "N", 4, 8, 8)], [weight])
     assert text in refused("model.onnx", *options)
+
+
+@pytest.fixture
+def odd_name(photo) -> Path:
+    """A picture whose name is no UTF-8."""
+    path = Path(os.fsdecode(b"odd\xff.png"))
+    try:
+        path.write_bytes(photo.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    return path
+
+
+def test_names_that_are_no_text_are_written_out(run, model, explainer, odd_name):
+    result = run("explain", explainer, odd_name, "-o", "out")
+    assert result.exit_code == 0, result.output
+    (row,) = csv.DictReader(Path("out/results.csv").read_text("utf-8").splitlines())
+    assert row["source"].endswith(r"odd\udcff.png")
+    known = ["--preprocess", "imagenet", "--resize", "8x8"]
+    result = run(
+        "convert", model, "e.onnx", "--composite", "epsilon", "--reference", odd_name, *known
+    )
+    assert result.exit_code == 0, result.output
+    stored = {entry.key: entry.value for entry in onnx.load("e.onnx").metadata_props}
+    assert stored["onnxlrp.reference"] == r"odd\xff.png"
+
+
+def test_a_number_where_arrays_are_wanted(run, model, photo):
+    np.save("one.npy", np.float32(3))
+    asked = ["evaluate", model, "--data", photo, "--preprocess", "imagenet", "--resize", "8x8"]
+    for option, noun in (("--maps", "maps"), ("--masks", "masks")):
+        file = "one.npy" if option == "--masks" else "theirs=one.npy"
+        told = run(*asked, "--composite", "epsilon", option, file, "-o", "out").stderr
+        assert told.endswith(f"one.npy holds one number, not {noun} for 1 pictures\n")
+
+
+def test_arrays_that_cannot_be_read_are_told_without_words_of_numpy(run, model, explainer):
+    np.save("objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    told = run("check", model, explainer, "--inputs", "objects.npy").stderr
+    assert told == "Error: objects.npy is not a readable array, .npy or .npz\n"
+
+
+def test_tables_where_none_are_read(run, model, explainer):
+    """Said of the table, not of a picture that it is not."""
+    Path("data.csv").write_text("a,b\n1,2\n")
+    told = run("compare", explainer, explainer, "--data", "data.csv").stderr
+    assert told.startswith("Error: data.csv is a table, and compare runs on pictures and arrays: ")
+    told = run("sheet", model, "data.csv", "--composite", "epsilon", "-o", "s.png").stderr
+    assert told.startswith("Error: data.csv is a table, and a sheet is of pictures, or of texts")
+    Path("names.txt").write_text("\n")
+    told = run("convert", model, "e.onnx", "--features", "names.txt").stderr
+    assert told == "Error: names.txt names no feature\n"

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import onnxlrp
@@ -228,3 +228,23 @@ def test_the_photograph_stands_beside_its_maps(run, explainer: Path, photo: Path
     np.testing.assert_array_equal(photograph, np.asarray(shown))
     np.testing.assert_array_equal(one, other)
     assert np.ptp(difference) < 10
+
+
+def test_rows_are_compared_by_an_explainer_with_itself(run):
+    """One path twice is no file of relevance, and rows have one axis."""
+    body = [helper.make_node("MatMul", ["x", "w"], ["logits"], name="dense")]
+    graph = helper.make_graph(
+        body,
+        "rows",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(np.arange(12, dtype=np.float32).reshape(4, 3), "w")],
+    )
+    opset = helper.make_opsetid("", 18)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), "rows.onnx")
+    onnxlrp.convert("rows.onnx", "epsilon").save("e.onnx")
+    np.save("rows.npy", np.eye(4, dtype=np.float32))
+    result = run("compare", "e.onnx", "e.onnx", "--data", "rows.npy")
+    assert result.exit_code == 0, result.output
+    assert "e.onnx against e.onnx, 4 items" in result.stdout
+    assert "the same explanation within 0.0e+00" in result.stdout
