@@ -76,7 +76,7 @@ def test_a_plot_is_written(run, model: Path, explainer: Path):
         assert picture.width == 1080
         # Bars, not an empty frame.
         colours = picture.convert("RGB").getcolors(1 << 20) or []
-    assert max(count for count, colour in colours if colour == (76, 114, 176)) > 10000
+    assert max(count for count, colour in colours if colour == (0, 114, 178)) > 10000
 
 
 def test_only_some_layers(run, model: Path, explainer: Path):
@@ -90,7 +90,7 @@ def test_only_some_layers(run, model: Path, explainer: Path):
     ("options", "message"),
     [
         (["--inputs", "gone.npy"], "gone.npy: No such file"),
-        (["--inputs", "model.onnx"], "not a .npy or .npz file"),
+        (["--inputs", "model.onnx"], "not a readable array, .npy or .npz"),
         (["--inputs", "gone.npy", "--random", "2"], "exclude each other"),
         (["--target", "3"], "3 is not a class: the model has 3"),
         (["--plot", "missing/layers.png"], "missing/layers.png: No such file"),
