@@ -17,6 +17,7 @@ from typing import Any
 from onnxlrp.errors import DeviceError, ModelError
 
 _PACKAGES = ("onnxruntime-gpu", "onnxruntime")
+OLDEST = "1.24.1"
 _INSTALL = (
     "pip install onnxruntime-gpu (Linux and Windows on x86-64) or pip install onnxruntime "
     "(everywhere else); not both, for they overwrite each other's files"
@@ -107,7 +108,13 @@ def _onnxruntime() -> Any:
         raise DeviceError(
             "onnxruntime is damaged: uninstall onnxruntime and onnxruntime-gpu, then " + _INSTALL
         )
+    _warn_of_old(ort.__version__)
     return ort
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version such as 1.24.1, without what a nightly build adds."""
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
 
 
 def versions() -> dict[str, str]:
@@ -130,6 +137,18 @@ def _warn_of_two() -> None:
         warnings.warn(
             "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other's files: "
             "uninstall both, then " + _INSTALL,
+            stacklevel=3,
+        )
+
+
+@cache
+def _warn_of_old(found: str) -> None:
+    """Say so where onnxruntime is older than any that is tested, as pip may leave it."""
+    if _release(found) < _release(OLDEST):
+        package = next(filter(_installed, _PACKAGES), _PACKAGES[-1])
+        warnings.warn(
+            f"onnxruntime {found} is older than {OLDEST}, the oldest that explainers are tested "
+            f"with: pip install --upgrade {package}",
             stacklevel=3,
         )
 

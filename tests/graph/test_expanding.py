@@ -6,7 +6,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import helper
-from support import close, explain, lines, node, normal, run
+from support import ORT, close, explain, lines, node, normal, run
 
 import onnxlrp
 from onnxlrp.audit import check
@@ -15,8 +15,7 @@ from onnxlrp.graph.loading import load
 
 N, T, C, H = 2, 5, 8, 2
 FROM_1_28 = pytest.mark.skipif(
-    tuple(map(int, ort.__version__.split(".")[:2])) < (1, 28),
-    reason="before 1.28 onnxruntime itself computes it wrongly, or fails",
+    ORT < (1, 28), reason="before 1.28 onnxruntime itself computes it wrongly, or fails"
 )
 COMPOSITE = lines(
     "Conv,Gemm,MatMul,Add,Mul,Sub,Div,ReduceSum: epsilon", "MaxPool: winner-takes-all"
