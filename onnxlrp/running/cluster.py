@@ -13,6 +13,7 @@ import shutil
 import socket
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,12 +133,27 @@ def _start(ray: Any, workers: int, cores: int, cuda: bool, address: str | None) 
             host, _, port = str(address).rpartition(":")
             socket.create_connection((host.rpartition("/")[2], int(port or 0)), 10).close()
         # Without an address of its own, Ray takes one that the environment names.
-        ray.init(address or "local", **options)
+        with _silent():
+            ray.init(address or "local", **options)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         where = (
             f"the Ray cluster at {address} cannot be reached" if address else "Ray does not start"
         )
         raise InputError(f"{where}: {first_line(error)}") from None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what code in C++ writes to stderr, which is how loud it was told to be, from there."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class _Worker:
