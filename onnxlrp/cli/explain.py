@@ -26,7 +26,7 @@ from onnxlrp.cli.options import (
     source_options,
     worker_options,
 )
-from onnxlrp.cli.progress import progress
+from onnxlrp.cli.progress import progress, shown
 from onnxlrp.cli.sentences import complain, tell
 from onnxlrp.cli.sources import NOTHING, features_of, given, targeted
 from onnxlrp.cli.terminal import echo
@@ -203,14 +203,15 @@ def explain(
         raise click.UsageError(NOTHING)
     if watch and colour_scale == "shared":
         raise click.UsageError("--colour-scale shared needs the whole set: leave --watch out.")
-    run = Explainer(
-        explainer,
-        # What works is the workers'; this one only tells what the explainer is.
-        "cpu" if workers else device,
-        threads,
-        tokenizer=options["tokenizer"],
-        most=options["tokens"],
-    )
+    with shown():
+        run = Explainer(
+            explainer,
+            # What works is the workers'; this one only tells what the explainer is.
+            "cpu" if workers else device,
+            threads,
+            tokenizer=options["tokenizer"],
+            most=options["tokens"],
+        )
     if bool(run.contract.references) != bool(against):
         raise InputError(
             f"{explainer} takes its reference when it runs: give --reference"

@@ -105,6 +105,8 @@ def _bar() -> Iterator[Listener]:
                     under_way = words, total
                     bar.remove_task(task)
                     task = bar.add_task(clean(words), total=total or None, completed=done)
+                    # The thread that draws waits where the work is one long call.
+                    bar.refresh()
 
             yield show
     finally:

@@ -116,12 +116,13 @@ def report(
         raise click.UsageError(NOTHING)
     files = [explainer, *beside]
     with ExitStack() as opened:
-        runs = [
-            opened.enter_context(
-                Explainer(file, tokenizer=options["tokenizer"], most=options["tokens"])
-            )
-            for file in files
-        ]
+        with shown():
+            runs = [
+                opened.enter_context(
+                    Explainer(file, tokenizer=options["tokenizer"], most=options["tokens"])
+                )
+                for file in files
+            ]
         first = runs[0]
         for file, run in zip(files, runs, strict=True):
             if run.contract.references:

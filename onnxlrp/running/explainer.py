@@ -24,6 +24,7 @@ from onnxlrp.running.asked import Asked, Target
 from onnxlrp.running.contract import Contract, Tensor, fits, tensor
 from onnxlrp.running.explanation import Explanation
 from onnxlrp.runtime import first_line, open_session
+from onnxlrp.telling import tell
 
 Reference = NDArray[Any] | Mapping[str, NDArray[Any]]
 
@@ -80,6 +81,7 @@ class Explainer:
         name = "the explainer" if isinstance(source, bytes) else str(source)
         if not isinstance(source, bytes) and not Path(source).is_file():
             raise ModelError(f"{name}: no such file")
+        tell("opening the explainer")
         session = self._session = open_session(source, name, device, threads)
         contract = Contract.read(session.get_modelmeta().custom_metadata_map)
         if contract is None:
