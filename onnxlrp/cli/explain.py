@@ -398,15 +398,13 @@ def _round(
     digests = {item.name: _digest(item) for item in rest}
     score = "score" if run.score_is_output else run.contract.output
     verbose = not sys.stderr.isatty() or len(rest) <= FEW
-    # A bar would be torn by lines on the same terminal.
-    lines = verbose and sys.stdout.isatty() and sys.stderr.isatty()
     told = time.perf_counter()
     if before and not watch:
         echo(f"{len(before)} of {len(items)} items were done before", err=True)
     try:
         with (
             warnings.catch_warnings(record=True, action="once") as noticed,
-            progress(len(items), "items", len(before), silent=lines) as advance,
+            progress(len(items), "items", len(before)) as advance,
         ):
             for result, done in written(run, rest, targets, one.how, writer, batch):
                 if isinstance(done, Failure):

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
 from onnxlrp.cli.terminal import clean, echo
 from onnxlrp.telling import Listener, heard
@@ -19,9 +18,7 @@ WIDTH = 28
 
 
 @contextmanager
-def progress(
-    total: int, noun: str, done: int = 0, *, silent: bool = False
-) -> Iterator[Callable[..., None]]:
+def progress(total: int, noun: str, done: int = 0) -> Iterator[Callable[..., None]]:
     """Give a function to call after each of `total` things, or with a number after so many.
 
     On a terminal stderr shows a bar with rate and time left; elsewhere it gets a line such as
@@ -32,12 +29,8 @@ def progress(
     total : how many there are
     noun : what they are, in the plural
     done : how many of them were done before
-    silent : whether to show nothing
 
     """
-    if silent:
-        yield lambda _=1: None
-        return
     with _display() as show:
 
         def advance(more: int = 1) -> None:
@@ -90,10 +83,12 @@ def _bar() -> Iterator[Listener]:
         Counts(table_column=whole.copy()),
     )
     console = Console(stderr=True)
-    # What is said on stderr goes above the bar; stdout may lead elsewhere.
-    options: dict[str, Any] = {"transient": True, "expand": True, "redirect_stdout": False}
+    # What is said goes above the bar, but on a stdout that leads elsewhere.
+    own = sys.stdout.isatty()
     try:
-        with Progress(*columns, console=console, **options) as bar:
+        with Progress(
+            *columns, console=console, transient=True, expand=True, redirect_stdout=own
+        ) as bar:
             task = bar.add_task("", total=None)
             under_way = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,10 @@ def show(
         from rich.text import Text
 
         parts = styles(tokens, relevance, colours=colours)
-        out.print(Text.assemble(*((clean(text), style) for text, style in parts)))
+        # Captured, for it goes above a bar as other lines do.
+        with out.capture() as captured:
+            out.print(Text.assemble(*((clean(text), style) for text, style in parts)))
+        sys.stdout.write(captured.get())
     else:
         echo(" ".join(tokens.text.split()))
     said = [in_words(tokens, relevance), aside(tokens, relevance, padding)]
