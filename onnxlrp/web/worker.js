@@ -5,6 +5,8 @@ import { kind, read } from "./contract.js";
 
 ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
 ort.env.logLevel = "error";
+// Whatever the file, a first session has WebAssembly fetched and compiled: while people still choose theirs.
+ort.InferenceSession.create(new Uint8Array(), { executionProviders: ["wasm"], logSeverityLevel: 4 }).catch(() => {});
 
 /** How far WebGPU may be from WebAssembly, as a part of the largest relevance. */
 const TOLERANCE = 1e-3;
