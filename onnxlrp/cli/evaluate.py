@@ -23,6 +23,7 @@ from onnxlrp.cli.progress import progress, shown
 from onnxlrp.cli.samples import KINDS
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
+from onnxlrp.extras import needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -284,6 +285,8 @@ def evaluate(
     )
     if address and not workers:
         raise InputError("--ray says where --workers run: give both")
+    if workers:
+        needed("ray", "ray")
     scored, methods, names, judge, found_names, sample = asked.open()
     medium, flipping, preprocessing = judge.medium, judge.flipping, scored.preprocessing
     count = len(found_names)

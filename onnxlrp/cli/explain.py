@@ -188,6 +188,7 @@ def explain(
     """
     from onnxlrp.cli.watch import Round, rounds, until_items
     from onnxlrp.drawing.colours import colour_map
+    from onnxlrp.extras import needed
     from onnxlrp.inputs.columns import Columns
     from onnxlrp.inputs.preprocessing import Preprocessing
     from onnxlrp.inputs.references import read_references
@@ -255,6 +256,9 @@ def explain(
         raise InputError(f"{one} does without --workers, --shard, and formats parquet and zarr")
     if address and not workers:
         raise InputError("--ray says where --workers run: give both")
+    if workers:
+        # Before a folder of results is made, and says that all items failed.
+        needed("ray", "ray")
     forms = check_forms(formats) if in_blocks else ()
     writer = Writer(
         folder,

@@ -174,7 +174,8 @@ def files_in(
                 raise InputError(f"{source} holds {nothing}")
         for path in files:
             relative = path.relative_to(source) if source.is_dir() else Path(path.name)
-            found.setdefault(path.resolve(), (path, relative))
+            # Path.resolve raises at links that lead to themselves.
+            found.setdefault(Path(os.path.realpath(path)), (path, relative))
     names = names_of(found)
     return {
         path: names[resolved]
@@ -183,18 +184,27 @@ def files_in(
     }
 
 
-def inside(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
-    """List the files in a folder and the folders in it, by name, but for hidden ones."""
+def inside(
+    folder: Path, leave_out: Path | None = None, above: Collection[str] = ()
+) -> Iterator[Path]:
+    """List the files in a folder and the folders in it, by name, but for hidden ones.
+
+    A link to a folder that it lies in, one of `above`, would never end: it is left out.
+    """
+    above = {*above, os.path.realpath(folder)}
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
         if entry.name.startswith("."):
             continue
         path = Path(entry)
-        if not entry.is_dir():
+        # A link to itself is an error to ask whether it is a folder; reading it fails by itself.
+        if not os.path.isdir(path):
             yield path
-        elif leave_out is None or path.resolve() != leave_out.resolve():
-            yield from inside(path, leave_out)
+        elif os.path.realpath(path) not in above and (
+            leave_out is None or path.resolve() != leave_out.resolve()
+        ):
+            yield from inside(path, leave_out, above)
 
 
 def load_picture(path: str | PathLike[str]) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -136,6 +137,11 @@ class Writer:
             ]
         except InputError as error:
             return Failure(result.sample.item, str(error))
+        except OSError as error:
+            # A full disk ends the run; a name that has no room for an ending costs itself.
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return Failure(result.sample.item, "its name is too long for files named after it")
 
     def path(self, record: Record, ending: str) -> Path:
         """Return the file of that ending for a class of an item."""

@@ -39,6 +39,11 @@ def write_parquet(path: Path, maps: Sequence[Map]) -> None:
 
     rows = [asdict(one.record) for one in maps]
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+    for name in ("item", "source"):
+        # Names of files need not be UTF-8; what is not is written out.
+        columns[name] = [
+            text.encode("utf-8", "backslashreplace").decode() for text in columns[name]
+        ]
     columns["target"] = [str(target) for target in columns["target"]]
     columns["share"] = arrow.array(columns["share"], arrow.float64())
     columns["class"] = np.array([class_of(one.record) for one in maps], np.int64)

@@ -233,6 +233,51 @@ def test_a_link_to_nothing_costs_only_itself(run, explainer: Path, photo: Path):
     assert "folder/b.png" in result.stderr
 
 
+def test_links_to_themselves_and_to_folders_above_cost_only_themselves(
+    run, explainer: Path, photo: Path
+):
+    Path("folder/inner").mkdir(parents=True)
+    shutil.copy(photo, "folder/inner/a.png")
+    Path("folder/inner/self.png").symlink_to("self.png")
+    Path("folder/inner/up").symlink_to("..")
+    Path("folder/here").symlink_to(".")
+    result = run("explain", explainer, "folder", "-o", "out")
+    assert result.exit_code == 1
+    (row,) = json.loads(Path("out/results.json").read_text())
+    assert row["item"] == "inner/a"
+    (failed,) = json.loads(Path("out/failed.json").read_text())
+    assert failed["source"] == "folder/inner/self.png"
+
+
+def test_a_name_without_room_for_an_ending_costs_only_itself(run, explainer: Path, photo: Path):
+    Path("folder").mkdir()
+    for name in ("a", "x" * 245, "z"):
+        shutil.copy(photo, f"folder/{name}.png")
+    result = run("explain", explainer, "folder", "-o", "out")
+    assert result.exit_code == 1
+    assert len(json.loads(Path("out/results.json").read_text())) == 2
+    assert f"{'x' * 245}.png: its name is too long" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text here")
+@pytest.mark.parametrize("options", [(), ("--format", "npy", "--shard", "2")])
+def test_a_name_that_is_not_utf_8_is_written_out(run, explainer: Path, photo: Path, options):
+    name = os.fsdecode(b"caf\xe9.png")
+    Path("folder").mkdir()
+    shutil.copy(photo, Path("folder", name))
+    result = run("explain", explainer, "folder", "-o", "out", *options)
+    assert result.exit_code == 0, result.output
+    assert r"folder/caf\udce9.png" in Path("out/results.csv").read_text(encoding="utf-8")
+    assert json.loads(Path("out/results.json").read_text())[0]["item"] == name[:-4]
+
+
+def test_without_ray_workers_leave_nothing(run, explainer: Path, photo: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    line = refused(run("explain", explainer, photo, "-o", "out", "--workers", 2))
+    assert "pip install 'onnxlrp[ray]'" in line
+    assert not Path("out").exists()
+
+
 def test_threads_have_a_bound(run, explainer: Path, photo: Path):
     result = run("explain", explainer, photo, "-o", "out", "--threads", 999_999)
     assert result.exit_code == 2
