@@ -33,7 +33,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 
 def _start() -> str:
-    text = (ROOT / "README.md").read_text("utf-8").replace("](docs/", "](")
+    text = (ROOT / "README.md").read_text("utf-8").replace("](docs/", "](").replace("[docs/", "[")
     text = text.replace("](onnxlrp/plugin.py)", "](reference/plugin.md)")
     return f"---\nhide: [navigation]\n---\n\n{text}"
 
