@@ -182,5 +182,7 @@ def _has(sign: str) -> bool:
 
 
 def legible(text: str) -> str:
-    """Write signs that the font lacks by their codes, U+6F22, instead of boxes."""
-    return "".join(sign if _has(sign) else f"U+{ord(sign):04X} " for sign in text)
+    """Write signs that the font lacks by their codes, U+6F22, instead of boxes, on one line."""
+    # At a break within a line raqm fails.
+    line = " ".join(text.splitlines())
+    return "".join(sign if _has(sign) else f"U+{ord(sign):04X} " for sign in line)

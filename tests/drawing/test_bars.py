@@ -102,6 +102,14 @@ def test_the_bars_take_the_colours_that_are_asked_for():
     assert (np.minimum(red, blue) > green + 40).any()
 
 
+def test_a_name_of_two_lines_is_drawn_on_one():
+    broken, plain = (
+        bars(np.array([1.0, -1]), np.ones(2), title="row", names=[name, "pay"])
+        for name in ("net\nincome", "net income")
+    )
+    np.testing.assert_array_equal(np.asarray(broken), np.asarray(plain))
+
+
 def test_what_cannot_be_drawn():
     with pytest.raises(InputError, match=r"relevance \[3\] of values \[4\]"):
         bars(np.ones(3), np.ones(4), title="")
