@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-import sys
-import time
-import warnings
 from dataclasses import asdict, fields
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from onnxlrp.cli.alone import explain_items
 from onnxlrp.cli.crew import Crew, Done, explain_blocks
 from onnxlrp.cli.doubts import doubt, mistrust
 from onnxlrp.cli.options import (
@@ -26,31 +24,25 @@ from onnxlrp.cli.options import (
     source_options,
     worker_options,
 )
-from onnxlrp.cli.progress import progress, shown
-from onnxlrp.cli.sentences import complain, tell
+from onnxlrp.cli.progress import shown
 from onnxlrp.cli.sources import NOTHING, features_of, given, targeted
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from onnxlrp.cli.watch import Round
     from onnxlrp.inputs.targets import Targets
     from onnxlrp.running.explainer import Explainer
-    from onnxlrp.running.journal import Journal
     from onnxlrp.running.results import Record, Writer
-    from onnxlrp.running.stream import Failure, How, Source
+    from onnxlrp.running.stream import Failure, How
 
 JOURNAL = "journal.jsonl"
 FORMATS = ("sheet", "heatmap", "overlay", "html", "csv", "npy", "npz", "hdf5", "parquet", "zarr")
 SHARDED = ("parquet", "zarr")
 SHARD = 256
 """So many items make a block."""
-EVERY = 2.0
-"""Seconds after which tables are written again while more is explained."""
-FEW = 50
-"""So many items get a line each on a terminal, too."""
 DRAWN = 100
 """So many rows of tables are drawn without being asked for."""
 
@@ -189,14 +181,13 @@ def explain(
     from onnxlrp.cli.watch import Round, rounds, until_items
     from onnxlrp.drawing.colours import colour_map
     from onnxlrp.extras import needed
-    from onnxlrp.inputs.columns import Columns
     from onnxlrp.inputs.preprocessing import Preprocessing
     from onnxlrp.inputs.references import read_references
     from onnxlrp.inputs.text import Reader
     from onnxlrp.running.blocks import Job, divided
     from onnxlrp.running.explainer import Explainer
     from onnxlrp.running.journal import Journal
-    from onnxlrp.running.results import OF_PICTURES, OF_TEXTS, Record, Writer
+    from onnxlrp.running.results import Record, Writer
     from onnxlrp.running.shards import check_forms
 
     colour_map(colours)
@@ -235,21 +226,8 @@ def explain(
     if references:
         run.against(references)
     named_features = features_of(run, how)
-    wrong = set(formats or ()) & set(OF_PICTURES if reader else OF_TEXTS)
-    wrong -= {"csv"} if named_features else set()
-    if wrong:
-        kind = "pictures, not of texts" if reader else "texts"
-        raise InputError(f"--format {min(wrong)} is one of {kind}")
-    if formats is None:
-        formats = ("sheet", "html", "csv") if reader else ("sheet", "npy")
-        if isinstance(how, Columns):
-            formats = ("sheet", "csv")
-            if len(items) > DRAWN or watch:
-                formats = ("csv",)
-                which = "rows to come" if watch else f"more than {DRAWN} rows"
-                echo(f"of {which} no bars are drawn: --format sheet,csv does", err=True)
-    elif reader is None and len(explained.shape) != 4 and set(OF_PICTURES) & set(formats):
-        raise InputError("the model reads no pictures: of drawings there is only --format sheet")
+    shape = explained.shape
+    formats = _suiting(formats, how, shape, many=watch or len(items) > DRAWN, cells=named_features)
     in_blocks = bool(workers or shard or set(SHARDED) & set(formats))
     if in_blocks and (watch or colour_scale == "shared"):
         one = "--watch" if watch else "--colour-scale shared"
@@ -311,55 +289,55 @@ def explain(
             )
             crew = Crew(workers, job.threads or 1, device == "cuda", address) if workers else None
             done = explain_blocks(job, run, divided(items, shard), crew, overwrite=overwrite)
-            _conclude(run, done, how, targets, writer)
-            raise click.exceptions.Exit(1 if done.failed else 0)
-        every = chain(begun, coming)
-        failures = _explain(run, every, targets, writer, journal, batch, watch=watch)
-    if failures and not watch:
+        else:
+            every = chain(begun, coming)
+            done = explain_items(run, every, targets, writer, journal, batch, watch=watch)
+        _conclude(run, done, how, targets, writer)
+    if done.failed:
         raise click.exceptions.Exit(1)
 
 
-def _explain(
-    run: Explainer,
-    every: Iterable[Round],
-    targets: Targets,
-    writer: Writer,
-    journal: Journal,
-    batch: int,
+def _suiting(
+    formats: tuple[str, ...] | None,
+    how: How,
+    shape: Sequence[object],
     *,
-    watch: bool,
-) -> list[Failure]:
-    """Explain round after round; then write what belongs to the set as a whole."""
-    from onnxlrp.running.results import archived, write_hdf5
+    many: bool,
+    cells: object,
+) -> tuple[str, ...]:
+    """Return the formats asked for, or those that suit what is explained.
 
-    failures: list[Failure] = []
-    items: Sequence[Source] = ()
-    how: How = None
-    before, seconds = len(journal.records), 0.0
-    try:
-        for one in every:
-            start = time.perf_counter()
-            failures = [*one.failures, *(old for old in failures if not one.void(old))]
-            items, how = one.items or items, one.how or how
-            try:
-                _round(run, one, targets, writer, journal, batch, failures, watch=watch)
-            finally:
-                seconds += time.perf_counter() - start
-    except KeyboardInterrupt:
-        if not watch:
-            raise
-        # It may have come while tables were written.
-        _tabulate(journal, writer, failures)
-    count = len(journal.records) - before + len(failures)
-    start = time.perf_counter()
-    rows = [row for entry in _entries(journal).values() for row in entry.rows]
-    if writer.shared:
-        _draw_all(run, items, how, rows, writer)
-    if "hdf5" in writer.formats and rows:
-        write_hdf5(writer.folder / "attribution.h5", rows, archived(rows, writer))
-    seconds += time.perf_counter() - start
-    _conclude(run, Done(rows, failures, count, seconds, bool(failures)), how, targets, writer)
-    return failures
+    Parameters
+    ----------
+    how, shape : how items are read, and of what shape they then are
+    many : whether there are more than anybody looks at
+    cells : what a line of a table has a column for, if maps are written as such
+
+    Raises
+    ------
+    InputError
+        One does not suit it.
+
+    """
+    from onnxlrp.inputs.columns import Columns
+    from onnxlrp.inputs.text import Reader
+    from onnxlrp.running.results import OF_PICTURES, OF_TEXTS
+
+    texts = isinstance(how, Reader)
+    wrong = set(formats or ()) & set(OF_PICTURES if texts else OF_TEXTS)
+    wrong -= {"csv"} if cells else set()
+    if wrong:
+        kind = "pictures, not of texts" if texts else "texts"
+        raise InputError(f"--format {min(wrong)} is one of {kind}")
+    if formats is None and isinstance(how, Columns):
+        if many:
+            echo("no bars of so many rows, or of rows to come: --format sheet,csv draws", err=True)
+        return ("csv",) if many else ("sheet", "csv")
+    if formats is None:
+        return ("sheet", "html", "csv") if texts else ("sheet", "npy")
+    if not texts and len(shape) != 4 and set(OF_PICTURES) & set(formats):
+        raise InputError("the model reads no pictures: of drawings there is only --format sheet")
+    return formats
 
 
 def _conclude(run: Explainer, done: Done, how: How, targets: Targets, writer: Writer) -> None:
@@ -372,150 +350,6 @@ def _conclude(run: Explainer, done: Done, how: How, targets: Targets, writer: Wr
     doubt([row.flat for row in first.values()], predicted)
     against = bool(run.contract.reference_scores)
     mistrust([row.account for row in first.values()], against, writer.features is not None)
-
-
-def _round(
-    run: Explainer,
-    one: Round,
-    targets: Targets,
-    writer: Writer,
-    journal: Journal,
-    batch: int,
-    failures: list[Failure],
-    *,
-    watch: bool,
-) -> None:
-    """Explain what the journal does not hold yet; `failures` gets what could not be."""
-    from onnxlrp.running.results import written
-    from onnxlrp.running.stream import Failure, Result
-
-    taken = _taken(journal, one.items)
-    if taken and not watch:
-        raise InputError(taken[0].reason)
-    for failure in taken:
-        complain(failure)
-    failures += taken
-    names = {failure.item.name for failure in taken}
-    items = [item for item in one.items if item.name not in names]
-    before = _done(journal, items, writer)
-    rest = [item for item in items if item.name not in before]
-    digests = {item.name: _digest(item) for item in rest}
-    score = "score" if run.score_is_output else run.contract.output
-    verbose = not sys.stderr.isatty() or len(rest) <= FEW
-    told = time.perf_counter()
-    if before and not watch:
-        echo(f"{len(before)} of {len(items)} items were done before", err=True)
-    try:
-        with (
-            warnings.catch_warnings(record=True, action="once") as noticed,
-            progress(len(items), "items", len(before)) as advance,
-        ):
-            for result, done in written(run, rest, targets, one.how, writer, batch):
-                if isinstance(done, Failure):
-                    failures.append(done)
-                    complain(done)
-                else:
-                    digest = digests[done[0].item]
-                    entry: dict[str, Any] = {
-                        "rows": [asdict(row) for row in done],
-                        "digest": digest,
-                    }
-                    if isinstance(result, Result) and writer.features is not None:
-                        entry["lines"] = [writer.line(one) for one in result.explained]
-                    journal.append(entry)
-                    if verbose:
-                        tell(result, done, score, writer)
-                advance()
-                if watch and time.perf_counter() - told > EVERY:
-                    _tabulate(journal, writer, failures)
-                    told = time.perf_counter()
-    finally:
-        _tabulate(journal, writer, failures)
-    for notice in noticed:
-        echo(f"Warning: {notice.message}", err=True)
-
-
-def _tabulate(journal: Journal, writer: Writer, failures: Sequence[Failure]) -> None:
-    """Write the tables of all that is explained."""
-    from onnxlrp.running.results import write_features, write_tables
-
-    entries = _entries(journal).values()
-    rows = [row for entry in entries for row in entry.rows]
-    write_tables(writer.folder, rows, failures)
-    if writer.features is not None and "csv" in writer.formats:
-        lines = [line for entry in entries for line in entry.lines]
-        write_features(writer, zip(rows, lines, strict=True))
-
-
-class _Entry(NamedTuple):
-    """What the journal holds of an item: its rows, the digest of what it was read from, cells."""
-
-    rows: list[Record]
-    digest: str | None
-    lines: Sequence[str]
-
-
-def _entries(journal: Journal) -> dict[str, _Entry]:
-    """Return the journal's last entry of each item."""
-    from onnxlrp.running.results import Record
-
-    found = {}
-    for entry in journal.records:
-        rows = [Record(**row) for row in entry["rows"]]
-        found[rows[0].item] = _Entry(rows, entry.get("digest"), entry.get("lines", ()))
-    return found
-
-
-def _digest(item: Source) -> str | None:
-    """Return the digest of an item's file; None where it cannot be read, which is told later."""
-    try:
-        return item.digest
-    except (InputError, OSError):
-        return None
-
-
-def _taken(journal: Journal, items: Sequence[Source]) -> list[Failure]:
-    """Return the items whose names others have in the folder."""
-    from onnxlrp.running.stream import Failure
-
-    sources = {name: entry.rows[0].source for name, entry in _entries(journal).items()}
-    return [
-        Failure(
-            item,
-            f"the folder holds results of {sources[item.name]} under the name {item.name}, "
-            f"which {item.source} would get: give another folder",
-        )
-        for item in items
-        if sources.get(item.name, item.source) != item.source
-    ]
-
-
-def _done(journal: Journal, items: Sequence[Source], writer: Writer) -> set[str]:
-    """Return the names of the items that were explained as they are now, with all their files."""
-    entries = _entries(journal)
-    return {
-        item.name
-        for item in items
-        if item.name in entries
-        and entries[item.name].digest == _digest(item)
-        and all(writer.written(row) for row in entries[item.name].rows)
-    }
-
-
-def _draw_all(
-    run: Explainer, items: Sequence[Source], how: How, rows: Sequence[Record], writer: Writer
-) -> None:
-    """Draw every map with colours that are full where the strongest map's are."""
-    from onnxlrp.running.stream import prepare
-
-    full = max((row.full for row in rows), default=0.0)
-    found = {item.name: item for item in items}
-    with progress(len(rows), "drawings") as advance:
-        for row in rows:
-            if row.item in found:
-                sample = prepare(found[row.item], run, how)
-                writer.draw(sample, row, full)
-            advance()
 
 
 def _summarise(
