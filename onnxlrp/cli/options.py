@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
@@ -126,10 +127,21 @@ colours_option = click.option(
     help="orange-blue, red-blue, coldnhot, or one of matplotlib.",
 )
 
+def complete_composite(
+    _: click.Context, __: click.Parameter, typed: str
+) -> list[CompletionItem]:
+    """Offer the shell the composites that ship; of files it knows itself."""
+    from onnxlrp.compiler.composite import available
+
+    names = [CompletionItem(c.name) for c in available() if c.name.startswith(typed)]
+    return names or [CompletionItem(typed, type="file")]
+
+
 composite_options = _stack(
     "Which rules",
     click.option(
         "--composite",
+        shell_complete=complete_composite,
         default=DEFAULT_COMPOSITE,
         show_default=True,
         metavar="NAME|FILE",
