@@ -127,9 +127,8 @@ colours_option = click.option(
     help="orange-blue, red-blue, coldnhot, or one of matplotlib.",
 )
 
-def complete_composite(
-    _: click.Context, __: click.Parameter, typed: str
-) -> list[CompletionItem]:
+
+def complete_composite(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
     """Offer the shell the composites that ship; of files it knows itself."""
     from onnxlrp.compiler.composite import available
 
