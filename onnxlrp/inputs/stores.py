@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain, count
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
@@ -88,19 +88,18 @@ class Tar(Store):
 
     def entries(self) -> Iterator[Stored]:
         system, path = self.files
-        found = False
+        names: set[str] = set()
         try:
             with system.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 for one in tar:
                     inside = PurePosixPath(one.name)
                     if one.isfile() and inside.name.lower().endswith(self._endings):
-                        found = True
-                        name = f"{self.name}/{inside.with_suffix('')}"
+                        name = f"{self.name}/{_named(one.name, names)}"
                         source = f"{self.url}:{inside}"
                         yield Stored(self, name, source, one.offset_data, one.size)
         except tarfile.TarError as error:
             raise InputError(f"{self.url} is no tar, or a compressed one: {error}") from error
-        if not found:
+        if not names:
             raise InputError(f"{self.url} holds no {', '.join(self._endings)}")
 
     def read(self, entry: Stored) -> bytes:
@@ -161,9 +160,9 @@ class Parquet(Store):
         return Lock(), {}
 
     def entries(self) -> Iterator[Stored]:
-        count = self._starts[-1]
-        digits = len(str(count - 1))
-        for row in range(count):
+        rows = self._starts[-1]
+        digits = len(str(rows - 1))
+        for row in range(rows):
             yield Stored(self, f"{self.name}/{row:0{digits}}", f"{self.url}:{row}", row)
 
     def read(self, entry: Stored) -> bytes | NDArray[Any]:
@@ -302,6 +301,8 @@ def collect_stored(
         else:
             store = Store(url, names[place])
         entries += store.entries()
+    if not entries:
+        raise InputError(f"{', '.join(urls.values())}: there are no rows")
     return entries
 
 
@@ -346,6 +347,20 @@ def _stores_in(folder: Path, leave_out: Path | None) -> Iterator[Path]:
     for path in folder.rglob("*"):
         if path.suffix.lower() in STORES and out not in path.resolve().parents:
             yield path
+
+
+def _named(member: str, names: set[str]) -> str:
+    """Name what a tar holds, unlike `names`, to which it is added, and inside any folder.
+
+    A tar may call its files `/a` and `../a`, hold two of one name, and pictures beside each other
+    that differ in their endings.
+    """
+    parts = PurePosixPath(member.replace("\\", "/")).parts
+    whole = PurePosixPath(*(part for part in parts if part not in ("/", "//", "..")))
+    tried = chain([str(whole.with_suffix("")), str(whole)], (f"{whole}.{n}" for n in count(2)))
+    name = next(one for one in tried if one not in names)
+    names.add(name)
+    return name
 
 
 def _leaf(kind: Any) -> Any:

@@ -112,6 +112,23 @@ def test_a_webdataset(tmp_path: Path):
         collect_stored([str(tmp_path)], "jpg")
 
 
+def test_files_of_a_tar_are_told_apart_and_named_inside_the_folder_of_results(tmp_path: Path):
+    with tarfile.open(tmp_path / "a.tar", "w") as made:
+        for name in ("x.png", "x.jpg", "x.png", "x.png", "../../x.png", "/y.png", "..\\z.png"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 1
+            made.addfile(entry, io.BytesIO(b"0"))
+    names = [item.name for item in collect_stored([str(tmp_path / "a.tar")], None)]
+    assert names == ["a/x", "a/x.jpg", "a/x.png", "a/x.png.2", "a/x.png.3", "a/y", "a/z"]
+
+
+def test_parquet_without_rows_says_so(tmp_path: Path):
+    empty = arrow.table({"image": arrow.array([], arrow.binary())})
+    parquet.write_table(empty, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a.parquet: there are no rows"):
+        collect_stored([str(tmp_path / "a.parquet")], None)
+
+
 @pytest.mark.parametrize("content", [b"", b"x" * 2000])
 def test_files_that_are_no_stores(tmp_path: Path, content: bytes):
     for name in ("a.tar", "a.parquet"):
