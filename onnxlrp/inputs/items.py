@@ -130,7 +130,28 @@ def collect(
 
     """
     found = files_in(sources, {*pictured(), *ARRAYS}, "no pictures and no arrays", leave_out, only)
-    return [item for path, name in found.items() for item in _items(path, name, axes)]
+    items = [item for path, name in found.items() for item in _items(path, name, axes)]
+    check_names((item.name, item.source) for item in items)
+    return items
+
+
+def check_names(items: Iterable[tuple[str, str]]) -> None:
+    """Check that no two sources share a name, as a row of `a.npy` and a file in `a` may.
+
+    Raises
+    ------
+    InputError
+        Some do: the results of one would be written over those of the other.
+
+    """
+    sources: dict[str, str] = {}
+    for name, source in items:
+        other = sources.setdefault(name, source)
+        if other != source:
+            raise InputError(
+                f"results of {other} and of {source} would both be called {name}: rename one, or "
+                "give them apart"
+            )
 
 
 def files_in(

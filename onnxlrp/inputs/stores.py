@@ -20,7 +20,7 @@ from PIL import Image
 
 from onnxlrp.errors import InputError
 from onnxlrp.extras import needed
-from onnxlrp.inputs.items import as_picture, decoded_picture, names_of, pictured
+from onnxlrp.inputs.items import as_picture, check_names, decoded_picture, names_of, pictured
 
 STORES = (".parquet", ".tar")
 _NUMBERS = ("float", "double", "halffloat", "int", "uint")
@@ -303,6 +303,7 @@ def collect_stored(
         entries += store.entries()
     if not entries:
         raise InputError(f"{', '.join(urls.values())}: there are no rows")
+    check_names((entry.name, entry.source) for entry in entries)
     return entries
 
 

@@ -103,3 +103,11 @@ def test_only_pixels_are_opened(tmp_path):
     (tmp_path / "b.eps").rename(tmp_path / "b.png")
     with pytest.raises(InputError, match="not a picture of a known format"):
         load_picture(tmp_path / "b.png")
+
+
+def test_a_row_of_an_array_and_a_file_of_one_name_are_not_written_over_each_other(tmp_path):
+    save(tmp_path / "set/set/1.png")
+    np.save(tmp_path / "set/set.npy", np.zeros((2, 3, 4, 4), np.float32))
+    with pytest.raises(InputError, match=r"1.png and of .*set.npy:1 would both be called set/1"):
+        collect([tmp_path / "set"], 3)
+    assert len(collect([tmp_path / "set"], 3, only=[tmp_path / "set/set.npy"])) == 2

@@ -122,6 +122,14 @@ def test_files_of_a_tar_are_told_apart_and_named_inside_the_folder_of_results(tm
     assert names == ["a/x", "a/x.jpg", "a/x.png", "a/x.png.2", "a/x.png.3", "a/y", "a/z"]
 
 
+def test_a_file_of_a_tar_and_one_beside_it_are_not_written_over_each_other(tmp_path: Path):
+    tar(tmp_path / "a.tar", {"x.png": png(PIXELS[0])})
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x.png").write_bytes(png(PIXELS[1]))
+    with pytest.raises(InputError, match=r"would both be called a/x: rename one"):
+        collect_stored([str(tmp_path)], None)
+
+
 def test_parquet_without_rows_says_so(tmp_path: Path):
     empty = arrow.table({"image": arrow.array([], arrow.binary())})
     parquet.write_table(empty, tmp_path / "a.parquet")
