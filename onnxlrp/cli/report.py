@@ -114,6 +114,9 @@ def report(
     colour_map(colours)
     if not inputs and not options["text"]:
         raise click.UsageError(NOTHING)
+    if output.suffix.lower() not in (".html", ".htm"):
+        # It might be a model or a picture, and would be written over.
+        raise InputError(f"{output}: browsers take no page of that name; end it in .html")
     files = [explainer, *beside]
     with ExitStack() as opened:
         with shown():

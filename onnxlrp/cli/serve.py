@@ -180,8 +180,13 @@ class _Answers(BaseHTTPRequestHandler):
             ]
             return json.dumps(listed).encode(), False
         folder, _, name = path.rpartition("/")
-        if folder == "given" and name.isdecimal() and int(name) < len(self._files):
-            return self._files[int(name)].read_bytes(), False
+        if folder == "given":
+            found = dict(zip(map(str, range(len(self._files))), self._files, strict=True))
+            try:
+                return (found[name].read_bytes(), False) if name in found else None
+            except OSError:
+                # It was taken away meanwhile, which the page tells of.
+                return None
         if folder not in ("", "ort", "tokenizers") or name.startswith("."):
             return None
         place = resources.files("onnxlrp.web").joinpath(folder)

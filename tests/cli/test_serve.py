@@ -112,6 +112,14 @@ def test_files_that_cannot_be_served(run, model: Path, explainer: Path, tmp_path
         assert result.stderr.count("\n") == 1
 
 
+def test_a_file_that_is_gone_is_not_answered(explainer: Path, photo: Path, capfd):
+    with serving(explainer, photo) as port:
+        photo.unlink()
+        assert answer(port, "/given/1")[0] == 404
+        assert answer(port, f"/given/{'1' * 5000}")[0] == 404
+    assert capfd.readouterr().err == ""
+
+
 def test_a_port_that_is_taken(run):
     with serving() as port:
         result = run("serve", "--no-browser", "--port", port)
