@@ -131,7 +131,11 @@ def test_a_port_that_is_taken(run):
 
 @pytest.mark.skipif(os.name == "nt", reason="there Ctrl-C is no signal that a test can send")
 def test_ctrl_c_ends_it_well(explainer: Path):
-    script = "from onnxlrp.cli import main; main()"
+    # Where tests run in the background, Ctrl-C is ignored from the start.
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from onnxlrp.cli import main; main()"
+    )
     command = [sys.executable, "-c", script, "serve", "--no-browser", str(explainer)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     address = process.stdout.readline()
