@@ -124,13 +124,24 @@ def collect(
     Raises
     ------
     InputError
-        A folder holds nothing that can be explained, or an array is of an unknown kind.
+        A folder holds nothing that can be explained, an array given by its name is of an unknown
+        kind, or two items would share a name.
     OSError
         A file or folder does not exist.
 
     """
+    sources = list(sources)
     found = files_in(sources, {*pictured(), *ARRAYS}, "no pictures and no arrays", leave_out, only)
-    items = [item for path, name in found.items() for item in _items(path, name, axes)]
+    named = {*map(Path, sources)}
+    items: list[Item] = []
+    for path, name in found.items():
+        try:
+            items += _items(path, name, axes)
+        except InputError:
+            if path in named:
+                raise
+            # One in a folder costs itself, as a picture does: reading it will fail.
+            items.append(Item(name, path))
     check_names((item.name, item.source) for item in items)
     return items
 

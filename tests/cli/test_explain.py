@@ -249,6 +249,22 @@ def test_links_to_themselves_and_to_folders_above_cost_only_themselves(
     assert failed["source"] == "folder/inner/self.png"
 
 
+def test_a_broken_array_in_a_folder_costs_only_itself(run, explainer: Path, photo: Path):
+    Path("folder").mkdir()
+    shutil.copy(photo, "folder/a.png")
+    Path("folder/b.npy").write_text("no array")
+    np.savez("folder/c.npz")
+    np.save("folder/d.npy", np.zeros((0, 3, 8, 8), np.float32))
+    result = run("explain", explainer, "folder", "-o", "out")
+    assert result.exit_code == 1
+    assert len(json.loads(Path("out/results.json").read_text())) == 1
+    failed = json.loads(Path("out/failed.json").read_text())
+    assert [one["item"] for one in failed] == ["b", "c", "d"]
+    assert "is not a readable array" in failed[0]["reason"]
+    assert run("explain", explainer, "folder/b.npy", "-o", "other").exit_code == 1
+    assert not Path("other").exists()
+
+
 def test_a_name_without_room_for_an_ending_costs_only_itself(run, explainer: Path, photo: Path):
     Path("folder").mkdir()
     for name in ("a", "x" * 245, "z"):
