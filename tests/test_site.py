@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,26 +50,19 @@ def test_the_reference_tells_all_that_is_public(site):
     assert "Cut texts after so many tokens." in commands
 
 
-def test_search_finds_rules_in_pages_that_are_read_as_files(site):
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
+def test_search_finds_rules_in_pages_that_are_read_as_files(site, chromium):
     asked, said = [], []
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append((message.type, message.text)))
-        page.goto((site / "index.html").as_uri())
-        page.fill("input.md-search__input", "z-box")
-        page.wait_for_selector("a.md-search-result__link")
-        found = page.eval_on_selector_all(
-            "a.md-search-result__link", "links => links.map(link => link.href)"
-        )
-        page.set_viewport_size({"width": 420, "height": 900})
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        browser.close()
+    page = chromium().new_page(viewport={"width": 1280, "height": 900})
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append((message.type, message.text)))
+    page.goto((site / "index.html").as_uri())
+    page.fill("input.md-search__input", "z-box")
+    page.wait_for_selector("a.md-search-result__link")
+    found = page.eval_on_selector_all(
+        "a.md-search-result__link", "links => links.map(link => link.href)"
+    )
+    page.set_viewport_size({"width": 420, "height": 900})
+    wide = page.evaluate("document.documentElement.scrollWidth")
     assert any(re.search(r"/rules\.html.*#z-box$", link) for link in found), found
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
     assert [text for kind, text in said if kind == "error"] == []

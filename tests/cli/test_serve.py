@@ -157,24 +157,10 @@ def test_a_browser_that_goes_leaves_the_terminal_alone(explainer: Path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@contextmanager
-def chromium(*arguments: str):
-    """Chromium, driven by playwright."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("chromium is not installed")
-    with api.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=found, args=["--no-sandbox", *arguments])
-        yield running
-        running.close()
-
-
 @pytest.fixture(scope="module")
-def browser():
+def browser(chromium):
     """Runs WebAssembly alone."""
-    with chromium() as running:
-        yield running
+    return chromium()
 
 
 def opened(browser, port: int, query: str = ""):
@@ -477,11 +463,10 @@ def test_a_voice_detector(window, tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def webgpu():
+def webgpu(chromium):
     """The page in a browser that has WebGPU, by software."""
-    flags = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
-    with chromium(*flags) as running, serving() as port:
-        yield opened(running, port)
+    with serving() as port:
+        yield opened(chromium("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"), port)
 
 
 def split(parts: int) -> onnx.ModelProto:
