@@ -256,8 +256,8 @@ def evaluate(
     go first (a small AUC descending), and hold when the least relevant do (a large AUC ascending);
     a map that says nothing does as well as the random order. The folder gets results.csv,
     results.json, curves.png, and journal.jsonl with the numbers of each sample; a run that was
-    interrupted goes on where it stopped, and composites that are added later are judged alone,
-    beside what was found before. What each number means: docs/evaluation.md.
+    interrupted goes on where it stopped, and of composites named later, with those before, only the
+    new ones are judged. What each number means: docs/evaluation.md.
     """
     import numpy as np
 

@@ -60,7 +60,8 @@ function number(cell) {
 export function table(text) {
   const delimiter = ["\t", ";", ","].find((sign) => text.includes(sign)) ?? ",";
   const cell = new RegExp(`(?:^|${delimiter})(?:"((?:[^"]|"")*)"|([^${delimiter}]*))`, "g");
-  const lines = text.replace(/^\ufeff/, "").split(/\r?\n/).filter((line) => line.trim()).map((line) =>
+  // A quoted cell may hold line breaks.
+  const lines = (text.replace(/^\ufeff/, "").match(/(?:"[^"]*"|[^"\r\n])+/g) ?? []).filter((line) => line.trim()).map((line) =>
     Array.from(line.matchAll(cell), ([, quoted, plain]) => (quoted?.replaceAll('""', '"') ?? plain).trim()));
   const header = lines.length && !lines[0].some((one) => /\d/.test(one)) ? lines.shift() : null;
   if (!lines.length) throw new Error("it holds no rows of numbers");

@@ -432,7 +432,7 @@ def test_rows_typed_in_a_table_and_as_arrays(window, tmp_path: Path):
     assert not window.is_visible("#result")
 
     rows = [f"{far};no;{long};{wide};{old}" for long, wide, old, far in x]
-    (tmp_path / "rows.csv").write_text("\n".join(["far;sold;long;wide;old", *rows]))
+    (tmp_path / "rows.csv").write_text("\n".join(['far;"so\nld";long;wide;old', *rows]))
     for file in ("rows.csv", "rows.npy", "rows.npz"):
         np.save(tmp_path / "rows.npy", x)
         np.savez_compressed(tmp_path / "rows.npz", x=x, y=np.zeros(3))
