@@ -304,7 +304,11 @@ def convert(
         (
             *loaded.notes,
             *doubts(loaded.model.metadata_props, preprocessing),
-            *misfits((dims_of(v.shape) for v in network.inputs if v.shape), preprocessing),
+            *misfits(
+                (dims_of(v.shape) for v in network.inputs if v.shape),
+                preprocessing,
+                whole=any(v.dtype is not None and v.dtype.is_integer() for v in network.inputs),
+            ),
             *(f"{line.origin}: {why}" for line, why in unmatched(chosen, facts, assigned)),
             *_multiplied(assigned),
             *_bounded(network),

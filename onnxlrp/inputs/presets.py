@@ -68,16 +68,25 @@ _RANGES = {
 }
 
 
-def misfits(shapes: Iterable[Sequence[Dim]], chosen: Preprocessing | None) -> list[str]:
-    """Say where a preprocessing makes pictures of another shape than a model's inputs have.
+def misfits(
+    shapes: Iterable[Sequence[Dim]], chosen: Preprocessing | None, *, whole: bool = False
+) -> list[str]:
+    """Say where a preprocessing makes of pictures what a model's inputs do not take.
 
     Parameters
     ----------
     shapes : of the explained inputs; sizes that are not numbers fit any
     chosen : what is about to be stored
+    whole : whether the inputs are whole numbers
 
     """
     said = []
+    changes = chosen and (chosen.scale != 1 or any(chosen.mean) or set(chosen.std) != {1})
+    if whole and changes:
+        said.append(
+            "the model reads whole numbers, and the preprocessing makes others: drop --scale, "
+            "--mean and --std"
+        )
     for shape in shapes if chosen is not None else ():
         assert chosen is not None
         channels = 1 if chosen.channels == "grey" else 3

@@ -53,3 +53,12 @@ def test_a_model_that_says_nothing_raises_no_doubt():
 )
 def test_pictures_of_another_shape_than_the_models_are_told(chosen, shape, fits):
     assert (misfits([shape], chosen) == []) is fits
+
+
+@pytest.mark.parametrize("name", ["scale", "mean", "std"])
+def test_numbers_that_are_not_whole_are_told_where_the_model_reads_whole_ones(name):
+    chosen = Preprocessing(**{name: 0.5 if name == "scale" else (1, 2, 3)})
+    shape = (1, 3, 32, 32)
+    [told] = misfits([shape], chosen, whole=True)
+    assert told.endswith("drop --scale, --mean and --std")
+    assert misfits([shape], chosen) == misfits([shape], Preprocessing(), whole=True) == []
