@@ -25,9 +25,6 @@ SHARING = [
 ]
 """Composites that share the score itself out, whatever network they see; the zoo has all others."""
 
-ORT = tuple(map(int, ort.__version__.split(".")[:2]))
-"""Version of onnxruntime, for what older ones compute wrongly or do not run."""
-
 EXACT = 1e-5
 """Largest difference of one operator's relevance from the definition, as a part of max|R|."""
 

@@ -19,6 +19,13 @@ SCRIPT = runpy.run_path(str(DOCS / "make_operators.py"))
 KERNELS = Path(__file__).parents[2] / "shared" / "data" / "ort_kernels.tsv"
 
 
+NEWEST = (1, 23)
+"""The page tells of the operators of this onnx."""
+
+
+@pytest.mark.skipif(
+    tuple(map(int, onnx.__version__.split(".")[:2])) < NEWEST, reason="an older onnx knows fewer"
+)
 def test_the_page_says_what_is_registered():
     """If this fails, run `python docs/make_operators.py` and look at what changed."""
     assert SCRIPT["text"]() == (DOCS / "operators.md").read_text("utf-8")

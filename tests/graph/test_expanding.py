@@ -6,7 +6,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import helper
-from support import ORT, close, explain, lines, node, normal, run
+from support import close, explain, lines, node, normal, run
 
 import onnxlrp
 from onnxlrp.audit import check
@@ -14,9 +14,6 @@ from onnxlrp.errors import UnsupportedError
 from onnxlrp.graph.loading import load
 
 N, T, C, H = 2, 5, 8, 2
-FROM_1_28 = pytest.mark.skipif(
-    ORT < (1, 28), reason="before 1.28 onnxruntime itself computes it wrongly, or fails"
-)
 COMPOSITE = lines(
     "Conv,Gemm,MatMul,Add,Mul,Sub,Div,ReduceSum: epsilon", "MaxPool: winner-takes-all"
 )
@@ -197,7 +194,6 @@ def test_a_convolution_with_its_activation(operator):
     )
 
 
-@FROM_1_28
 def test_a_convolution_with_a_sum_and_bounds():
     weights = {**CONV, "low": np.float32(0), "high": np.float32(6)}
     inputs = ["x", "w", "b", "image4"]
@@ -331,10 +327,7 @@ ONNX_ATTENTION = {
 
 
 @pytest.mark.parametrize("opset", [23, 24])
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[FROM_1_28] * (name == "all")) for name in ONNX_ATTENTION],
-)
+@pytest.mark.parametrize("name", ONNX_ATTENTION)
 def test_attention_of_onnx(name, opset):
     attributes, masks, plain = ONNX_ATTENTION[name]
     weights = {**ATTENTION, "tail2": np.tile(ATTENTION["tail"], (T, 1)), "own": np.float32(0.7)}

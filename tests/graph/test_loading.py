@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support import ORT, close, explain, lines, model, node, normal, run
+from support import close, explain, lines, model, node, normal, run
 
 import onnxlrp
 from onnxlrp.errors import ModelError
@@ -19,7 +19,7 @@ BODY = [
 ]
 X = normal(2, 6, seed=4)
 NEWEST = max(version for domain, version in helper.OP_SET_ID_VERSION_MAP if domain == "ai.onnx")
-NEWEST_RUN = 26 if ORT >= (1, 28) else 25
+NEWEST_RUN = 26
 
 
 def small(opset=18):
