@@ -71,7 +71,7 @@ def server(files: tuple[Path, ...], port: int = 0) -> ThreadingHTTPServer:
     ------
     InputError
         A file is missing or nothing that the page reads, an .onnx is no explainer or keeps its
-        weights in another file, or the port is taken.
+        weights in another file, there are more than two or of two models, or the port is taken.
     OSError
         A file or the port cannot be opened.
 
@@ -79,6 +79,7 @@ def server(files: tuple[Path, ...], port: int = 0) -> ThreadingHTTPServer:
     from onnxlrp.inputs.tokens import beside
 
     served: list[Path] = []
+    models: dict[Path, str] = {}
     for file in files:
         if file.is_dir():
             raise InputError(f"{file} is a folder: give explainers, and what they are to explain")
@@ -93,10 +94,13 @@ def server(files: tuple[Path, ...], port: int = 0) -> ThreadingHTTPServer:
             )
         served.append(file)
         if ending == ".onnx":
-            _check(file)
+            models[file] = _model(file)
             tokenizer = beside(file)
             if tokenizer is not None and tokenizer not in served:
                 served.append(tokenizer)
+    if len(models) > 2 or len(set(models.values())) > 1:
+        named = ", ".join(map(str, models))
+        raise InputError(f"the page compares two explainers of one model, not {named}")
     try:
         return _Server((HERE, port), partial(_Answers, tuple(served)))
     except OSError as error:
@@ -105,8 +109,8 @@ def server(files: tuple[Path, ...], port: int = 0) -> ThreadingHTTPServer:
         raise InputError(f"port {port} is taken: give another, or none for one free") from error
 
 
-def _check(file: Path) -> None:
-    """Check that a file is an explainer whose weights are in it."""
+def _model(file: Path) -> str:
+    """Return the SHA-256 of the model of an explainer, whose weights must be in it."""
     import onnx
     from google.protobuf.message import DecodeError
     from onnx.external_data_helper import uses_external_data
@@ -117,7 +121,8 @@ def _check(file: Path) -> None:
         proto = onnx.load(file, load_external_data=False)
     except DecodeError:
         raise InputError(f"{file} is not an ONNX file, or it is cut short") from None
-    if Contract.read({entry.key: entry.value for entry in proto.metadata_props}) is None:
+    contract = Contract.read({entry.key: entry.value for entry in proto.metadata_props})
+    if contract is None:
         raise InputError(
             f"{file} is a plain model: make an explainer of it with `onnxlrp convert {file} "
             "explainer.onnx`"
@@ -127,6 +132,7 @@ def _check(file: Path) -> None:
             f"{file} keeps its weights in another file, which a page cannot read: convert without "
             "--external-data"
         )
+    return contract.model_sha256
 
 
 class _Server(ThreadingHTTPServer):

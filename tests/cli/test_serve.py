@@ -112,6 +112,15 @@ def test_files_that_cannot_be_served(run, model: Path, explainer: Path, tmp_path
         assert result.stderr.count("\n") == 1
 
 
+def test_explainers_that_the_page_does_not_compare(run, explainer: Path, classifier):
+    onnxlrp.convert(classifier(softmax=True)).save("other.onnx")
+    for files in ([explainer, "other.onnx"], [explainer] * 2 + ["other.onnx"]):
+        result = run("serve", "--no-browser", *files)
+        named = ", ".join(map(str, dict.fromkeys(files)))
+        said = f"Error: the page compares two explainers of one model, not {named}\n"
+        assert (result.exit_code, result.stderr) == (1, said)
+
+
 def test_a_file_that_is_gone_is_not_answered(explainer: Path, photo: Path, capfd):
     with serving(explainer, photo) as port:
         photo.unlink()
