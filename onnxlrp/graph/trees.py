@@ -269,11 +269,25 @@ def _taken(branch: _Branch, kind: type[np.floating[Any]]) -> list[Interval]:
     (point,) = points
     return {
         "BRANCH_LEQ": [(least, point)],
-        "BRANCH_LT": [(least, np.nextafter(point, least))],
+        "BRANCH_LT": [(least, _next(point, least))],
         "BRANCH_GTE": [(point, most)],
-        "BRANCH_GT": [(np.nextafter(point, most), most)],
+        "BRANCH_GT": [(_next(point, most), most)],
         "BRANCH_NEQ": _rest([(point, point)], kind),
     }[branch.mode]
+
+
+def _next(point: np.floating[Any], end: np.floating[Any]) -> np.floating[Any]:
+    """Return the number next to one on the way to an end, denormals left out.
+
+    Where processors are told to take those for 0, a way that begins next to 0 would begin at 0.
+    """
+    least = np.finfo(point.dtype).smallest_normal
+    found: np.floating[Any] = np.nextafter(point, end)
+    if point == 0:
+        found = np.copysign(least, end)
+    elif abs(point) == least and (point > 0) == (end < 0):
+        found = point.dtype.type(0)
+    return found
 
 
 def _rest(intervals: Sequence[Interval], kind: type[np.floating[Any]]) -> list[Interval]:
@@ -282,10 +296,10 @@ def _rest(intervals: Sequence[Interval], kind: type[np.floating[Any]]) -> list[I
     low = kind(-np.inf)
     for first, last in intervals:
         if first > low:
-            result.append((low, np.nextafter(first, kind(-np.inf))))
+            result.append((low, _next(first, kind(-np.inf))))
         if last == np.inf:
             return result
-        low = np.nextafter(last, kind(np.inf))
+        low = _next(last, kind(np.inf))
     return [*result, (low, kind(np.inf))]
 
 

@@ -270,7 +270,7 @@ def test_numbers_that_are_none(network, explainer, number, word):
 def test_denormals_are_told_and_no_fault(network, explainer, tmp_path):
     """In a process of its own: the first session of one decides whether it knows denormals."""
     onnx.save(network, tmp_path / "model.onnx")
-    faint = multiplied(explainer, f"{RELEVANCE}logits", 1e-38)
+    faint = multiplied(explainer, f"{RELEVANCE}logits", 1.2e-38)
     onnx.save(faint, tmp_path / "explainer.onnx")
     code = "from onnxlrp.cli import main; main()"
     command = [sys.executable, "-c", code, "check", "model.onnx", "explainer.onnx", "--json"]

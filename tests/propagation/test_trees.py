@@ -289,10 +289,28 @@ def test_the_newer_operators_probabilities_are_explained_from_its_scores(transfo
 
 
 def test_a_split_asked_twice_leaves_the_numbers_between():
-    """x0 > 0 and x0 < 2, both ends open: the nearest float32 inside."""
+    """x0 > 0 and x0 < 2, both ends open: the nearest normal float32 inside."""
     leaves = leaves_of(TREES[0], attributes(covers=True), np.float32)
     row = leaves.value[:, 0].tolist().index(-2.0)
-    assert leaves.low[0, row, 0] == np.nextafter(np.float32(0), np.float32(1))
+    assert leaves.low[0, row, 0] == np.finfo(np.float32).smallest_normal
     assert leaves.high[0, row, 0] == np.nextafter(np.float32(2), np.float32(0))
     # 60 of 100 samples, then 5 of 60.
     assert leaves.part[row, 0] == pytest.approx(0.05)
+
+
+def test_no_bound_is_denormal():
+    """Where denormals count as 0, 0 would else go both ways of a node that parts at 0."""
+    written = onnxlrp.convert(
+        table("TreeEnsembleRegressor", 3, **attributes(covers=True)), SAABAS
+    ).to_proto()
+    arrays = [numpy_helper.to_array(one) for one in written.graph.initializer]
+    arrays += [
+        numpy_helper.to_array(attribute.t)
+        for one in written.graph.node
+        for attribute in one.attribute
+        if attribute.HasField("t")
+    ]
+    numbers = np.concatenate([one.ravel() for one in arrays if one.dtype == np.float32])
+    least = np.finfo(np.float32).smallest_normal
+    assert np.count_nonzero(np.abs(numbers) == least) > 0
+    assert not np.any((numbers != 0) & (np.abs(numbers) < least))
