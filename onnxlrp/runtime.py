@@ -17,7 +17,7 @@ from typing import Any
 from onnxlrp.errors import DeviceError, ModelError
 
 _PACKAGES = ("onnxruntime-gpu", "onnxruntime")
-OLDEST = "1.28.0"
+OLDEST = "1.29.0"
 _INSTALL = (
     "pip install onnxruntime-gpu (Linux and Windows on x86-64) or pip install onnxruntime "
     "(everywhere else); not both, for they overwrite each other's files"
@@ -113,7 +113,7 @@ def _onnxruntime() -> Any:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version such as 1.28.0, without what a nightly build adds."""
+    """Return the numbers of a version such as 1.29.0, without what a nightly build adds."""
     return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
 
 

@@ -40,7 +40,7 @@ def test_an_onnxruntime_too_old_is_told_with_the_cure(monkeypatch):
         runtime._warn_of_old.__wrapped__("1.9.0")
 
 
-@pytest.mark.parametrize("version", [runtime.OLDEST, "1.100.0", "1.29.0.dev20260101", "2.0"])
+@pytest.mark.parametrize("version", [runtime.OLDEST, "1.100.0", "1.30.0.dev20260101", "2.0"])
 def test_an_onnxruntime_new_enough_is_well(recwarn, version):
     runtime._warn_of_old.__wrapped__(version)
     assert not recwarn
