@@ -15,6 +15,7 @@ from onnxlrp.cli.options import (
     numbers,
     preprocessing_options,
     refuse_tables,
+    seed_option,
     target_number,
 )
 from onnxlrp.cli.progress import shown
@@ -51,14 +52,7 @@ SAME = 1e-3
 @click.option(
     "--random", type=click.IntRange(min=1), metavar="N", help="Or on so many random inputs."
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Of all that is drawn by chance.",
-)
+@seed_option
 @click.option(
     "--composite",
     default=DEFAULT_COMPOSITE,

@@ -13,10 +13,11 @@ from onnxlrp.cli.crew import Crew
 from onnxlrp.cli.doubts import doubt
 from onnxlrp.cli.judging import Asked
 from onnxlrp.cli.options import (
-    MOST_THREADS,
     Sectioned,
     amount,
     preprocessing_options,
+    seed_option,
+    threads_option,
     worker_options,
 )
 from onnxlrp.cli.progress import progress, shown
@@ -202,14 +203,7 @@ FEW = 20
     metavar="N",
     help="Also shuffle the model's weights layer by layer, and correlate the maps of N samples.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Of all that is drawn by chance.",
-)
+@seed_option
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
@@ -218,12 +212,7 @@ FEW = 20
     show_default=True,
     help="Samples to a run of the model.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(1, MOST_THREADS),
-    metavar="N",
-    help="Threads for one operator on the CPU.",
-)
+@threads_option
 @worker_options
 @click.option("--overwrite", is_flag=True, help="Start anew where FOLDER holds results.")
 @preprocessing_options

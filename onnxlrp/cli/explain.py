@@ -16,12 +16,13 @@ from onnxlrp.cli.alone import explain_items
 from onnxlrp.cli.crew import Crew, Done, explain_blocks
 from onnxlrp.cli.doubts import doubt, mistrust
 from onnxlrp.cli.options import (
-    MOST_THREADS,
     Sectioned,
+    batch_option,
     colours_option,
     labels_option,
     preprocessing_options,
     source_options,
+    threads_option,
     worker_options,
 )
 from onnxlrp.cli.progress import shown
@@ -104,14 +105,7 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     show_default=True,
     help="One scale of colours for each map, or one for the whole set.",
 )
-@click.option(
-    "--batch",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=4,
-    show_default=True,
-    help="Samples to a run.",
-)
+@batch_option
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
@@ -119,12 +113,7 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     show_default=True,
     help="Where it runs.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(1, MOST_THREADS),
-    metavar="N",
-    help="Threads for one operator on the CPU.",
-)
+@threads_option
 @click.option(
     "--shard",
     type=click.IntRange(min=1),

@@ -111,6 +111,28 @@ class Sectioned(click.Command):
                 formatter.write_dl(records)
 
 
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Of all that is drawn by chance.",
+)
+batch_option = click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=4,
+    show_default=True,
+    help="Samples to a run.",
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, MOST_THREADS),
+    metavar="N",
+    help="Threads for one operator on the CPU.",
+)
 labels_option = click.option(
     "--labels",
     type=click.Path(path_type=Path),

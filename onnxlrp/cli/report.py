@@ -13,6 +13,7 @@ import click
 
 from onnxlrp.cli.options import (
     Sectioned,
+    batch_option,
     colours_option,
     labels_option,
     preprocessing_options,
@@ -72,14 +73,7 @@ if TYPE_CHECKING:
 )
 @click.option("--title", help="The page's heading.")
 @colours_option
-@click.option(
-    "--batch",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=4,
-    show_default=True,
-    help="Samples to a run.",
-)
+@batch_option
 @preprocessing_options
 def report(
     explainer: Path,

@@ -24,7 +24,6 @@ from onnxlrp.inputs.items import as_picture, check_names, decoded_picture, names
 
 STORES = (".parquet", ".tar")
 _NUMBERS = ("float", "double", "halffloat", "int", "uint")
-_NUMBERS = ("float", "double", "halffloat", "int", "uint")
 _GROUPS = 2
 """So many groups of a Parquet file's rows are held in memory: threads that read are in two."""
 
