@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TypeVar
 
 Listener = Callable[[str, int, int], None]
@@ -12,24 +13,32 @@ Listener = Callable[[str, int, int], None]
 
 Thing = TypeVar("Thing")
 
-_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+@dataclass
+class _Hearing:
+    listener: Listener
+    counting: bool = False
+
+
+# What a forgotten `counted` ends in its own time must not reach whoever listens by then.
+_hearing: ContextVar[_Hearing | None] = ContextVar("hearing", default=None)
 
 
 @contextmanager
 def heard(listener: Listener) -> Iterator[None]:
     """Let `listener` hear what the block tells, in this thread."""
-    before = _listener.set(listener)
+    before = _hearing.set(_Hearing(listener))
     try:
         yield
     finally:
-        _listener.reset(before)
+        _hearing.reset(before)
 
 
 def tell(words: str, done: int = 0, total: int = 0) -> None:
     """Say what begins, such as `reading the model`, or how far it is."""
-    listener = _listener.get()
-    if listener is not None:
-        listener(words, done, total)
+    hearing = _hearing.get()
+    if hearing is not None and not hearing.counting:
+        hearing.listener(words, done, total)
 
 
 def counted(
@@ -47,15 +56,15 @@ def counted(
     """
     if total is None:
         total = len(things) if isinstance(things, Sized) else 0
-    listener = _listener.get()
-    if listener is None:
+    hearing = _hearing.get()
+    if hearing is None or hearing.counting:
         yield from things
         return
-    listener(noun, before, total)
-    _listener.set(None)
+    hearing.listener(noun, before, total)
+    hearing.counting = True
     try:
         for number, thing in enumerate(things, before + 1):
             yield thing
-            listener(noun, number, total)
+            hearing.listener(noun, number, total)
     finally:
-        _listener.set(listener)
+        hearing.counting = False

@@ -33,3 +33,13 @@ def test_of_what_cannot_be_counted_only_how_many_are_done():
     with heard(lambda *said: told.append(said)):
         list(counted(iter("ab"), "letters"))
     assert told[-1] == ("letters", 2, 0)
+
+
+def test_counting_that_was_forgotten_tells_nobody_after_its_listener_left():
+    told = []
+    with heard(lambda *said: told.append(said)):
+        left = counted("abc", "letters")
+        next(left)
+    left.close()
+    tell("reading")
+    assert told == [("letters", 0, 3)]
