@@ -28,8 +28,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Have links to README.md lead to the site's start, and those to notebooks to their pages."""
-    return markdown.replace("](../../README.md", "](../index.md").replace(".ipynb)", ".md)")
+    """Have links to notebooks lead to their pages."""
+    return markdown.replace(".ipynb)", ".md)")
 
 
 def _start() -> str:

@@ -288,11 +288,12 @@ def _photograph(
 
     from onnxlrp.drawing.heatmap import enlarged
     from onnxlrp.drawing.panels import seen
+    from onnxlrp.inputs.items import as_picture
 
     if item is None or preprocessing is None:
         return None
     try:
-        picture = item.picture()
+        picture = as_picture(item.read())
         known = preprocessing.pixels(picture).shape[:2] == size
     # Arrays of what the model reads are no pictures.
     except InputError:

@@ -203,7 +203,9 @@ def _normalise(model: ir.Model) -> None:
     hold_derived(model.graph)
     model.graph.opset_imports.setdefault("", MINIMUM_OPSET)
     opsets = [onnx.helper.make_opsetid("", model.graph.opset_imports[""])]
-    model.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(opsets))
+    # Some onnx know the operators of an opset that they do not list yet.
+    least = onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True)
+    model.ir_version = max(model.ir_version, least)
 
 
 def _infer_shapes(model: ir.Model) -> None:

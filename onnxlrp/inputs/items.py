@@ -89,18 +89,6 @@ class Item:
         array = load_array(self.path)
         return array if self.row is None else array[self.row]
 
-    def picture(self) -> Image.Image:
-        """Read a picture, also one that an array holds the pixels of.
-
-        Raises
-        ------
-        InputError, OSError
-            As for `read`, and `as_picture`.
-
-        """
-        read = self.read()
-        return read if isinstance(read, Image.Image) else as_picture(read)
-
 
 def collect(
     sources: Iterable[str | PathLike[str]],
@@ -333,8 +321,8 @@ def are_pictures(array: NDArray[Any]) -> bool:
     return array.dtype == np.uint8
 
 
-def as_picture(pixels: NDArray[Any]) -> Image.Image:
-    """Turn pixels, uint8 [H, W, C] or [H, W], into a picture.
+def as_picture(read: Image.Image | NDArray[Any]) -> Image.Image:
+    """Turn pixels, uint8 [H, W, C] or [H, W], into a picture, which a picture is already.
 
     Raises
     ------
@@ -342,13 +330,15 @@ def as_picture(pixels: NDArray[Any]) -> Image.Image:
         They are of another type or shape.
 
     """
+    if isinstance(read, Image.Image):
+        return read
     try:
-        if not are_pictures(pixels):
+        if not are_pictures(read):
             raise TypeError
-        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        return Image.fromarray(read[..., 0] if read.shape[-1] == 1 else read)
     except (TypeError, ValueError):
         raise InputError(
-            f"{pixels.dtype} {list(pixels.shape)} is no picture: those are uint8 [H, W, C]"
+            f"{read.dtype} {list(read.shape)} is no picture: those are uint8 [H, W, C]"
         ) from None
 
 

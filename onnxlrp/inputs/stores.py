@@ -20,7 +20,7 @@ from PIL import Image
 
 from onnxlrp.errors import InputError
 from onnxlrp.extras import needed
-from onnxlrp.inputs.items import as_picture, check_names, decoded_picture, names_of, pictured
+from onnxlrp.inputs.items import check_names, decoded_picture, names_of, pictured
 
 STORES = (".parquet", ".tar")
 _NUMBERS = ("float", "double", "halffloat", "int", "uint")
@@ -236,18 +236,6 @@ class Stored:
         except (ValueError, EOFError) as error:
             raise InputError(f"{self.source} is not a readable array: {error}") from error
         return array
-
-    def picture(self) -> Image.Image:
-        """Read a picture, also one that an array holds the pixels of.
-
-        Raises
-        ------
-        InputError, OSError
-            As for `read`, and `as_picture`.
-
-        """
-        read = self.read()
-        return read if isinstance(read, Image.Image) else as_picture(read)
 
 
 def are_stored(sources: Iterable[str], leave_out: Path | None = None) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from onnxlrp.errors import InputError
+from onnxlrp.inputs.items import as_picture
 from onnxlrp.inputs.stores import are_stored, collect_stored
 
 arrow = pytest.importorskip("pyarrow", reason="the extra [data] is not installed")
@@ -84,7 +85,7 @@ def test_a_column_is_named_where_there_are_several(tmp_path: Path):
     with pytest.raises(InputError, match=r"column n of .* holds neither pictures nor arrays"):
         collect_stored([str(path)], "n")
     items = collect_stored([str(path)], "b")
-    np.testing.assert_array_equal(np.asarray(items[5].picture()), PIXELS[5])
+    np.testing.assert_array_equal(np.asarray(as_picture(items[5].read())), PIXELS[5])
     with pytest.raises(InputError, match=r"set.parquet:6 is empty"):
         items[6].read()
 
