@@ -5,7 +5,7 @@ const KINDS = {
   u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, u8: BigUint64Array, b1: Uint8Array,
 };
 
-/** Read what numpy.save wrote, bytes of a file: { data, shape }. */
+/** Read what numpy.save wrote, bytes of a file: { data, shape, type }. */
 export function npy(bytes) {
   if (String.fromCharCode(...bytes.subarray(1, 6)) !== "NUMPY") throw new Error("it is no .npy that this page reads");
   const view = new DataView(bytes.buffer, bytes.byteOffset), long = bytes[6] > 1;
@@ -18,7 +18,7 @@ export function npy(bytes) {
   const shape = (/'shape':\s*\(([^)]*)\)/.exec(header)?.[1] ?? "").split(",").filter((size) => size.trim()).map(Number);
   const count = shape.reduce((a, b) => a * b, 1), content = bytes.slice(start, start + count * Numbers.BYTES_PER_ELEMENT);
   if (content.length < count * Numbers.BYTES_PER_ELEMENT) throw new Error("it is cut short");
-  return { data: new Numbers(content.buffer), shape };
+  return { data: new Numbers(content.buffer), shape, type: written.slice(1) };
 }
 
 /** Read what numpy.savez or savez_compressed wrote: arrays by name. */

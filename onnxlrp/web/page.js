@@ -1,7 +1,7 @@
 import { columns, npy, npz, table } from "./arrays.js";
 import { gradient } from "./colours.js";
 import { drawn, made, number } from "./drawing.js";
-import { decoded, prepared } from "./picture.js";
+import { decoded, opaque, prepared } from "./picture.js";
 import { Reader, beside } from "./text.js";
 
 const at = (id) => document.getElementById(id);
@@ -89,9 +89,29 @@ async function item(found) {
   await explain();
 }
 
+const ANSWERS = /^(y|labels?|target)$/;
 const fits = (shape, wanted) => shape.length === wanted.length &&
   shape.every((size, axis) => typeof wanted[axis] !== "number" || wanted[axis] <= 0 || wanted[axis] === size);
 const written = (shape) => `[${shape.map((size) => (typeof size === "number" && size > 0 ? size : "?")).join(", ")}]`;
+
+/** Which of so many samples is asked for. */
+function chosen(count) {
+  const row = Math.min(count, Math.max(1, Number(at("sample").value) || 1)) - 1;
+  at("sampling").hidden = count === 1;
+  Object.assign(at("sample"), { max: count, value: row + 1 });
+  return row;
+}
+
+/** Pixels in an array, [H, W], [H, W, C] or [N, H, W, C]; null where it is to be read by the model as it is. */
+function pictured(one, { name, arrays }) {
+  const [array, ...others] = Object.entries(arrays).filter(([key]) => !ANSWERS.test(key)).map(([, array]) => array);
+  const [input] = one.inputs.filter((input) => input.name in one.contract.relevance);
+  if (one.kind !== "picture" || input.type === "uint8" || others.length || array?.type !== "u1") return null;
+  const { data, shape } = array, [height, width, channels = 1] = shape.slice(shape.length > 3 ? 1 : 0);
+  if (shape.length < 2 || shape.length > 4 || channels > 4 || !data.length) throw new Error(`${name}: uint8 [${shape.join(", ")}] is no picture: those are uint8 [H, W, C]`);
+  const size = height * width * channels, row = chosen(data.length / size);
+  return opaque({ data: data.subarray(row * size, (row + 1) * size), width, height, channels });
+}
 
 /** Arrays as the inputs of an explainer: sample by sample where all have as many. */
 function arrays(one, from) {
@@ -109,13 +129,12 @@ function arrays(one, from) {
     if (!fits(array.shape, [-1, ...shape.slice(1)])) throw new Error(`${from.name} is ${written(array.shape)}, and '${name}' of ${one.name} reads ${written(shape)}`);
     found[name] = array;
   }
-  const unknown = Object.keys(given).find((name) => !found[name] && !/^(y|labels?|target)$/.test(name));
+  const unknown = Object.keys(given).find((name) => !found[name] && !ANSWERS.test(name));
   if (unknown) throw new Error(`${from.name}: the model has no input '${unknown}', only ${inputs.map(({ name }) => name).join(", ")}`);
   const counts = new Set(Object.values(found).map(({ shape }) => shape[0]));
   const count = counts.size === 1 ? [...counts][0] : 1;
-  const row = Math.min(count, Math.max(1, Number(at("sample").value) || 1)) - 1;
-  at("sampling").hidden = count === 1;
-  Object.assign(at("sample"), { max: count, value: row + 1 });
+  if (Object.values(found).some(({ data }) => !data.length)) throw new Error(`${from.name} holds no numbers`);
+  const row = chosen(count);
   if (count > 1) {
     for (const [name, { data, shape }] of Object.entries(found)) {
       const size = data.length / count;
@@ -135,20 +154,21 @@ function arrays(one, from) {
 function feeds(one) {
   const { contract, inputs, kind } = one, { item: given } = state;
   at("sampling").hidden = true;
-  if (given.arrays) return { given: arrays(one, given) };
+  const pixels = given.pixels ?? (given.arrays && pictured(one, given));
+  if (given.arrays && !pixels) return { given: arrays(one, given) };
   const [{ name, shape }] = inputs.filter((input) => input.name in contract.relevance);
   if (given.table) {
     if (kind !== "row") throw new Error(`${one.name} reads no rows of a table, but ${READS[kind]}`);
     const read = { [name]: columns(given.table, contract.features[name], shape[1]) };
     return { given: arrays(one, { name: given.name, arrays: read }) };
   }
-  if (given.pixels) {
+  if (pixels) {
     if (kind !== "picture") {
       throw new Error(shape.length === 4
         ? `${one.name} does not say how its pictures are made: convert with --preprocess, as in --preprocess imagenet, or drop arrays`
         : `${given.name} is a picture, and ${one.name} reads ${READS[kind]}`);
     }
-    const { values, shape: own, seen } = prepared(given.pixels, contract.preprocessing);
+    const { values, shape: own, seen } = prepared(pixels, contract.preprocessing);
     if (!fits([1, ...own], [-1, ...shape.slice(1)])) throw new Error(`the picture is made ${written(own)}, and ${one.name} reads ${written(shape.slice(1))}: it stores another preprocessing than its model's`);
     return { given: { [name]: { data: values, shape: [1, ...own] } }, seen, last: contract.preprocessing.layout === "NHWC" };
   }

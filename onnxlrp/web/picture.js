@@ -56,6 +56,19 @@ export function resized(source, width, height) {
   return steps.reduce((from, step) => step(from), source);
 }
 
+/** Pixels of 1 to 4 channels, the second or fourth their opacity, on white: RGB bytes. */
+export function opaque({ data, width, height, channels }) {
+  const rgb = new Uint8Array(width * height * 3), last = channels - 1;
+  for (let pixel = 0; pixel < width * height; pixel++) {
+    const alpha = channels % 2 ? 255 : data[channels * pixel + last];
+    for (let c = 0; c < 3; c++) {
+      const value = data[channels * pixel + (channels > 2 ? c : 0)];
+      rgb[3 * pixel + c] = alpha === 255 ? value : Math.round((value * alpha + 255 * (255 - alpha)) / 255);
+    }
+  }
+  return { data: rgb, width, height, channels: 3 };
+}
+
 /** Decode a file: upright, on white, RGB bytes. */
 export async function decoded(file) {
   // A canvas would cut 16 bits to 8, and onnxlrp refuses them.
@@ -67,16 +80,8 @@ export async function decoded(file) {
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const pen = canvas.getContext("2d", { willReadFrequently: true });
   pen.drawImage(bitmap, 0, 0);
-  const { data } = pen.getImageData(0, 0, bitmap.width, bitmap.height);
-  const rgb = new Uint8Array(bitmap.width * bitmap.height * 3);
-  for (let pixel = 0; pixel < bitmap.width * bitmap.height; pixel++) {
-    const alpha = data[4 * pixel + 3];
-    for (let c = 0; c < 3; c++) {
-      const value = data[4 * pixel + c];
-      rgb[3 * pixel + c] = alpha === 255 ? value : Math.round((value * alpha + 255 * (255 - alpha)) / 255);
-    }
-  }
-  return { data: rgb, width: bitmap.width, height: bitmap.height, channels: 3 };
+  const { data, width, height } = pen.getImageData(0, 0, bitmap.width, bitmap.height);
+  return opaque({ data, width, height, channels: 4 });
 }
 
 /** Grey as Pillow has it: ITU-R 601-2 luma, in fixed point. */

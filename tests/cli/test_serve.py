@@ -29,6 +29,7 @@ from support import node, normal
 import onnxlrp
 from onnxlrp.audit import limits
 from onnxlrp.cli.serve import server
+from onnxlrp.inputs.items import as_picture
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.presets import PRESETS
 
@@ -390,6 +391,56 @@ def test_every_network_of_pictures(window, name: str, tmp_path: Path):
         expected = alone(how(picture)[None])
     close(*relevance.values(), expected.relevance)
     np.testing.assert_allclose(scores, expected.scores[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_pixels_of_an_array_are_pictures(window, model: Path, tmp_path: Path):
+    path = tmp_path / "explainer.onnx"
+    how = Preprocessing(resize=(8, 8), scale=1 / 255)
+    onnxlrp.convert(model, preprocessing=how).save(path)
+    put(window, "first", path)
+    random = np.random.default_rng(6)
+    with onnxlrp.Explainer(path) as alone:
+        for shape in ((3, 21, 17, 3), (12, 10, 4), (12, 10), (12, 10, 1)):
+            pixels, file = random.integers(0, 256, shape, np.uint8), tmp_path / f"{shape}.npz"
+            np.savez(file, images=pixels, y=np.zeros(len(pixels)))
+            put(window, "item", file)
+            if len(shape) == 4:
+                window.fill("#sample", "2")
+                window.dispatch_event("#sample", "change")
+                window.evaluate("onnxlrp.settled()")
+                pixels = pixels[1]
+            assert message(window) == ""
+            expected = alone(how(as_picture(pixels))[None])
+            close(shown(window)[0][0]["image"], expected.relevance)
+    for array, said in (
+        (np.zeros((4, 4, 5), np.uint8), "5.npy: uint8 [4, 4, 5] is no picture: those are uint8"),
+        (np.zeros((0, 4, 4, 3), np.uint8), "0.npy: uint8 [0, 4, 4, 3] is no picture"),
+        (np.zeros((0, 3, 8, 8), np.float32), "none.npy holds no numbers"),
+    ):
+        file = tmp_path / re.match(r"\w+\.npy", said)[0]
+        np.save(file, array)
+        put(window, "item", file)
+        assert message(window).startswith(said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_to_mend(window, model: Path, tmp_path: Path, scheme: str):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    paths = [tmp_path / "one.onnx", tmp_path / "other.onnx"]
+    for path in paths:
+        onnxlrp.convert(model, preprocessing=Preprocessing(resize=(8, 8))).save(path)
+    for place, path in zip(
+        ("first", "second", "item"), (*paths, BUNDLED / "demo.png"), strict=True
+    ):
+        put(window, place, path)
+    window.emulate_media(color_scheme=scheme)
+    assert window.locator("figure").count() == 2
+    found = axe.Axe().run(window, options={"runOnly": tags}).response
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+    assert len(found["passes"]) > 20
 
 
 @pytest.mark.slow
