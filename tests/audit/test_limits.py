@@ -62,6 +62,33 @@ def test_convolutions_of_volumes_in_groups():
     assert grouped not in found(convolved(1))
 
 
+@pytest.mark.parametrize(
+    ("channels", "maps", "kernel", "attributes", "wrong"),
+    [
+        (9, 8, 3, {}, True),
+        (6, 4, 1, {"strides": [2, 2]}, True),
+        (6, 4, 1, {"pads": [1, 1, 1, 1]}, True),
+        (6, 4, 1, {}, False),
+        (9, 8, 5, {}, False),
+        (9, 6, 3, {}, False),
+        (12, 8, 3, {}, False),
+        (3, 8, 3, {}, False),
+        (8, 8, 3, {}, False),
+    ],
+)
+def test_convolutions_of_three_channels_at_a_time(channels, maps, kernel, attributes, wrong):
+    """A kernel takes three, or four, at a time; but not where the layer is a matrix product."""
+    body = [node("Conv", ["x", "w"], "c", **attributes), node("Flatten", ["c"], "logits")]
+    weights = {"w": normal(maps, channels, kernel, kernel)}
+    proto = model(body, {"x": ["N", channels, 5, 5]}, ["logits"], weights)
+    own = [
+        limit
+        for limit in limits.limits(audit.read(explained(proto)))
+        if limit.outcome == "wrong" and limit.package == "onnxruntime-web/webgpu"
+    ]
+    assert [limit.operator for limit in own if "node_c" in limit.nodes] == ["Conv"] * wrong
+
+
 def test_numbers_that_no_browser_computes_with():
     body = [node("Relu", ["x"], "a"), node("Mul", ["a", "w"], "logits")]
     proto = model(body, {"x": ["N", 3]}, ["logits"], {"w": np.ones(3)}, dtype=TensorProto.DOUBLE)
