@@ -288,6 +288,8 @@ for (const [id, place] of [["first", 0], ["second", 1], ["item"], ["labels"], ["
   at(id).addEventListener("change", ({ target }) => {
     for (const file of target.files) next(() => given(file, place));
   });
+  // Else a file that has been written anew could not be chosen again.
+  at(id).addEventListener("click", ({ target }) => { target.value = ""; });
 }
 addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("over"); });
 addEventListener("dragleave", () => document.body.classList.remove("over"));

@@ -429,6 +429,22 @@ def test_pixels_of_an_array_are_pictures(window, model: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_a_file_that_was_written_anew_is_chosen_again(window, model: Path, tmp_path: Path):
+    path, photo = tmp_path / "explainer.onnx", tmp_path / "photo.png"
+    onnxlrp.convert(model, preprocessing=Preprocessing(resize=(8, 8))).save(path)
+    put(window, "first", path)
+    found = []
+    for colour in ("teal", "orange"):
+        Image.new("RGB", (8, 8), colour).save(photo)
+        with window.expect_file_chooser() as chooser:
+            window.click("#item")
+        chooser.value.set_files(photo)
+        window.evaluate("onnxlrp.settled()")
+        found.append(shown(window)[0][1])
+    assert found[0] != found[1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_to_mend(window, model: Path, tmp_path: Path, scheme: str):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
