@@ -68,6 +68,8 @@ def write(path: Path, encode: Callable[[io.BytesIO], Any]) -> None:
 
     Raises
     ------
+    InputError
+        `path` is a pipe or a device.
     OSError
         The folder cannot be written or the disk is full; `path` is then as it was.
 
@@ -84,10 +86,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises
     ------
+    InputError
+        `path` is a pipe or a device, which a file would take the place of.
     OSError
         As for `write`.
 
     """
+    check_regular(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with naming(path):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import time
 from collections.abc import Iterable, Mapping
@@ -23,11 +24,12 @@ from onnxlrp.audit.limits import limits
 from onnxlrp.audit.recomputed import Recomputed, needed, recompute
 from onnxlrp.audit.running import Provider
 from onnxlrp.audit.written import Source, Written, parse, read
-from onnxlrp.errors import ModelError
+from onnxlrp.errors import InputError, ModelError
 from onnxlrp.graph.canonical import Operation
 from onnxlrp.graph.lifting import leave_out
 from onnxlrp.inputs.targets import TOP, Difference
 from onnxlrp.reference.network import CHOICES
+from onnxlrp.running.contract import check_content
 from onnxlrp.telling import tell
 
 Array = NDArray[Any]
@@ -72,7 +74,7 @@ def check(
         A file cannot be read, the explainer is another model's, or was written by another major
         version of onnxlrp.
     InputError
-        Inputs or target do not fit the model.
+        Inputs or target do not fit the model, or are not finite; or no layer is of `layers`.
     DeviceError
         onnxruntime is missing, or did not take the provider.
 
@@ -91,6 +93,11 @@ def check(
     target = beginning.chosen(written, target)
     feeds |= _added(written, target, feeds)
     score = written.contract.score
+    names = [one.name for one in written.facts.operations if one.operator in CHOICES]
+    if layers and not fnmatch.filter(names, layers):
+        raise InputError(
+            f"no layer is called '{layers}': `onnxlrp inspect MODEL --nodes` lists them"
+        )
     if written.contract.weights_input:
         before = running.trace(written, feeds, {score}, provider)[score]
         feeds[written.contract.weights_input] = beginning.weights(written, target, before)
@@ -237,9 +244,11 @@ def _same_model(
 def _feeds(written: Written, inputs: Any, random: int) -> dict[str, Array]:
     if inputs is None:
         return feeding.draw(written.inputs, random, written.contract.preprocessing)
-    if isinstance(inputs, str | PathLike):
-        return feeding.load(inputs, written.inputs)
-    return feeding.fitted(inputs, written.inputs)
+    taken = feeding.load if isinstance(inputs, str | PathLike) else feeding.fitted
+    feeds = taken(inputs, written.inputs)
+    for name, array in feeds.items():
+        check_content(name, array, name in written.contract.missing)
+    return feeds
 
 
 def _added(

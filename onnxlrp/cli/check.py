@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from onnxlrp.cli.options import target_number
+from onnxlrp.cli.options import Sectioned, target_number
+from onnxlrp.cli.paths import Made, Place
 from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import dump, echo
 from onnxlrp.errors import InputError
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from onnxlrp.inputs.targets import Difference
 
 
-@click.command(short_help="Audit an explainer: outputs, conservation, every layer in float64.")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("explainer", type=click.Path(path_type=Path))
+@click.command(
+    cls=Sectioned, short_help="Audit an explainer: outputs, conservation, every layer in float64."
+)
+@click.argument("model", type=Place())
+@click.argument("explainer", type=Place())
 @click.option(
     "--inputs",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="FILE",
     help="What to explain: .npy, or .npz with an array for each input.",
 )
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option(
     "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Made(".png", dir_okay=False),
     metavar="FILE.png",
     help="Draw relevance layer by layer, split by where it went.",
 )

@@ -18,6 +18,7 @@ from onnxlrp.cli.options import (
     seed_option,
     target_number,
 )
+from onnxlrp.cli.paths import Made, Place
 from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import dump, echo
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
@@ -41,8 +42,8 @@ SAME = 1e-3
 
 
 @click.command(cls=Sectioned, short_help="Ask whether explanations are the same.")
-@click.argument("first", type=click.Path(exists=True, path_type=Path))
-@click.argument("others", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("first", type=Place(exists=True))
+@click.argument("others", nargs=-1, required=True, type=Place(exists=True))
 @click.option(
     "--data",
     multiple=True,
@@ -83,12 +84,8 @@ SAME = 1e-3
     help="Exit with status 1 if max |B - A| / max |A| is larger for any item.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option(
-    "--csv", "table", type=click.Path(path_type=Path), metavar="FILE", help="A table of every item."
-)
-@click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the worst items."
-)
+@click.option("--csv", "table", type=Made(), metavar="FILE", help="A table of every item.")
+@click.option("--plot", type=Made(".png"), metavar="FILE.png", help="Draw the worst items.")
 @preprocessing_options
 def compare(
     first: Path,

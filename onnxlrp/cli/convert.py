@@ -16,6 +16,7 @@ from onnxlrp.cli.options import (
     graph_options,
     preprocessing_options,
 )
+from onnxlrp.cli.paths import Made, Place
 from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import dump, echo
 from onnxlrp.errors import InputError
@@ -23,21 +24,21 @@ from onnxlrp.files import naming, write
 
 
 @click.command(cls=Sectioned, short_help="Compile a classifier into its explainer.")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("explainer", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("model", type=Place())
+@click.argument("explainer", required=False, type=Made(dir_okay=False))
 @composite_options
 @graph_options
 @preprocessing_options
 @click.option(
     "--features",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="FILE",
     help="Names of a table's features in the order of the model, one a line, or JSON; they find "
     "its columns.",
 )
 @click.option(
     "--triton",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Place(file_okay=False),
     metavar="DIR",
     help="Instead of EXPLAINER, write DIR/MODEL_explainer/1/model.onnx and its config.pbtxt: a "
     "model repository of Triton, or KServe.",
@@ -76,7 +77,6 @@ def convert(
 
         explainer = explainer_path(triton, model)
     assert explainer is not None
-    _refuse_own_model(model, explainer)
     if triton is None and not explainer.parent.is_dir():
         raise InputError(f"{explainer.parent}: no such folder to write the explainer to")
 
@@ -133,14 +133,6 @@ def convert(
         show(audit)
     if audit is not None and not audit.passed:
         raise click.exceptions.Exit(1)
-
-
-def _refuse_own_model(model: Path, explainer: Path) -> None:
-    same = model.resolve() == explainer.resolve() or (
-        model.exists() and explainer.exists() and model.samefile(explainer)
-    )
-    if same:
-        raise InputError(f"EXPLAINER is MODEL ({model}): give the explainer a file of its own")
 
 
 def _with_tokenizer(model: Path, explainer: Path) -> Path | None:

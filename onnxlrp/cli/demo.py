@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxlrp.cli.options import Sectioned, chosen_composite, composite_options, target_number
+from onnxlrp.cli.paths import Place
 from onnxlrp.cli.terminal import echo
 from onnxlrp.files import naming, write
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     "folder",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="FOLDER",
     default=Path("onnxlrp-demo"),
     show_default=True,

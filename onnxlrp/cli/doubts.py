@@ -36,14 +36,14 @@ def doubt(flat: Sequence[bool], predicted: Sequence[int]) -> None:
         echo(f"Warning: {sign}: is this how its input is made?", err=True)
 
 
-def mistrust(accounts: Sequence[Account], against: bool, of_rows: bool = False) -> None:
+def mistrust(accounts: Sequence[Account], against: bool, reference: str) -> None:
     """Warn on stderr of maps that say little about the score.
 
     Parameters
     ----------
     accounts : of each map
     against : whether the explainer has a reference
-    of_rows : whether they are of rows of tables
+    reference : what `convert --reference` takes for such inputs, and advises
 
     """
     from onnxlrp.running.explanation import CANCELLING, strays
@@ -53,8 +53,7 @@ def mistrust(accounts: Sequence[Account], against: bool, of_rows: bool = False) 
     if lost:
         advice = "try a composite with gamma"
         if not against:
-            mean = "TABLE.csv, its mean row," if of_rows else "mean"
-            advice = f"biases hold the rest; convert --reference {mean} leaves them nothing"
+            advice = f"biases hold the rest; convert --reference {reference} leaves them nothing"
         echo(
             f"Warning: {len(lost)} of {len(accounts)} maps account for less than half or more than "
             f"twice of the score ({median(lost):.1%} in the middle): {advice}",

@@ -20,6 +20,7 @@ from onnxlrp.cli.options import (
     threads_option,
     worker_options,
 )
+from onnxlrp.cli.paths import Place
 from onnxlrp.cli.progress import progress, shown
 from onnxlrp.cli.samples import KINDS
 from onnxlrp.cli.terminal import echo
@@ -42,7 +43,7 @@ FEW = 20
 @click.command(
     cls=Sectioned, short_help="Judge composites by flipping pixels, tokens, features or moments."
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=Place())
 @click.option(
     "--data",
     "sources",
@@ -75,7 +76,7 @@ FEW = 20
     "--output",
     "folder",
     required=True,
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="FOLDER",
     help="Folder for the results; made if missing.",
 )
@@ -122,7 +123,7 @@ FEW = 20
 @click.option("--column", metavar="NAME", help="The column of a .csv or .tsv that holds texts.")
 @click.option(
     "--features",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="FILE",
     help="Names of a table's features in the order of the model; they find its columns.",
 )
@@ -135,7 +136,7 @@ FEW = 20
 )
 @click.option(
     "--tokenizer",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="FILE",
     help="A tokenizer.json that splits texts and tells which tokens are special; by default the "
     "one beside MODEL, <stem>.tokenizer.json or tokenizer.json.",
@@ -192,7 +193,7 @@ FEW = 20
 @click.option(
     "--masks",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=Place(),
     help="Where relevance should lie, in the order of the data, .npy or .npz: bool [N, H, W], of "
     "tokens, features or moments [N, T], or boxes [N, 4] of left, top, right, bottom in pixels of "
     "what the model sees.",

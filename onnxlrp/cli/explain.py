@@ -25,6 +25,7 @@ from onnxlrp.cli.options import (
     threads_option,
     worker_options,
 )
+from onnxlrp.cli.paths import Place
 from onnxlrp.cli.progress import shown
 from onnxlrp.cli.sources import NOTHING, features_of, given, targeted
 from onnxlrp.cli.terminal import echo
@@ -60,7 +61,7 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     cls=Sectioned,
     short_help="Draw why an explainer's model gives pictures, texts or rows their class.",
 )
-@click.argument("explainer", type=click.Path(path_type=Path))
+@click.argument("explainer", type=Place())
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1)
 @source_options
 @click.option(
@@ -68,7 +69,7 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     "--output",
     "folder",
     required=True,
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="FOLDER",
     help="Folder for the results; made if missing.",
 )
@@ -331,6 +332,8 @@ def _suiting(
 
 def _conclude(run: Explainer, done: Done, how: How, targets: Targets, writer: Writer) -> None:
     """Tell what was done, and what there is to doubt about it."""
+    from onnxlrp.inputs.preprocessing import Preprocessing
+
     rows = done.rows
     _summarise(rows, done.failures, done.tried, done.seconds, how)
     first = {row.item: row for row in reversed(rows)}
@@ -338,7 +341,9 @@ def _conclude(run: Explainer, done: Done, how: How, targets: Targets, writer: Wr
     predicted = [row.target for row in first.values() if isinstance(row.target, int) and chosen]
     doubt([row.flat for row in first.values()], predicted)
     against = bool(run.contract.reference_scores)
-    mistrust([row.account for row in first.values()], against, writer.features is not None)
+    reference = "mean" if isinstance(how, Preprocessing) else "zero"
+    reference = reference if writer.features is None else "TABLE.csv, its mean row,"
+    mistrust([row.account for row in first.values()], against, reference)
 
 
 def _summarise(

@@ -16,6 +16,7 @@ from onnxlrp.cli.options import (
     graph_options,
     preprocessing_options,
 )
+from onnxlrp.cli.paths import Place
 from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import clean, dump, echo, screen
 from onnxlrp.errors import UnsupportedError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Sectioned, short_help="Show what convert would do, or what an explainer stores.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=Place())
 @composite_options
 @graph_options
 @preprocessing_options

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from onnxlrp.cli.paths import Place, refuse_overwriting
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
 from onnxlrp.drawing.default_colours import DEFAULT_COLOURS
 from onnxlrp.errors import InputError
@@ -98,6 +99,11 @@ def _stack(section: str, *options: Callable[[Command], Command]) -> Callable[[Co
 class Sectioned(click.Command):
     """A command whose help has what several commands share under headings of their own."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, unless it would write over what it reads."""
+        refuse_overwriting(self.get_params(ctx), ctx.params)
+        return super().invoke(ctx)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, the command's own first."""
         sections: dict[str, list[tuple[str, str]]] = {"Options": []}
@@ -135,7 +141,7 @@ threads_option = click.option(
 )
 labels_option = click.option(
     "--labels",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="FILE",
     help="Names of the classes, one a line, or JSON.",
 )
@@ -273,7 +279,7 @@ source_options = _stack(
     ),
     click.option(
         "--tokenizer",
-        type=click.Path(path_type=Path),
+        type=Place(),
         metavar="FILE",
         help="Splits texts. By default EXPLAINER's name with .tokenizer.json, or tokenizer.json, "
         "beside it.",
@@ -283,7 +289,7 @@ source_options = _stack(
     ),
     click.option(
         "--features",
-        type=click.Path(path_type=Path),
+        type=Place(),
         metavar="FILE",
         help="Names of a table's features in the order of the model, one a line, or JSON; they "
         "find its columns. By default those that the explainer stores.",

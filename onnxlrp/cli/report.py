@@ -19,6 +19,7 @@ from onnxlrp.cli.options import (
     preprocessing_options,
     source_options,
 )
+from onnxlrp.cli.paths import Made, Place
 from onnxlrp.cli.progress import progress, shown
 from onnxlrp.cli.sources import NOTHING, features_of, given, targeted
 from onnxlrp.cli.terminal import echo
@@ -35,18 +36,18 @@ if TYPE_CHECKING:
 @click.command(
     cls=Sectioned, short_help="Write one page with the maps of many items, to look through."
 )
-@click.argument("explainer", type=click.Path(path_type=Path))
+@click.argument("explainer", type=Place())
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1)
 @click.option(
     "--beside",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="EXPLAINER",
     help="Another explainer of the same model, whose maps stand beside. Repeatable.",
 )
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="MODEL",
     help="The model itself: each explainer is audited against it, on the first item.",
 )
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Made(".html", ".htm", dir_okay=False),
     metavar="FILE.html",
     help="The page.",
 )
@@ -108,9 +109,6 @@ def report(
     colour_map(colours)
     if not inputs and not options["text"]:
         raise click.UsageError(NOTHING)
-    if output.suffix.lower() not in (".html", ".htm"):
-        # It might be a model or a picture, and would be written over.
-        raise InputError(f"{output}: browsers take no page of that name; end it in .html")
     files = [explainer, *beside]
     with ExitStack() as opened:
         with shown():

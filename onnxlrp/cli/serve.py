@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from onnxlrp.cli.paths import Place
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
 from onnxlrp.files import check_regular
@@ -36,7 +37,7 @@ _READ = {
 
 
 @click.command(short_help="Open explainers in the browser: drop a picture, see its map.")
-@click.argument("files", metavar="[EXPLAINER]...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("files", metavar="[EXPLAINER]...", nargs=-1, type=Place())
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),

@@ -15,6 +15,7 @@ from onnxlrp.cli.options import (
     preprocessing_options,
     refuse_tables,
 )
+from onnxlrp.cli.paths import Made, Place
 from onnxlrp.cli.progress import shown
 from onnxlrp.cli.terminal import echo
 from onnxlrp.compiler.default_composite import DEFAULT_COMPOSITE
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Sectioned, short_help="Draw what several composites say of the same pictures.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=Place())
 @click.argument("pictures", metavar="[PICTURE]...", nargs=-1)
 @click.option(
     "--text", "sentences", multiple=True, metavar="TEXT", help="A text to explain. Repeatable."
 )
 @click.option(
     "--tokenizer",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="FILE",
     help="Splits texts. By default MODEL's name with .tokenizer.json, or tokenizer.json, beside "
     "it.",
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Made(".png", dir_okay=False),
     metavar="FILE.png",
     help="The sheet.",
 )

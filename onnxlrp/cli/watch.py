@@ -12,7 +12,7 @@ from onnxlrp.cli.sentences import complain
 from onnxlrp.cli.sources import given
 from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
-from onnxlrp.inputs.items import Item
+from onnxlrp.inputs.items import Item, check_apart
 from onnxlrp.inputs.rows import Row, Table
 from onnxlrp.running.stream import Failure, How, Source
 from onnxlrp.running.watching import changes
@@ -57,6 +57,8 @@ def rounds(
     ------
     click.UsageError
         Something else than folders is given.
+    InputError
+        Results would go into one of them.
     OSError
         There is no such folder.
 
@@ -65,6 +67,7 @@ def rounds(
     for path in folders:
         if options["text"] or not (path.stat() and path.is_dir()):
             raise click.UsageError("--watch takes folders: leave everything else out.")
+        check_apart(path, folder)
     before: list[Table] = []
 
     def opened(files: Sequence[Path]) -> Iterator[Round]:

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from onnxlrp.compiler.loadable import prove_loadable
 from onnxlrp.errors import ModelError
+from onnxlrp.files import check_regular
 from onnxlrp.graph.tensors import SMALL, tensors_of
 from onnxlrp.telling import tell
 
@@ -35,7 +36,14 @@ def save(model: ir.Model, path: Path, external_data: bool, check: bool) -> bool:
     Returns
     -------
     whether onnxruntime has loaded it
+
+    Raises
+    ------
+    InputError
+        `path` is a pipe or a device.
+
     """
+    check_regular(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     tell("writing the explainer")

@@ -178,17 +178,22 @@ def files_in(
     Raises
     ------
     InputError
-        A folder holds no such file, and none is asked for.
+        A folder holds no such file, and none is asked for, or is that where results go; or a name
+        is empty.
     OSError
         A file or folder does not exist.
 
     """
     found: dict[Path, tuple[Path, Path]] = {}
-    for source in map(Path, sources):
+    for given in sources:
+        if given == "":
+            raise InputError("the name of an input is empty: is a variable not set?")
+        source = Path(given)
         files = [source]
         # A missing file ends the run before it starts; a link to nothing in a folder costs itself.
         source.stat()
         if source.is_dir():
+            check_apart(source, leave_out)
             files = [p for p in inside(source, leave_out) if p.suffix.lower() in endings]
             if not files and only is None:
                 raise InputError(f"{source} holds {nothing}")
@@ -202,6 +207,19 @@ def files_in(
         for resolved, (path, _) in found.items()
         if only is None or path in only
     }
+
+
+def check_apart(folder: Path, results: Path | None) -> None:
+    """Check that results do not go into the folder that is read, whose items they would be next.
+
+    Raises
+    ------
+    InputError
+        They do.
+
+    """
+    if results is not None and results.exists() and folder.samefile(results):
+        raise InputError(f"{folder} is where results go: give them another folder")
 
 
 def inside(

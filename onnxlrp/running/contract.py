@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onnxlrp.errors import InputError, ModelError
 from onnxlrp.inputs.points import Points, read_points
 from onnxlrp.inputs.preprocessing import Preprocessing
@@ -188,6 +191,24 @@ def tensor(value: Any) -> Tensor:
     # A size without a name gets one of onnxruntime's own.
     shape = (None if str(size).startswith("unk__") else size for size in value.shape)
     return Tensor(_DTYPES.get(element, element), tuple(shape))
+
+
+def check_content(name: str, array: NDArray[Any], missing: bool) -> None:
+    """Check that an input holds numbers, all finite; NaN only where values may be `missing`.
+
+    Raises
+    ------
+    InputError
+        It does not.
+
+    """
+    if array.size == 0:
+        raise InputError(f"input '{name}' is empty: {Tensor(str(array.dtype), array.shape)}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if not missing:
+            raise InputError(f"input '{name}' holds NaN or infinity")
+        if np.isinf(array).any():
+            raise InputError(f"input '{name}' holds infinity")
 
 
 def fits(shape: Sequence[int], expected: Sequence[int | str | None]) -> bool:

@@ -21,7 +21,7 @@ from onnxlrp.inputs.targets import TOP, Aim, check_weights
 from onnxlrp.inputs.text import Reader, Tokens
 from onnxlrp.inputs.tokens import beside
 from onnxlrp.running.asked import Asked, Target
-from onnxlrp.running.contract import Contract, Tensor, fits, tensor
+from onnxlrp.running.contract import Contract, Tensor, check_content, fits, tensor
 from onnxlrp.running.explanation import Explanation
 from onnxlrp.runtime import first_line, open_session
 from onnxlrp.telling import tell
@@ -197,8 +197,9 @@ class Explainer:
         if self._session is None:
             raise InputError("the explainer is closed")
         texts: tuple[Tokens, ...] = ()
-        if isinstance(images, list | tuple):
-            if not images or not all(isinstance(text, str) for text in images):
+        if isinstance(images, Sequence):
+            listed = images and not isinstance(images, str)
+            if not listed or not all(isinstance(text, str) for text in images):
                 raise InputError("give an array, or texts as a list of str")
             texts = tuple(map(self.reader, images))
             images = self.reader.feeds(texts)
@@ -388,13 +389,7 @@ class Explainer:
             if given.dtype != expected.dtype or not fits(array.shape, expected.shape):
                 hint = self._hint(array, expected)
                 raise InputError(f"input '{name}' takes {expected}, not {given}{hint}")
-            if array.size == 0:
-                raise InputError(f"input '{name}' is empty: {given}")
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                if name not in self.contract.missing:
-                    raise InputError(f"input '{name}' holds NaN or infinity")
-                if np.isinf(array).any():
-                    raise InputError(f"input '{name}' holds infinity")
+            check_content(name, array, name in self.contract.missing)
             if name in self.contract.relevance:
                 self._check_range(name, array)
         return dict(images)

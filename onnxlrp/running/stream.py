@@ -23,6 +23,7 @@ from onnxlrp.inputs.rows import Row
 from onnxlrp.inputs.stores import Stored
 from onnxlrp.inputs.targets import Aim, Targets
 from onnxlrp.inputs.text import Reader, Tokens
+from onnxlrp.running.contract import fits
 from onnxlrp.running.explainer import Explainer
 from onnxlrp.running.explanation import Explanation
 
@@ -136,6 +137,11 @@ def prepare(item: Source, explainer: Explainer, how: How) -> Sample:
         values = np.asarray(read, expected.dtype)
     else:
         values = np.asarray(read)
+    if picture is not None and not fits(values.shape, expected.shape[1:]):
+        raise InputError(
+            f"a picture is made {list(values.shape)}, the model reads {list(expected.shape[1:])}: "
+            "change --preprocess, --resize, --crop or --layout"
+        )
     explainer.check_sample(values)
     return Sample(item, values, picture)
 

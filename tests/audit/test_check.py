@@ -18,7 +18,7 @@ from audit.networks import (
 from support import model, node, normal
 
 import onnxlrp
-from onnxlrp.audit import check, findings
+from onnxlrp.audit import check, findings, inputs, read
 from onnxlrp.audit.findings import Audit
 from onnxlrp.audit.words import verdict
 from onnxlrp.errors import InputError, ModelError
@@ -362,6 +362,24 @@ def test_a_rule_that_the_reference_does_not_know(network, explainer):
     assert block.difference is None
     (warning,) = told(audit, "warning")
     assert warning.startswith("not recomputed: node_c2 (the reference does not cover mine on Conv")
+
+
+def test_layers_that_there_are_not(network, explainer):
+    with pytest.raises(InputError, match="no layer is called 'nope': `onnxlrp inspect MODEL"):
+        check(network, explainer, layers="nope")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(np.nan, "holds NaN"), (np.inf, "holds NaN or infinity"), (None, "is empty")],
+)
+def test_inputs_that_say_nothing(network, explainer, value, said):
+    written = read(explainer)
+    ((name, given),) = inputs.draw(written.inputs, 2, None).items()
+    given[1] = value or 0
+    given = given[: 0 if value is None else 2]
+    with pytest.raises(InputError, match=f"input '{name}' {said}"):
+        check(network, explainer, given)
 
 
 def test_only_the_layers_asked_for(network, explainer):

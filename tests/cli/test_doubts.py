@@ -23,8 +23,12 @@ def test_what_raises_a_doubt(flat, predicted, warning, capsys):
 
 
 @pytest.mark.parametrize(
-    ("of_rows", "named"), [(False, "mean"), (True, "TABLE.csv, its mean row,")]
+    ("against", "advice"),
+    [
+        (False, "biases hold the rest; convert --reference zero leaves them nothing"),
+        (True, "try a composite with gamma"),
+    ],
 )
-def test_a_reference_that_suits_is_advised(of_rows, named, capsys):
-    mistrust([Account(4.0, 1.0, 0.25, 1.0)], against=False, of_rows=of_rows)
-    assert f"convert --reference {named} leaves them nothing" in capsys.readouterr().err
+def test_what_is_advised_where_biases_hold_the_score(against, advice, capsys):
+    mistrust([Account(4.0, 1.0, 0.25, 1.0)], against, "zero")
+    assert f"(25.0% in the middle): {advice}\n" in capsys.readouterr().err

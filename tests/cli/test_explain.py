@@ -125,7 +125,7 @@ def test_a_plain_model_is_refused(run, model: Path, photo: Path):
 
 def test_a_picture_of_a_wrong_shape(run, explainer: Path, photo: Path):
     line = refused(run("explain", explainer, photo, "-o", "out", "--resize", "9x9"))
-    assert "photo.png: input 'image' takes float32 [N, 3, 8, 8], not float32 [1, 3, 9, 9]" in line
+    assert "photo.png: a picture is made [3, 9, 9], the model reads [3, 8, 8]: change" in line
     assert list(Path("out").glob("*.png")) == []
 
 

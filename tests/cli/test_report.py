@@ -81,14 +81,6 @@ def test_explainers_of_two_models_do_not_go_together(
     assert not Path("r.html").exists()
 
 
-def test_no_model_is_written_over(run, explainer: Path, photos: Path):
-    before = explainer.read_bytes()
-    result = run("report", explainer, photos, "-o", explainer)
-    assert result.exit_code == 1
-    assert "end it in .html" in result.stderr
-    assert explainer.read_bytes() == before
-
-
 def test_what_is_true_is_read_from_folders(run, explainer: Path, photos: Path, tmp_path: Path):
     (photos / "broken.png").unlink()
     labels = tmp_path / "labels.txt"

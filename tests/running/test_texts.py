@@ -65,7 +65,7 @@ def test_padding_that_the_model_reads_is_not_hidden(tmp_path: Path):
 
 def test_a_list_that_holds_no_texts(tmp_path: Path):
     run = explainer(tmp_path)
-    for wrong in ([], [1, 2], ["a", None]):
+    for wrong in ([], [1, 2], ["a", None], "photo.jpg", b"bytes"):
         with pytest.raises(InputError, match="texts as a list of str"):
             run(wrong)
 
