@@ -57,11 +57,12 @@ class UnsupportedError(OnnxlrpError):
     Attributes
     ----------
     obstacles : every node concerned, in the model's order
+    summary : how many they are
 
     """
 
     def __init__(self, obstacles: Sequence[Obstacle]) -> None:
         self.obstacles = tuple(obstacles)
-        lines = "".join(f"\n  {obstacle}" for obstacle in self.obstacles)
         count = len(self.obstacles)
-        super().__init__(f"{count} node{'s' * (count != 1)} cannot be explained:{lines}")
+        self.summary = f"{count} node{'s' * (count != 1)} cannot be explained:"
+        super().__init__("\n  ".join([self.summary, *map(str, self.obstacles)]))

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from onnxlrp.cli.terminal import clean, echo
-from onnxlrp.errors import OnnxlrpError
+from onnxlrp.errors import OnnxlrpError, UnsupportedError
 
 INTERRUPTED = 130
 
@@ -44,6 +44,10 @@ class OneLineErrors(click.Group):
         except click.ClickException as error:
             vars(error)["message"] = clean(error.message)
             raise
+        except UnsupportedError as error:
+            echo(f"Error: {error.summary}", err=True)
+            for obstacle in error.obstacles:
+                echo(f"  {obstacle}", err=True)
         except OnnxlrpError as error:
             echo(f"Error: {error}", err=True)
         except OSError as error:

@@ -24,11 +24,14 @@ def clean(text: str) -> str:
 
 
 def echo(text: str = "", *, err: bool = False) -> None:
-    """Print a text, cleaned, on stdout or stderr; on a terminal it is wrapped between words."""
-    text = clean(text)
+    """Print a line, cleaned, on stdout or stderr; on a terminal it is wrapped between words.
+
+    A line break in it is one in the name of a file or a node, and is written out.
+    """
+    text = clean(text).replace("\n", "\\n")
     width = screen(err=err)
     if width is not None:
-        text = "\n".join(line for part in text.split("\n") for line in wrapped(part, width))
+        text = "\n".join(wrapped(text, width))
     stream = sys.stderr if err else sys.stdout
     # By itself click writes to what lies beneath, and tears a bar.
     click.echo(text, stream if hasattr(stream, "rich_proxied_file") else None, err=err)

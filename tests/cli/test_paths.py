@@ -93,3 +93,16 @@ def test_results_do_not_go_where_the_inputs_are(run, explainer: Path):
         result = run("explain", explainer, "data", "-o", "data/why")
         assert result.exit_code == 0
         assert "1 item" in result.output
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of POSIX")
+def test_a_line_break_in_a_name_breaks_no_line(run, explainer: Path, photo: Path):
+    result = run("inspect", "no\nsuch.onnx")
+    assert result.stderr == "Error: no\\nsuch.onnx does not exist\n"
+    photo.rename("my\nphoto.png")
+    Path("bad\nname.png").write_text("no picture")
+    result = run("explain", explainer, "my\nphoto.png", "bad\nname.png", "-o", "out")
+    assert "my\\nphoto.png: " in result.stdout
+    assert "my\nphoto.png" not in result.stdout
+    assert "Error: bad\\nname.png" in result.stderr
+    assert "bad\nname.png" not in result.stderr
