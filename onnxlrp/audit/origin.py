@@ -101,7 +101,7 @@ def _of_outputs(contract: Contract) -> dict[str, str]:
     return (
         {name: f"{contract.yields} of '{of}'" for of, name in contract.relevance.items()}
         | {name: f"relevance of '{value}', inside" for value, name in inside}
-        | {contract.scores: "of each class, summed over the places explained"}
+        | {contract.scores: f"of each class, what {contract.yields} starts from"}
         | {contract.reference_scores: "the scores at the reference"}
     )
 

@@ -138,7 +138,8 @@ def parse(source: Source, kind: str) -> tuple[onnx.ModelProto, str, Path | None]
         return source, f"the {kind}", None
     path = Path(source)
     if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+        said = " is a folder: give a file" if path.is_dir() else ": no such file"
+        raise ModelError(f"{path}{said}")
     try:
         return onnx.load(path, load_external_data=False), str(path), path.resolve().parent
     except DecodeError:

@@ -285,12 +285,12 @@ def _photograph(
 
     from onnxlrp.drawing.heatmap import enlarged
     from onnxlrp.drawing.panels import seen
-    from onnxlrp.inputs.items import as_picture
+    from onnxlrp.inputs.stores import picture_of
 
     if item is None or preprocessing is None:
         return None
     try:
-        picture = as_picture(item.read())
+        picture = picture_of(item)
         known = preprocessing.pixels(picture).shape[:2] == size
     # Arrays of what the model reads are no pictures.
     except InputError:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     "folder",
-    type=Place(),
+    type=Place(file_okay=False),
     metavar="FOLDER",
     default=Path("onnxlrp-demo"),
     show_default=True,

@@ -76,7 +76,7 @@ FEW = 20
     "--output",
     "folder",
     required=True,
-    type=Place(),
+    type=Place(file_okay=False),
     metavar="FOLDER",
     help="Folder for the results; made if missing.",
 )

@@ -69,7 +69,7 @@ def _formats(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     "--output",
     "folder",
     required=True,
-    type=Place(),
+    type=Place(file_okay=False),
     metavar="FOLDER",
     help="Folder for the results; made if missing.",
 )

@@ -108,8 +108,8 @@ def _pictures(
 ) -> Samples:
     from onnxlrp.evaluation import Flipping, Pictures, Sample
     from onnxlrp.evaluation.measures import box_mask
-    from onnxlrp.inputs.items import as_picture, collect
-    from onnxlrp.inputs.stores import are_stored, collect_stored
+    from onnxlrp.inputs.items import collect
+    from onnxlrp.inputs.stores import are_stored, collect_stored, picture_of
 
     preprocessing: Preprocessing | None = model.preprocessing
     if preprocessing is None:
@@ -119,7 +119,7 @@ def _pictures(
         items = collect_stored(sources, options["column"])
     else:
         items = collect(sources, 3)
-    size = preprocessing.pixels(as_picture(items[0].read())).shape[:2]
+    size = preprocessing.pixels(picture_of(items[0])).shape[:2]
     usual: dict[str, Any] = {}
     if max(size) > LARGE:
         usual["region"] = asked.get("region", 9)
@@ -127,7 +127,7 @@ def _pictures(
         usual["flips"] = min(100, most)
 
     def make(number: int, maps: Mapping[str, NDArray[Any]], mask: NDArray[Any] | None) -> Sample:
-        pixels = preprocessing.pixels(as_picture(items[number].read()))
+        pixels = preprocessing.pixels(picture_of(items[number]))
         if mask is not None and mask.shape == (4,):
             mask = box_mask(mask, pixels.shape[:2])
         return Sample(items[number].name, number, {"pixels": pixels}, maps, mask)

@@ -73,6 +73,4 @@ def show(
 
 def complain(failure: Failure) -> None:
     """Say on stderr which item could not be explained, and why."""
-    source = failure.item.source
-    known = source in failure.reason
-    echo(f"Error: {failure.reason if known else f'{source}: {failure.reason}'}", err=True)
+    echo(f"Error: {failure.told}", err=True)

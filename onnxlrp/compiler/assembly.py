@@ -31,7 +31,7 @@ class OutputNames:
     ----------
     relevance : by the name of the explained input
     intermediates : by the name of the model's value
-    scores : the sum over the places of a dense output; "" without any
+    scores : those of the classes; "" where an output of the model is they
     root_scores : the scores at the reference; "" without one
 
     """

@@ -157,7 +157,7 @@ class Beginning:
     Attributes
     ----------
     relevance : in the score's shape
-    scores : of a dense output, the sum over its places, [N, classes]
+    scores : those of the classes, [N, classes], where no output of the model is they
     root : those scores at the reference, [1, classes] or [N, classes]; None without one
     input : what chooses: `target` or `weights`; None where the class is written in
 
@@ -224,7 +224,10 @@ def start_relevance(
         relevance = layout.pad(relevance, begins, ends, scores.shape)
         # A place that lies outside at run time leaves another number of elements: an error here.
         relevance = _exactly(relevance, scores)
-    flat = layout.reshape(total, (scores.shape[0], classes)) if network.place else None
+    # Else nothing that the model gives out says what the relevance is to add up to.
+    told = network.place or network.signs or network.score not in network.graph.outputs
+    rows = (scores.shape[0], classes)
+    flat = emitter.node("Flatten", total, shape=rows, dtype=total.dtype, axis=1) if told else None
     if before is not None:
         before = layout.reshape(layout.reduce_sum(before, over), (before.shape[0], classes))
     # A contrast gives relevance to classes whose score is 0.

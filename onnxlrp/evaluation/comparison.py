@@ -96,7 +96,7 @@ def read_maps(path: Path, names: Sequence[str] | None = None) -> Maps:
     ----------
     path : `.npy`, `.npz` (array `relevance` or `attribution`), HDF5 (dataset `attribution`, as
         zennit's example and `onnxlrp explain` write it; also `label`, the classes explained, and
-        `item`, names), or a folder of `onnxlrp explain`
+        `item`, names), a folder of `onnxlrp explain`, or `*.relevance.npy` of one item in it
     names : of the items in an array, in order; their numbers if None
 
     Raises
@@ -123,6 +123,8 @@ def read_maps(path: Path, names: Sequence[str] | None = None) -> Maps:
         return Maps(str(path), found, {row["item"]: row["target"] for row in rows})
     hdf5 = path.suffix.lower() in (".h5", ".hdf5")
     array, own, classes = _attribution(path) if hdf5 else (load_array(path), None, [])
+    if path.name.endswith(ENDINGS):
+        array = array[None]
     if array.ndim < 2 or len(array) == 0:
         raise InputError(f"{path} holds no maps, only {list(array.shape)}")
     names = own or names or _numbers(len(array))
@@ -216,7 +218,7 @@ def run_maps(
     results = explain(run, items, targets, how, batch=4)
     for result in counted(results, f"items of {Path(origin).name}", len(items)):
         if isinstance(result, Failure):
-            raise InputError(f"{origin}: {result.item.source}: {result.reason}")
+            raise InputError(f"{origin}: {result.told}")
         name = result.sample.item.name
         relevance[name] = result.explained[0].relevance
         classes[name] = result.explained[0].aim.key

@@ -20,7 +20,7 @@ from PIL import Image
 
 from onnxlrp.errors import InputError
 from onnxlrp.extras import needed
-from onnxlrp.inputs.items import check_names, decoded_picture, names_of, pictured
+from onnxlrp.inputs.items import Item, as_picture, check_names, decoded_picture, names_of, pictured
 
 STORES = (".parquet", ".tar")
 _NUMBERS = ("float", "double", "halffloat", "int", "uint")
@@ -366,3 +366,21 @@ def _holds(kind: Any) -> bool:
         return any(field.name == "bytes" and "binary" in str(field.type) for field in kind)
     leaf = _leaf(kind)
     return "binary" in text or (leaf is not kind and str(leaf).rstrip("0123456789") in _NUMBERS)
+
+
+def picture_of(item: Item | Stored) -> Image.Image:
+    """Read a picture, also one that an array holds the pixels of.
+
+    Raises
+    ------
+    InputError
+        It is none; the text names the source.
+    OSError
+        The file cannot be opened.
+
+    """
+    read = item.read()
+    try:
+        return as_picture(read)
+    except InputError as error:
+        raise InputError(f"{item.source}: {error}") from None

@@ -57,7 +57,8 @@ class Contract:
     weights_input : name of the input that weights the scores instead; "" without one
     contrast : `"others"` or `"softmax"`, what a class is contrasted to; "" for nothing
     at, class_axis : where in a dense output the score is, as `convert` takes them; "" without one
-    scores : output with the sum over those places, [N, classes]; "" without one
+    scores : output with the scores, summed over those places, [N, classes]; "" where the model has
+        such an output itself
     relevance : output holding the relevance, by explained input
     intermediates : output holding the relevance, by value of the model
     signs : of the score, where it is one logit, in the score of each class; else empty

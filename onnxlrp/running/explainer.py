@@ -80,7 +80,8 @@ class Explainer:
         self._most = most
         name = "the explainer" if isinstance(source, bytes) else str(source)
         if not isinstance(source, bytes) and not Path(source).is_file():
-            raise ModelError(f"{name}: no such file")
+            folder = Path(source).is_dir()
+            raise ModelError(f"{name}{' is a folder: give a file' if folder else ': no such file'}")
         tell("opening the explainer")
         session = self._session = open_session(source, name, device, threads)
         contract = Contract.read(session.get_modelmeta().custom_metadata_map)

@@ -76,7 +76,7 @@ def gallery(
             results = explain(run, items, targets, preprocessing, batch=1)
             for result in counted(results, f"pictures by {name}", len(items)):
                 if isinstance(result, Failure):
-                    raise InputError(f"{result.item.source}: {result.reason}")
+                    raise InputError(result.told)
                 picture = result.sample.picture
                 if picture is None:
                     raise InputError(f"{result.sample.item.source} is no picture")
@@ -144,7 +144,7 @@ def text_gallery(
             results = explain(run, texts, targets, run.reader, batch=1)
             for result in counted(results, f"texts by {name}", len(texts)):
                 if isinstance(result, Failure):
-                    raise InputError(f"{result.item.source}: {result.reason}")
+                    raise InputError(result.told)
                 assert result.sample.tokens is not None
                 for one in result.explained:
                     account = Account.of(

@@ -97,6 +97,12 @@ class Failure:
     reason: str
     passing: bool = False
 
+    @property
+    def told(self) -> str:
+        """The reason, and the item's source before it where it does not say that itself."""
+        source = self.item.source
+        return self.reason if source in self.reason else f"{source}: {self.reason}"
+
 
 def prepare(item: Source, explainer: Explainer, how: How) -> Sample:
     """Read an item and make it what the model reads.

@@ -248,3 +248,16 @@ def test_rows_are_compared_by_an_explainer_with_itself(run):
     assert result.exit_code == 0, result.output
     assert "e.onnx against e.onnx, 4 items" in result.stdout
     assert "the same explanation within 0.0e+00" in result.stdout
+
+
+def test_the_file_of_one_item_is_one_map(run, explainer: Path, photo: Path):
+    assert run("explain", explainer, photo, "-o", "out", "--format", "npy,hdf5").exit_code == 0
+    result = run("compare", "out/attribution.h5", "out/photo.relevance.npy", "--tolerance", 1e-6)
+    assert result.exit_code == 0, result.output
+    assert "1 items" in result.stdout
+
+
+def test_a_file_that_is_no_picture_is_named_once(run, explainer: Path):
+    Path("broken.png").write_bytes(b"no picture")
+    result = run("compare", explainer, explainer, "--data", "broken.png")
+    assert (result.exit_code, result.stderr.count("broken.png")) == (1, 1)

@@ -64,11 +64,22 @@ def test_it_says_class_score_and_sum_of_relevance(run, explainer: Path, photo: P
     assert float(written["relevance"]) == row["relevance"]
 
 
-def test_a_probability_is_not_compared_with_relevance(run, photo: Path, classifier, preprocessing):
+def test_the_logit_of_a_probability_is_what_relevance_is_held_against(
+    run, photo: Path, classifier, preprocessing
+):
     conversion = onnxlrp.convert(classifier(softmax=True), preprocessing=preprocessing)
     conversion.save(Path("explainer.onnx"))
     result = run("explain", "explainer.onnx", photo, "-o", "out")
-    assert re.search(r"class \d, probability 0\.\d+, relevance sums to \S+\n$", result.stdout)
+    found = re.search(r"score (\S+), relevance sums to (\S+) \((\S+)% of", result.stdout)
+    score, relevance, share = map(float, found.groups())
+    assert 100 * relevance / score == pytest.approx(share, abs=0.1)
+    with onnxlrp.Explainer("explainer.onnx") as explainer, Image.open(photo) as picture:
+        explanation = explainer(preprocessing(picture)[None])
+    (probabilities,) = explanation.outputs["probability"]
+    assert score == pytest.approx(explanation.scores.max(), rel=1e-3)
+    powers = np.exp(explanation.scores[0])
+    np.testing.assert_allclose(powers / powers.sum(), probabilities, rtol=1e-5)
+    assert list(explanation.outputs) == ["probability"]
 
 
 def test_several_pictures_and_the_target_of_each_kind(run, explainer: Path, photo: Path):
@@ -147,7 +158,12 @@ def test_a_class_that_does_not_exist(run, explainer: Path, photo: Path):
 
 def test_a_file_in_the_place_of_the_folder(run, explainer: Path, photo: Path):
     Path("out").write_text("")
-    assert refused(run("explain", explainer, photo, "-o", "out")) == "Error: out: File exists\n"
+    result = run("explain", explainer, photo, "-o", "out")
+    assert result.exit_code == 2
+    assert "Directory 'out' is a file" in result.stderr
+    said = "Error: folder is a folder: give a file\n"
+    Path("folder").mkdir()
+    assert run("explain", "folder", photo, "-o", "why").stderr == said
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")

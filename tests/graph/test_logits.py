@@ -310,7 +310,8 @@ def test_a_model_without_scores_says_which_value_to_explain(head):
     assert "\n" not in str(caught.value)
     found, conversion = sums(proto, 3, output=value)
     np.testing.assert_allclose(found, logits()[:, 3], rtol=2e-3, atol=2e-4)
-    assert [name for name, *_ in conversion.outputs] == ["y", value, "relevance"]
+    written = ["scores"] * (value == "p")
+    assert [name for name, *_ in conversion.outputs] == ["y", value, "relevance", *written]
     audited = audit.check(proto, conversion.to_proto(), {"x": X}, target=3)
     assert audited.passed
 

@@ -135,10 +135,10 @@ def test_a_difference_that_is_written_in(weighted):
             run(X, target)
 
 
-def test_a_probability_is_no_score_to_hold_a_difference_against():
+def test_a_difference_is_one_of_logits_behind_a_softmax_too():
     run = opened(softmax=True, target="weights")
     found = run(X, "3-1")
-    assert found.account().share is None
+    assert found.account().share == pytest.approx(1, abs=1e-3)
     np.testing.assert_allclose(found.score, found.scores[:, 3] - found.scores[:, 1], rtol=1e-5)
 
 
