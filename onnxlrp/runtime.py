@@ -17,7 +17,7 @@ from typing import Any
 from onnxlrp.errors import DeviceError, ModelError
 
 _PACKAGES = ("onnxruntime-gpu", "onnxruntime")
-OLDEST = "1.29.0"
+OLDEST = "1.30.0"
 _INSTALL = (
     "pip install onnxruntime-gpu (Linux and Windows on x86-64) or pip install onnxruntime "
     "(everywhere else); not both, for they overwrite each other's files"
