@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from onnxlrp.errors import InputError
+from onnxlrp.errors import InputError, ModelError
 
 
 def check_regular(path: Path) -> None:
@@ -26,6 +26,21 @@ def check_regular(path: Path) -> None:
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise InputError(f"{path} is no regular file, but a pipe or a device")
+
+
+def check_there(path: Path, name: str) -> None:
+    """Check that a model or an explainer, called `name`, is a file.
+
+    Raises
+    ------
+    ModelError
+        There is none, or a folder.
+
+    """
+    if path.is_dir():
+        raise ModelError(f"{name} is a folder: give a file")
+    if not path.is_file():
+        raise ModelError(f"{name}: no such file")
 
 
 def read_text(path: Path) -> str:

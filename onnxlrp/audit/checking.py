@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import time
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -94,7 +94,7 @@ def check(
     feeds |= _added(written, target, feeds)
     score = written.contract.score
     names = [one.name for one in written.facts.operations if one.operator in CHOICES]
-    if layers and not fnmatch.filter(names, layers):
+    if layers and not any(fnmatchcase(name, layers) for name in names):
         raise InputError(
             f"no layer is called '{layers}': `onnxlrp inspect MODEL --nodes` lists them"
         )

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnxlrp.errors import ModelError
+from onnxlrp.files import check_there
 from onnxlrp.graph.analysis import Facts, analyse
 from onnxlrp.graph.canonical import Operation, operations
 from onnxlrp.graph.derived import hold_derived
@@ -137,9 +138,7 @@ def parse(source: Source, kind: str) -> tuple[onnx.ModelProto, str, Path | None]
     if isinstance(source, onnx.ModelProto):
         return source, f"the {kind}", None
     path = Path(source)
-    if not path.is_file():
-        said = " is a folder: give a file" if path.is_dir() else ": no such file"
-        raise ModelError(f"{path}{said}")
+    check_there(path, str(path))
     try:
         return onnx.load(path, load_external_data=False), str(path), path.resolve().parent
     except DecodeError:

@@ -15,7 +15,7 @@ from onnxlrp.cli.terminal import echo
 from onnxlrp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from onnxlrp.cli.watch import Round
     from onnxlrp.inputs.targets import Targets
@@ -103,7 +103,8 @@ def _round(
     from onnxlrp.running.results import written
     from onnxlrp.running.stream import Failure, Result
 
-    taken = _taken(journal, one.items)
+    entries = _entries(journal)
+    taken = _taken(entries, one.items)
     if taken and not watch:
         raise InputError(taken[0].reason)
     for failure in taken:
@@ -111,7 +112,7 @@ def _round(
     failures += taken
     names = {failure.item.name for failure in taken}
     items = [item for item in one.items if item.name not in names]
-    before = _done(journal, items, writer)
+    before = _done(entries, items, writer)
     rest = [item for item in items if item.name not in before]
     digests = {item.name: _digest(item) for item in rest}
     score = "score" if run.score_is_output else run.contract.output
@@ -188,11 +189,11 @@ def _digest(item: Source) -> str | None:
         return None
 
 
-def _taken(journal: Journal, items: Sequence[Source]) -> list[Failure]:
+def _taken(entries: Mapping[str, _Entry], items: Sequence[Source]) -> list[Failure]:
     """Return the items whose names others have in the folder."""
     from onnxlrp.running.stream import Failure
 
-    sources = {name: entry.rows[0].source for name, entry in _entries(journal).items()}
+    sources = {name: entry.rows[0].source for name, entry in entries.items()}
     return [
         Failure(
             item,
@@ -204,9 +205,8 @@ def _taken(journal: Journal, items: Sequence[Source]) -> list[Failure]:
     ]
 
 
-def _done(journal: Journal, items: Sequence[Source], writer: Writer) -> set[str]:
+def _done(entries: Mapping[str, _Entry], items: Sequence[Source], writer: Writer) -> set[str]:
     """Return the names of the items that were explained as they are now, with all their files."""
-    entries = _entries(journal)
     return {
         item.name
         for item in items

@@ -26,6 +26,7 @@ from onnxlrp.evaluation.flipping import (
 from onnxlrp.evaluation.measures import complexity, mass_accuracy, rank_accuracy, sparseness
 from onnxlrp.evaluation.medium import Medium, Sample
 from onnxlrp.evaluation.scored import ScoredModel
+from onnxlrp.inputs.presets import OTHERWISE
 from onnxlrp.running.contract import fits
 from onnxlrp.running.explanation import is_flat
 
@@ -203,7 +204,7 @@ class Judge:
                 if not fits(values.shape[1:], expected):
                     hint = ""
                     if self.model.preprocessing is not None:
-                        hint = ": change --preprocess, --resize, --crop or --layout"
+                        hint = f": {OTHERWISE}"
                     raise InputError(
                         f"the model reads {list(expected)} as '{name}', "
                         f"not {list(values.shape[1:])}{hint}"

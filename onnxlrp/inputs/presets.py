@@ -68,6 +68,10 @@ _RANGES = {
 }
 
 
+OTHERWISE = "change --preprocess, --resize, --crop or --layout"
+"""What is to be done where pictures are made of another shape than the model reads."""
+
+
 def misfits(
     shapes: Iterable[Sequence[Dim]], chosen: Preprocessing | None, *, whole: bool = False
 ) -> list[str]:

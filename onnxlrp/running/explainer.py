@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxlrp.errors import InputError, ModelError
+from onnxlrp.files import check_there
 from onnxlrp.inputs.points import Points
 from onnxlrp.inputs.preprocessing import Preprocessing
 from onnxlrp.inputs.targets import TOP, Aim, check_weights
@@ -54,7 +55,7 @@ class Explainer:
     classes : number of classes; None if it depends on the input
     batch : how many samples a call takes, if the model fixes it
     several : whether a run explains one sample for several classes
-    score_is_output : whether the logits are among the model's outputs, not only what comes after
+    score_is_output : whether the logits are among the outputs, not only what comes after them
 
     Raises
     ------
@@ -79,9 +80,8 @@ class Explainer:
             self.tokenizer = beside(Path(source))
         self._most = most
         name = "the explainer" if isinstance(source, bytes) else str(source)
-        if not isinstance(source, bytes) and not Path(source).is_file():
-            folder = Path(source).is_dir()
-            raise ModelError(f"{name}{' is a folder: give a file' if folder else ': no such file'}")
+        if not isinstance(source, bytes):
+            check_there(Path(source), name)
         tell("opening the explainer")
         session = self._session = open_session(source, name, device, threads)
         contract = Contract.read(session.get_modelmeta().custom_metadata_map)

@@ -19,6 +19,7 @@ from onnxlrp.inputs.columns import Columns
 from onnxlrp.inputs.items import Item, are_pictures, as_picture
 from onnxlrp.inputs.passages import Passage
 from onnxlrp.inputs.preprocessing import Preprocessing
+from onnxlrp.inputs.presets import OTHERWISE
 from onnxlrp.inputs.rows import Row
 from onnxlrp.inputs.stores import Stored
 from onnxlrp.inputs.targets import Aim, Targets
@@ -145,8 +146,8 @@ def prepare(item: Source, explainer: Explainer, how: How) -> Sample:
         values = np.asarray(read)
     if picture is not None and not fits(values.shape, expected.shape[1:]):
         raise InputError(
-            f"a picture is made {list(values.shape)}, the model reads {list(expected.shape[1:])}: "
-            "change --preprocess, --resize, --crop or --layout"
+            f"a picture is made {list(values.shape)}, the model reads "
+            f"{list(expected.shape[1:])}: {OTHERWISE}"
         )
     explainer.check_sample(values)
     return Sample(item, values, picture)
